@@ -1,0 +1,57 @@
+//! The configuration as it is meant: loaded, checked, and impossible to get wrong.
+//!
+//! `load` reads a file and the federation file that it names. What a person writes is parsed into private
+//! structs that refuse unknown keys, checked as a whole, and turned into the structs of this module, in which
+//! every reference names something that exists. All problems are reported at once, see `Problem`.
+//!
+//! Object and field names are Avi's; units stand in the values (`300s`, `64KiB`).
+
+mod admin;
+mod clone;
+mod gslb;
+mod health_monitor;
+mod persistence;
+mod pool;
+mod profile;
+mod rule;
+mod site;
+mod tls;
+mod virtual_service;
+
+pub use admin::{Admin, AdminListen};
+pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use gslb::{
+    Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,
+    PoolAlgorithm, SiteMode, SiteRef,
+};
+pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+pub use persistence::{CookieKey, GslbSitePersistence, KeyState, SameSite, Secret, SiteCookieOptions};
+pub use pool::{LbAlgorithm, Pool, Server};
+pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
+pub use rule::{OnError, RuleSpec};
+pub use site::Site;
+pub use tls::Certificate;
+pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// Everything that one node is told: its own file and the federation's objects.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file that was loaded.
+    pub file: PathBuf,
+    pub site: Site,
+    pub admin: Admin,
+    /// Worker threads; default: one per core.
+    pub threads: usize,
+    /// How long `SIGTERM` waits for what is in flight; default 20 s.
+    pub grace_period: Duration,
+    /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
+    pub session_entries: u64,
+    pub pools: Vec<Arc<Pool>>,
+    pub virtual_services: Vec<Arc<VirtualService>>,
+    /// Rules that virtual services name, in the order of the file.
+    pub rules: Vec<Arc<RuleSpec>>,
+    /// The federation, where the file names one.
+    pub gslb: Option<Arc<Gslb>>,
+}

@@ -1,0 +1,5 @@
+//! homing: a programmable load balancer that brings every session home.
+pub mod clock;
+pub mod config;
+pub mod metrics;
+pub mod names;
