@@ -1,4 +1,5 @@
 //! homing: a programmable load balancer that brings every session home.
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod metrics;
