@@ -1,5 +1,6 @@
 //! homing: a programmable load balancer that brings every session home.
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod metrics;
