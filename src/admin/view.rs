@@ -265,12 +265,12 @@ impl GslbRuntime {
     /// The outcome of a request that a peer sent here: it was counted where it entered.
     const FROM_PEER: &str = "from_peer";
 
-    /// The share of requests that were sent on, over all but those that peers sent here.
+    /// The share of requests that were sent on, over all but those that peers sent here, to four digits.
     pub fn fraction_proxied(requests: &BTreeMap<String, u64>) -> Option<f64> {
         let entered: u64 =
             requests.iter().filter(|(outcome, _)| *outcome != Self::FROM_PEER).map(|(_, count)| count).sum();
         let proxied = requests.get(Self::PROXIED).copied().unwrap_or(0);
-        (entered > 0).then(|| proxied as f64 / entered as f64)
+        (entered > 0).then(|| (proxied as f64 / entered as f64 * 1e4).round() / 1e4)
     }
 
     /// `filter sp_status`: what concerns site persistence, without what the configuration says anyway.
@@ -347,6 +347,7 @@ mod tests {
         };
         assert_eq!(count(&[("new", 3), ("proxied", 1), ("from_peer", 96)]), Some(0.25));
         assert_eq!(count(&[("new", 2)]), Some(0.0));
+        assert_eq!(count(&[("local", 2), ("proxied", 1)]), Some(0.3333));
         assert_eq!(count(&[("from_peer", 7)]), None);
         assert_eq!(count(&[]), None);
     }

@@ -99,7 +99,7 @@ pub(crate) fn gslb_runtime() -> GslbRuntime {
             group(
                 "group2",
                 12,
-                GslbMember { vs_name: None, ..member("site_B", "127.0.0.12", "", "8a68c656") },
+                GslbMember { vs_name: None, ..member("site_B", "127.0.0.12", "pay@site_B", "8a68c656") },
             ),
         ],
         services_state: None,
