@@ -115,3 +115,6 @@ fn together(said: &[Health]) -> Option<Health> {
     let down = said.iter().find(|health| matches!(health, Health::Down { .. }));
     down.cloned().or_else(|| said.iter().all(|health| *health == Health::Up).then_some(Health::Up))
 }
+
+#[cfg(test)]
+mod tests;
