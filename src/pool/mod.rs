@@ -54,6 +54,7 @@ impl Pool {
         Arc::new(Self { config: config.clone(), servers, balancer, changes })
     }
 
+    /// Its name, as virtual services refer to it.
     pub fn name(&self) -> &PoolName {
         &self.config.name
     }

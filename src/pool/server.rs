@@ -50,11 +50,10 @@ struct Known {
 pub enum Health {
     /// No result yet, or no monitor: counts as up, as with HAProxy and Pingora.
     Unchecked,
+    /// All monitors passed.
     Up,
     /// With the reason that an operator reads.
-    Down {
-        reason: String,
-    },
+    Down { reason: String },
 }
 
 /// A server as tables show it.
@@ -70,8 +69,11 @@ pub struct Status {
 /// The operational state, in Avi's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Enabled, and not known to be down.
     Up,
+    /// Enabled, and a monitor failed.
     Down,
+    /// Not enabled, or its pool is not; its health does not count.
     Disabled,
 }
 
@@ -124,6 +126,7 @@ impl Server {
         server
     }
 
+    /// Where requests go; what tells it from the pool's other servers, and a reload recognises it by.
     pub fn addr(&self) -> SocketAddr {
         self.config.addr
     }

@@ -358,6 +358,26 @@ async fn after_a_reload_thresholds_go_on_from_what_is_known() {
 }
 
 #[tokio::test]
+async fn after_a_reload_one_monitor_alone_brings_no_server_up_that_was_down() {
+    let silent = Origin::start(Answer::Nothing).await;
+    let mut open = Origin::start(Answer::Text(b"")).await;
+    let tcp = monitor(MonitorType::Tcp, |monitor| {
+        monitor.send_interval = Duration::from_millis(5);
+        monitor.monitor_port = Some(open.addr.port());
+    });
+    let config = Arc::new(config(&[silent.addr], vec![tcp, monitor(http(&[]), |_| {})]));
+    let metrics = Metrics::new();
+    let old = Pool::new(&config, &metrics, None, NOW);
+    old.servers()[0].set_health(down("answered 500"), NOW);
+    let new = Pool::new(&config, &metrics, Some(&old), NOW);
+    let _watch = watch(&new);
+    for _ in 0..4 {
+        open.next_request().await;
+    }
+    assert_eq!(new.servers()[0].health(), down("answered 500"));
+}
+
+#[tokio::test]
 async fn cancelling_ends_a_probe_that_is_on_its_way() {
     let mut origin = Origin::start(Answer::Nothing).await;
     let pool = fixture::build(config(&[origin.addr], vec![monitor(http(&[]), |_| {})]));
