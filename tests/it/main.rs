@@ -1,1 +1,6 @@
+//! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
+mod listen;
+mod pools;
+mod routing;
+mod support;
