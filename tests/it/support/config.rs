@@ -81,7 +81,7 @@ impl Site {
         self.push(
             "health_monitors",
             &format!(
-                "{{name: {monitor}, type: {kind}, send_interval: 200ms, receive_timeout: 190ms,
+                "{{name: {monitor}, type: {kind}, send_interval: 200ms, receive_timeout: 2s,
                    successful_checks: 1, failed_checks: 2{request}}}"
             ),
         )
@@ -204,7 +204,7 @@ impl Federation {
                 - {{ name: site_B, cluster_uuid: {b}, mode: active }}
             pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [] }}]
             health_monitors:
-              - {{ name: ghm, is_federated: true, type: tcp, send_interval: 200ms, receive_timeout: 190ms,
+              - {{ name: ghm, is_federated: true, type: tcp, send_interval: 200ms, receive_timeout: 2s,
                    successful_checks: 1, failed_checks: 2 }}
             application_persistence_profiles:
               - name: gap
