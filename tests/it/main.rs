@@ -5,4 +5,6 @@ mod clones;
 mod listen;
 mod pools;
 mod routing;
+mod site_faults;
+mod sites;
 mod support;

@@ -175,6 +175,7 @@ impl Site {
 }
 
 /// Two sites of one GSLB service.
+#[derive(Clone)]
 pub struct Federation {
     pub yaml: Value,
     /// Where the virtual services of site_A and site_B listen.
