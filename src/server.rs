@@ -23,7 +23,7 @@ use crate::{
     rule::{Registry, Rule, RuleError, Setup},
     session::SessionTable,
     snapshot::{self, BuildError, Live, Parts, Snapshot},
-    tls,
+    tls::{Acceptor, AcceptorError, CertificateError, CertificateStore, CertifiedKey, TicketKeys},
 };
 
 /// An instance that is configured but does not run yet.
@@ -44,8 +44,10 @@ pub enum StartError {
     Bind(#[from] listen::BindError),
     #[error("listener {name}: {source}")]
     Listener { name: String, source: std::io::Error },
-    #[error("listener {name}: {source}")]
-    Tls { name: String, source: tls::TlsError },
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    #[error(transparent)]
+    Acceptor(#[from] AcceptorError),
     #[error(transparent)]
     AdminBind(#[from] admin::BindError),
     #[error(transparent)]
@@ -68,7 +70,7 @@ impl Homing {
         let mut specs = Vec::new();
         for (name, listener) in &snapshot.listeners {
             let socket = listen::bind(listener.addr)?;
-            let settings = settings(name, listener, &live.ticket_keys)?;
+            let settings = settings(listener, &live.ticket_keys)?;
             specs.push((ListenerSpec { name: name.clone(), socket, settings }, describe(name, listener)));
         }
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
@@ -135,7 +137,8 @@ impl Builder {
         let clock = Clock::system();
         let capacity = config.session_entries;
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
-        let parts = Parts { metrics, clock, sessions, ticket_keys: tls::TicketKeys::generate() };
+        let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
+        let parts = Parts { metrics, clock, sessions, ticket_keys };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
     }
@@ -186,17 +189,17 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
 }
 
 fn settings(
-    name: &str,
     listener: &snapshot::Listener,
-    tickets: &tls::TicketKeys,
+    tickets: &TicketKeys,
 ) -> Result<ListenerSettings, StartError> {
     let tls: Option<Arc<dyn Handshake>> = match listener.tls.first() {
         None => None,
         Some((first, _)) => {
-            let certificates = listener.tls.iter().map(|(tls, names)| (&*tls.certificate, names.as_slice()));
-            let acceptor = tls::Acceptor::new(certificates, &first.profile, tickets)
-                .map_err(|source| StartError::Tls { name: name.to_owned(), source })?;
-            Some(Arc::new(TlsHandshake(acceptor)))
+            let mut certificates = CertificateStore::new(Arc::new(CertifiedKey::load(&first.certificate)?));
+            for (tls, names) in &listener.tls {
+                certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
+            }
+            Some(Arc::new(TlsHandshake(Acceptor::new(&first.profile, certificates, tickets)?)))
         }
     };
     Ok(ListenerSettings {
@@ -208,12 +211,15 @@ fn settings(
 }
 
 /// Connects the listening side with the TLS side, which do not know each other.
-struct TlsHandshake(tls::Acceptor);
+struct TlsHandshake(Acceptor);
 
 #[async_trait]
 impl Handshake for TlsHandshake {
     async fn accept(&self, socket: L4Stream) -> Result<Stream, String> {
-        self.0.accept(socket).await.map_err(|error| error.to_string())
+        match self.0.accept(socket).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     gslb::{Membership, sp_pool},
     metrics::{Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
-    pool::{Pool, monitor},
+    pool::{Pool, monitor::Monitors},
     rule::{Chain, ChainEntry, Registry, RuleError, Services, Setup, SiteSetup, UnknownRule},
     session::SessionTable,
     tls::TicketKeys,
@@ -60,7 +60,6 @@ impl Live {
 }
 
 /// What outlives snapshots.
-#[derive(Clone)]
 pub struct Parts {
     pub metrics: Metrics,
     pub clock: Clock,
@@ -88,6 +87,8 @@ pub enum BuildError {
     UnknownRule { vs: VsName, source: UnknownRule },
     #[error("virtual service `{vs}`: rule `{rule}`: {reason}")]
     Rule { vs: VsName, rule: String, reason: RuleError },
+    #[error("openssl gives no random bytes: {0}")]
+    Chance(openssl::error::ErrorStack),
     #[error("site persistence of virtual service `{vs}`: {reason}")]
     Site { vs: VsName, reason: String },
 }
@@ -100,13 +101,13 @@ impl Snapshot {
     pub fn build(config: Arc<Config>, registry: &Registry, parts: &Parts) -> Result<Self, BuildError> {
         let retired = CancellationToken::new();
         let mut pools: Vec<Arc<Pool>> =
-            config.pools.iter().map(|pool| Pool::new(pool, &parts.metrics, None)).collect();
+            config.pools.iter().map(|pool| Pool::new(pool, &parts.metrics, None, parts.clock.wall())).collect();
         let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
         let services = Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None));
 
         let mut virtual_services = Vec::new();
         for vs in config.virtual_services.iter().filter(|vs| vs.enabled) {
-            let site = site_setup(vs, &config, &parts.metrics)?;
+            let site = site_setup(vs, &config, parts)?;
             pools.extend(site.as_ref().map(|site| site.sp_pool.clone()));
             let builder = Builder { vs, site, services: &services, parts, retired: &retired };
             virtual_services.push(Arc::new(builder.build(registry)?));
@@ -117,8 +118,9 @@ impl Snapshot {
 
     /// Starts the monitors of all pools, on the runtime that is current.
     pub fn start_monitors(&self, clock: &Clock) {
+        let monitors = Monitors::new(clock.clone());
         for pool in &self.pools {
-            monitor::spawn(pool.clone(), clock.clone(), self.retired.child_token());
+            monitors.spawn(pool, &mut rand::rng(), &self.retired);
         }
     }
 
@@ -261,13 +263,13 @@ fn listeners(virtual_services: &[Arc<VirtualService>]) -> BTreeMap<Arc<str>, Lis
 fn site_setup(
     vs: &config::VirtualService,
     config: &Config,
-    metrics: &Metrics,
+    parts: &Parts,
 ) -> Result<Option<SiteSetup>, BuildError> {
     let Some(gslb) = &config.gslb else { return Ok(None) };
     let membership = Membership::of(vs, &config.site, gslb)
         .map_err(|error| BuildError::Site { vs: vs.name.clone(), reason: error.to_string() })?;
     Ok(membership.map(|membership| {
-        let sp_pool = Pool::new(&Arc::new(sp_pool::describe(&membership)), metrics, None);
+        let sp_pool = Pool::new(&Arc::new(sp_pool::describe(&membership)), &parts.metrics, None, parts.clock.wall());
         SiteSetup { membership: Arc::new(membership), sp_pool }
     }))
 }

@@ -33,7 +33,7 @@ impl Rule for ClonePoolPersistence {
     // when CLIENTSSL_HANDSHAKE
     async fn clientssl_handshake(&self, conn: &mut ClientConn<'_>) -> RuleResult {
         // [SSL::sessionid]; here it survives TLS 1.3 and session tickets too
-        let Some(id) = conn.ssl().and_then(|ssl| ssl.session_id()) else { return Ok(()) };
+        let Some(id) = conn.ssl().map(|ssl| ssl.session_id()) else { return Ok(()) };
 
         // set cserver [session lookup ssl [SSL::sessionid]]
         let known = conn.session().lookup("ssl", id).and_then(|server| server.parse::<SocketAddr>().ok());

@@ -38,3 +38,48 @@ impl Drop for Lease {
         self.server.inflight_gauge().dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{config::LbAlgorithm, pool::fixture};
+
+    #[test]
+    fn a_lease_counts_until_it_is_dropped() {
+        let pool = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
+        let server = &pool.servers()[0];
+        let picked = pool.pick(&mut rand::rng(), &[]).unwrap();
+        let persistent = server.lease();
+        assert_eq!((picked.inflight(), picked.server().name()), (2, "10.0.0.1:80"));
+        drop(picked);
+        assert_eq!(server.inflight(), 1);
+        drop(persistent);
+        assert_eq!(server.inflight(), 0);
+    }
+
+    #[test]
+    fn a_panic_gives_the_count_back() {
+        let pool = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
+        let server = pool.servers()[0].clone();
+        let panicked = std::thread::spawn(move || {
+            let lease = server.lease();
+            assert_eq!(lease.inflight(), 2);
+        });
+        assert!(panicked.join().is_err());
+        assert_eq!(pool.servers()[0].inflight(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_request_gives_the_count_back() {
+        let pool = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
+        let lease = pool.pick(&mut rand::rng(), &[]).unwrap();
+        let request = tokio::spawn(async move {
+            std::future::pending::<()>().await;
+            drop(lease);
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(pool.servers()[0].inflight(), 1);
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.servers()[0].inflight(), 0);
+    }
+}

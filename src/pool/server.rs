@@ -50,11 +50,10 @@ struct Known {
 pub enum Health {
     /// No result yet, or no monitor: counts as up, as with HAProxy and Pingora.
     Unchecked,
+    /// All monitors passed.
     Up,
     /// With the reason that an operator reads.
-    Down {
-        reason: String,
-    },
+    Down { reason: String },
 }
 
 /// A server as tables show it.
@@ -70,8 +69,11 @@ pub struct Status {
 /// The operational state, in Avi's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
+    /// Enabled, and not known to be down.
     Up,
+    /// Enabled, and a monitor failed.
     Down,
+    /// Not enabled, or its pool is not; its health does not count.
     Disabled,
 }
 
@@ -124,6 +126,7 @@ impl Server {
         server
     }
 
+    /// Where requests go; what tells it from the pool's other servers, and a reload recognises it by.
     pub fn addr(&self) -> SocketAddr {
         self.config.addr
     }
@@ -207,5 +210,63 @@ impl Server {
         let labels = [self.pool.as_str(), &self.name];
         let _ = metrics.pool_server_up.remove_label_values(&labels);
         let _ = metrics.pool_server_inflight.remove_label_values(&labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::{
+        config::{LbAlgorithm, MonitorType},
+        pool::{
+            Pool,
+            fixture::{self, build, config, down, monitor},
+        },
+    };
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_status_says_why_and_since_when() {
+        let mut config = config(LbAlgorithm::RoundRobin, &[1, 1]);
+        config.monitors.push(monitor(MonitorType::Tcp));
+        config.servers[1].enabled = false;
+        let pool = build(config);
+        let server = &pool.servers()[0];
+        let status =
+            |state, reason: &str, last_changed| Status { state, reason: reason.into(), last_changed };
+        assert_eq!(server.status(), status(State::Up, "not checked yet", at(0)));
+        server.set_health(Health::Up, at(1));
+        assert_eq!(server.status(), status(State::Up, "monitors passed", at(1)));
+        server.set_health(down(), at(2));
+        server.set_health(Health::Down { reason: "hm: connection refused".into() }, at(3));
+        assert_eq!(
+            server.status(),
+            status(State::Down, "hm: answered 500", at(2)),
+            "the first reason stands"
+        );
+        let disabled = &pool.servers()[1];
+        disabled.set_health(Health::Up, at(4));
+        assert_eq!(disabled.status(), status(State::Disabled, "disabled in the configuration", at(4)));
+        assert!(!disabled.is_up());
+        let unmonitored = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
+        assert_eq!(unmonitored.servers()[0].status(), status(State::Up, "not monitored", at(0)));
+    }
+
+    #[test]
+    fn the_gauge_follows_the_health() {
+        let metrics = Metrics::new();
+        let config = Arc::new(config(LbAlgorithm::RoundRobin, &[1]));
+        let pool = Pool::new(&config, &metrics, None, at(0));
+        let page = |value: u8| format!(r#"homing_pool_server_up{{pool="app",server="10.0.0.1:80"}} {value}"#);
+        assert!(metrics.page().contains(&page(1)));
+        pool.servers()[0].set_health(down(), at(1));
+        assert!(metrics.page().contains(&page(0)));
+        pool.servers()[0].set_health(Health::Up, at(2));
+        assert!(metrics.page().contains(&page(1)));
     }
 }

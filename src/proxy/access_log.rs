@@ -1,16 +1,14 @@
 //! The end of a request: taps, counters, `http_finished`, and the access line.
 
-use std::time::Instant;
-
 use pingora::{Error, proxy::Session};
 
 use super::exchange::Ctx;
-use crate::rule::Finished;
+use crate::{metrics::RequestMetrics, rule::Finished, snapshot::Live};
 
 /// Ends a request, whatever became of it.
-pub(super) fn finished(now: Instant, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
     ctx.copies.finish();
-    let duration = now.saturating_duration_since(ctx.started);
+    let duration = live.clock.now().saturating_duration_since(ctx.started);
     let body_bytes_sent = session.body_bytes_sent();
     let attempt = ctx.attempt.take();
     let server = attempt.as_ref().map(|attempt| attempt.server());
@@ -20,6 +18,8 @@ pub(super) fn finished(now: Instant, session: &mut Session, error: Option<&Error
         routed.vs.count(pool, status, duration);
         let mut finished = Finished { status, body_bytes_sent, duration, server, exchange: &mut routed.exchange };
         routed.vs.chain.http_finished(&mut finished);
+    } else {
+        RequestMetrics::new(&live.metrics, "-", "-").count(status, duration);
     }
     tracing::debug!(
         target: "homing::access",

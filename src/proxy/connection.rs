@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::Proxy;
 use crate::{
-    listen::{Connection, ConnectionEvents, Verdict},
+    listen::{Connection, ConnectionEvents, Refusal, Verdict},
     rule::ConnectionState,
     snapshot::VirtualService,
     tls::TlsFacts,
@@ -20,7 +20,8 @@ type States = Mutex<Vec<(Arc<ConnectionState>, Arc<VirtualService>)>>;
 #[async_trait]
 impl ConnectionEvents for Proxy {
     async fn accepted(&self, connection: &Arc<Connection>) -> Verdict {
-        let listener = connection.listener();
+        connection.set_state(States::default());
+        let listener = &*connection.listener;
         let by_sni = || {
             let sni = tls_facts(connection)?.sni.as_deref()?.to_ascii_lowercase();
             self.live.route(listener, &sni)
@@ -40,8 +41,9 @@ impl ConnectionEvents for Proxy {
         }
     }
 
-    fn refused(&self, listener: SocketAddr, _client: SocketAddr, reason: &'static str) {
-        self.live.metrics.connections_refused.with_label_values(&[&listener.to_string(), reason]).inc();
+    fn refused(&self, listener: &str, client: SocketAddr, reason: &Refusal) {
+        tracing::debug!(listener, %client, %reason, "connection refused");
+        self.live.metrics.connections_refused.with_label_values(&[listener, reason.label()]).inc();
     }
 }
 
@@ -51,15 +53,15 @@ pub(super) async fn state_for(connection: &Arc<Connection>, vs: &Arc<VirtualServ
         let states = states.lock();
         states.iter().find(|(state, _)| state.virtual_service() == vs.name()).map(|(state, _)| state.clone())
     };
-    let states = connection.state_or_insert_with(States::default);
+    let states = connection.state::<States>().expect("a connection has its states since it was accepted");
     if let Some(state) = known(states) {
         return state;
     }
     let state = Arc::new(ConnectionState::new(
         vs.name().clone(),
         vs.services.clone(),
-        connection.client(),
-        connection.local(),
+        connection.client,
+        connection.local,
         tls_facts(connection).cloned(),
         vs.connections_open.clone(),
     ));
@@ -77,6 +79,6 @@ pub(super) async fn state_for(connection: &Arc<Connection>, vs: &Arc<VirtualServ
     state
 }
 
-fn tls_facts(connection: &Connection) -> Option<&Arc<TlsFacts>> {
-    connection.tls().and_then(|digest| TlsFacts::of(digest))
+fn tls_facts(connection: &Connection) -> Option<&TlsFacts> {
+    connection.tls.as_deref().and_then(TlsFacts::of)
 }

@@ -31,7 +31,7 @@ use pingora::{
     upstreams::peer::HttpPeer,
 };
 
-use crate::{listen::Connection, snapshot::Live};
+use crate::snapshot::Live;
 use exchange::Ctx;
 
 /// The proxy of one running instance.
@@ -53,14 +53,8 @@ impl ProxyHttp for Proxy {
         Ctx::new(self.live.clock.now())
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _ctx: &mut Ctx) -> Result<()> {
-        if let Some(connection) = Connection::of(session.digest()) {
-            connection.head_done();
-        }
-        Ok(())
-    }
-
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        forward::body_expected(session)?;
         route::find_virtual_service(&self.live, session, ctx).await?;
         route::run_rules(session, ctx).await?;
         if reply::answer_by_rule(session, ctx).await? {
@@ -156,7 +150,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        access_log::finished(self.live.clock.now(), session, error, ctx);
+        access_log::finished(&self.live, session, error, ctx);
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {

@@ -11,7 +11,7 @@ use pingora::{
 
 use super::{connection, exchange::{Ctx, Routed}};
 use crate::{
-    listen::{Connection, Framing},
+    listen::Connection,
     rule::{Exchange, Request, RequestId},
     snapshot::{Live, VirtualService},
 };
@@ -23,12 +23,9 @@ pub(super) async fn find_virtual_service(live: &Arc<Live>, session: &mut Session
         Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
     })?;
     let head = session.req_header_mut();
-    if connection.framing() == Framing::Bad {
-        return Error::e_explain(ErrorType::HTTPStatus(400), "the body's chunks are malformed");
-    }
     let host = request_host(head)?;
     let vs = live
-        .route(connection.listener(), &host)
+        .route(&connection.listener, &host)
         .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
     drop(host);
     join_cookies(head)?;

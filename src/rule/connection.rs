@@ -27,7 +27,7 @@ pub struct ConnectionState {
     pub(crate) services: Arc<Services>,
     client: SocketAddr,
     local: SocketAddr,
-    tls: Option<Arc<TlsFacts>>,
+    tls: Option<TlsFacts>,
     decided: Mutex<Decided>,
     _open: Held,
 }
@@ -49,7 +49,7 @@ impl ConnectionState {
         services: Arc<Services>,
         client: SocketAddr,
         local: SocketAddr,
-        tls: Option<Arc<TlsFacts>>,
+        tls: Option<TlsFacts>,
         open: IntGauge,
     ) -> Self {
         Self { vs, services, client, local, tls, decided: Mutex::default(), _open: Held::new(open) }
@@ -77,7 +77,7 @@ impl ConnectionState {
         self.local
     }
 
-    pub(crate) fn tls(&self) -> Option<&Arc<TlsFacts>> {
+    pub(crate) fn tls(&self) -> Option<&TlsFacts> {
         self.tls.as_ref()
     }
 
@@ -120,7 +120,7 @@ impl<'a> ClientConn<'a> {
 
     /// TLS facts: iRules' `SSL::` commands. `None` on a plain port.
     pub fn ssl(&self) -> Option<TlsView<'a>> {
-        self.connection.tls.as_deref().map(TlsView)
+        self.connection.tls.as_ref().map(TlsView)
     }
 
     /// Sends the requests of this connection to this pool: iRules' `pool`.
@@ -188,9 +188,9 @@ impl<'a> TlsView<'a> {
     }
 
     /// The identity of the TLS session, the same when the session is resumed: iRules' `SSL::sessionid`, but
-    /// also under TLS 1.3 and with session tickets. `None` where a client has neither.
-    pub fn session_id(&self) -> Option<&'a [u8]> {
-        self.0.session_id()
+    /// also under TLS 1.3 and with session tickets. A full handshake makes a new one.
+    pub fn session_id(&self) -> &'a [u8] {
+        &self.0.session_id
     }
 
     /// The server name that the client asked for.
@@ -200,12 +200,12 @@ impl<'a> TlsView<'a> {
 
     /// The cipher suite, OpenSSL's name.
     pub fn cipher(&self) -> &'a str {
-        &self.0.cipher
+        self.0.cipher
     }
 
     /// `TLSv1.2` or `TLSv1.3`.
     pub fn version(&self) -> &'a str {
-        &self.0.version
+        self.0.version
     }
 
     /// Whether the client resumed an earlier session.

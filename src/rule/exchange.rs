@@ -104,14 +104,14 @@ impl Exchange {
 
     /// TLS facts of this connection.
     pub fn ssl(&self) -> Option<TlsView<'_>> {
-        self.connection.tls().map(|facts| TlsView::new(facts))
+        self.connection.tls().map(TlsView::new)
     }
 
     /// The identity of the client's TLS session: this connection's, or the one that a peer site carried over.
     pub fn tls_session_id(&self) -> Option<&[u8]> {
         match &self.carried_session {
             Some(id) => Some(id),
-            None => self.ssl().and_then(|ssl| ssl.session_id()),
+            None => self.ssl().map(|ssl| ssl.session_id()),
         }
     }
 

@@ -56,11 +56,16 @@ pub struct Simulator {
 impl Simulator {
     /// A world without pools, in which chance is the same at every run.
     pub fn new(rule: impl Rule) -> Self {
+        let on_error = config::OnError::FailClosed;
+        Self::with_chain(vec![ChainEntry { name: "simulated".into(), rule: Arc::new(rule), on_error }])
+    }
+
+    /// The same for several rules.
+    pub fn with_chain(entries: Vec<ChainEntry>) -> Self {
         let metrics = Metrics::new();
         let clock = Clock::virtual_at(Duration::from_secs(1_500_000_000));
-        let entry = ChainEntry { name: "simulated".into(), rule: Arc::new(rule), on_error: config::OnError::FailClosed };
         Self {
-            chain: Chain::new(vec![entry], &metrics),
+            chain: Chain::new(entries, &metrics),
             pools: HashMap::new(),
             sessions: Arc::new(SessionTable::new(10_000, [7; 16], &metrics, clock.now())),
             clock,
@@ -75,7 +80,7 @@ impl Simulator {
     pub fn pool<const N: usize>(mut self, name: &str, servers: [&str; N]) -> Self {
         let servers = servers.map(|addr| addr.parse().expect("a server's address is ip:port"));
         let config = config::Pool::simple(name.into(), servers);
-        self.pools.insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None));
+        self.pools.insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None, SystemTime::UNIX_EPOCH));
         self
     }
 
@@ -88,6 +93,11 @@ impl Simulator {
         let server = self.pools.get(pool).and_then(|pool| pool.server(addr)).expect("the pool has the server");
         let health = if up { Health::Up } else { Health::Down { reason: "simulated".into() } };
         server.set_health(health, SystemTime::UNIX_EPOCH);
+    }
+
+    /// What the rules counted, and what was counted of them.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// Moves the time on.
@@ -103,7 +113,7 @@ impl Simulator {
             Arc::new(services),
             SocketAddr::from(([192, 0, 2, 99], 50_000)),
             SocketAddr::from(([192, 0, 2, 1], if tls.is_some() { 443 } else { 80 })),
-            tls.map(Arc::new),
+            tls,
             IntGauge::new("simulated", "simulated").expect("a valid name"),
         ));
         if self.chain.client_accepted(&state).await.is_err() {
@@ -123,6 +133,11 @@ impl SimulatedConnection<'_> {
     /// Whether a rule rejected it.
     pub fn is_rejected(&self) -> bool {
         self.state.is_rejected()
+    }
+
+    /// The client goes away.
+    pub fn close(self) {
+        self.simulator.chain.client_closed(&self.state);
     }
 
     /// Sends `GET path` with `Host: simulated.test`.

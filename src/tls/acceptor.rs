@@ -40,7 +40,8 @@ pub struct Acceptor {
 
 impl Acceptor {
     /// An acceptor for a profile. Acceptors with the same `tickets` resume each other's sessions, with the identity
-    /// that they have; sessions without tickets are remembered by the acceptor itself.
+    /// that they have; sessions without tickets are remembered by the acceptor itself, and forgotten when
+    /// the server ends a connection without shutting TLS down, as after a reset.
     pub fn new(
         profile: &SslProfile,
         certificates: CertificateStore,
@@ -94,7 +95,8 @@ fn build(profile: &SslProfile, tickets: &TicketKeys) -> Result<SslAcceptor, Erro
     let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     context.set_min_proto_version(Some(version(profile.min_version)))?;
     context.set_max_proto_version(Some(version(profile.max_version)))?;
-    context.set_options(SslOptions::NO_RENEGOTIATION);
+    // Many clients close without ending TLS first; HTTP has its own ends. As an error it would cost them the session.
+    context.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::IGNORE_UNEXPECTED_EOF);
     // An idle connection holds no record buffers, a busy one reads a record with one call.
     context.set_mode(SslMode::RELEASE_BUFFERS);
     context.set_read_ahead(true);

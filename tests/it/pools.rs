@@ -107,7 +107,8 @@ async fn an_http_monitor_reads_the_status() {
 async fn an_http_monitor_gives_up_on_a_server_that_does_not_answer() {
     let app = Origin::start("app").await;
     app.set(Mode::NeverRead);
-    let homing = Site::new(&[&app]).monitored(APP, "http").start().await;
+    let site = Site::new(&[&app]).monitored(APP, "http");
+    let homing = site.with(|yaml| yaml["health_monitors"][0]["receive_timeout"] = "300ms".into()).start().await;
     homing.sees(APP, app.addr, false).await;
     app.set(Mode::Ok);
     homing.sees(APP, app.addr, true).await;

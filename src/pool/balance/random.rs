@@ -27,3 +27,21 @@ impl Balance for Random {
         last
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use crate::{config::LbAlgorithm, pool::fixture};
+
+    #[test]
+    fn choices_follow_from_the_generator_alone() {
+        let pool = fixture::pool(LbAlgorithm::Random, &[1, 2, 3]);
+        let choices = |seed| {
+            let mut rng = StdRng::seed_from_u64(seed);
+            (0..32).map(|_| pool.pick(&mut rng, &[]).unwrap().addr()).collect::<Vec<_>>()
+        };
+        assert_eq!(choices(1), choices(1));
+        assert_ne!(choices(1), choices(2));
+    }
+}

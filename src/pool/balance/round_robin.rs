@@ -48,3 +48,37 @@ impl Balance for RoundRobin {
         self.next(candidates.iter())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use crate::{config::LbAlgorithm, pool::fixture};
+
+    #[test]
+    fn a_heavy_server_does_not_get_its_turns_in_a_row() {
+        let pool = fixture::pool(LbAlgorithm::RoundRobin, &[5, 1, 1]);
+        let mut rng = rand::rng();
+        let turns: Vec<_> = (0..14).map(|_| pool.pick(&mut rng, &[]).unwrap().addr()).collect();
+        let expected = [1, 1, 2, 1, 3, 1, 1, 1, 1, 2, 1, 3, 1, 1].map(fixture::addr);
+        assert_eq!(turns, expected);
+    }
+
+    #[test]
+    fn turns_are_exact_when_many_threads_take_them() {
+        let pool = fixture::pool(LbAlgorithm::RoundRobin, &[1, 2, 1]);
+        let counts = [const { AtomicUsize::new(0) }; 3];
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..12_500 {
+                        let lease = pool.pick(&mut rand::rng(), &[]).unwrap();
+                        let index = pool.servers().iter().position(|s| s.addr() == lease.addr()).unwrap();
+                        counts[index].fetch_add(1, Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(counts.map(AtomicUsize::into_inner), [25_000, 50_000, 25_000]);
+    }
+}

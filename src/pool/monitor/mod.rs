@@ -29,11 +29,14 @@ pub struct Monitors {
 }
 
 impl Monitors {
+    /// Builds the TLS context, which reads the system's certificates: some 10 ms. `clock` dates the changes.
     pub fn new(clock: Clock) -> Self {
         Self { connector: Arc::new(Connector::new(None)), clock }
     }
 
-    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone.
+    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone. `rng` gives
+    /// the offsets of the second probes. After a reload cancel the monitors of the old pool first: both would
+    /// speak for the same servers.
     ///
     /// # Panics
     ///
@@ -115,3 +118,6 @@ fn together(said: &[Health]) -> Option<Health> {
     let down = said.iter().find(|health| matches!(health, Health::Down { .. }));
     down.cloned().or_else(|| said.iter().all(|health| *health == Health::Up).then_some(Health::Up))
 }
+
+#[cfg(test)]
+mod tests;

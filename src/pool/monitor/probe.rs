@@ -163,12 +163,12 @@ const BODY_LIMIT: usize = 64 * 1024;
 mod tests {
     use super::*;
 
-    fn request(text: &[(&str, &str)]) -> HttpRequest {
+    fn request(headers: &[(&str, &str)]) -> HttpRequest {
         let header = |(name, value): &(&str, &str)| (name.parse().unwrap(), value.parse().unwrap());
         HttpRequest {
             method: http::Method::GET,
             target: "/healthz?deep=1".into(),
-            headers: text.iter().map(header).collect(),
+            headers: headers.iter().map(header).collect(),
         }
     }
 
@@ -198,22 +198,21 @@ mod tests {
 
     #[test]
     fn a_name_is_sent_in_sni_and_an_address_is_not() {
-        let cases: [(&[(&str, &str)], Option<&str>, Option<&str>); 6] = [
-            (&[], None, None),
-            (&[], Some("app.a.com"), Some("app.a.com")),
-            (&[("host", "a.com")], Some("app.a.com"), Some("a.com")),
-            (&[("host", "a.com:8443")], None, Some("a.com")),
-            (&[("host", "10.0.0.1:443")], None, None),
-            (&[("host", "[::1]:443")], None, None),
-        ];
-        for (headers, hostname, expected) in cases {
+        for (request, hostname, expected) in [
+            (request(&[]), None, None),
+            (request(&[]), Some("app.a.com"), Some("app.a.com")),
+            (request(&[("host", "a.com")]), Some("app.a.com"), Some("a.com")),
+            (request(&[("host", "a.com:8443")]), None, Some("a.com")),
+            (request(&[("host", "10.0.0.1:443")]), None, None),
+            (request(&[("host", "[::1]:443")]), None, None),
+        ] {
             let server = config::Server {
                 addr: "10.0.0.1:443".parse().unwrap(),
                 hostname: hostname.map(str::to_owned),
                 ratio: 1,
                 enabled: true,
             };
-            assert_eq!(server_name(&request(headers), &server).as_deref(), expected, "{headers:?}");
+            assert_eq!(server_name(&request, &server).as_deref(), expected, "{request:?}");
         }
     }
 }

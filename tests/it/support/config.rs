@@ -81,7 +81,7 @@ impl Site {
         self.push(
             "health_monitors",
             &format!(
-                "{{name: {monitor}, type: {kind}, send_interval: 200ms, receive_timeout: 190ms,
+                "{{name: {monitor}, type: {kind}, send_interval: 200ms, receive_timeout: 2s,
                    successful_checks: 1, failed_checks: 2{request}}}"
             ),
         )
@@ -175,6 +175,7 @@ impl Site {
 }
 
 /// Two sites of one GSLB service.
+#[derive(Clone)]
 pub struct Federation {
     pub yaml: Value,
     /// Where the virtual services of site_A and site_B listen.
@@ -204,7 +205,7 @@ impl Federation {
                 - {{ name: site_B, cluster_uuid: {b}, mode: active }}
             pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [] }}]
             health_monitors:
-              - {{ name: ghm, is_federated: true, type: tcp, send_interval: 200ms, receive_timeout: 190ms,
+              - {{ name: ghm, is_federated: true, type: tcp, send_interval: 200ms, receive_timeout: 2s,
                    successful_checks: 1, failed_checks: 2 }}
             application_persistence_profiles:
               - name: gap

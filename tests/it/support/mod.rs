@@ -5,6 +5,7 @@
 pub mod certs;
 pub mod client;
 pub mod config;
+pub mod copies;
 pub mod homing;
 pub mod http2;
 pub mod net;
