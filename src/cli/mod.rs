@@ -20,6 +20,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     config::Problems,
     server::{Builder, StartError},
+    site_cookie::KeyFileError,
 };
 
 /// A programmable load balancer that brings every session home: to its server, to its clone, to its site.
@@ -77,7 +78,7 @@ enum Error {
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error(transparent)]
-    Keys(#[from] keys::Error),
+    Keys(#[from] KeyFileError),
     #[error("stdout cannot be written: {0}")]
     Print(#[source] io::Error),
 }

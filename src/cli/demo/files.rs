@@ -252,3 +252,56 @@ fn free(ip: Ipv4Addr, first: u16) -> io::Result<TcpListener> {
 
 const PORT: u16 = 18100;
 const KEY_UUID: &str = "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn places() -> Vec<Place> {
+        let mut held = Vec::new();
+        let server = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let servers = || Servers { apps: vec![server(1), server(2)], clones: (3..6).map(server).collect() };
+        let places = SITES.iter().map(|site| Place::find(site, servers(), &mut held));
+        places.collect::<io::Result<_>>().expect("there are free ports")
+    }
+
+    #[test]
+    fn the_configurations_load_and_go_with_the_demo() {
+        let places = places();
+        let files = Files::write(&places).expect("the temporary directory can be written");
+        for place in &places {
+            let loaded =
+                config::load(&files.config(place), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+            assert_eq!(loaded.warnings, []);
+            assert_eq!(loaded.config.virtual_services[0].services[0].addr, place.addr);
+        }
+        let dir = files.dir.clone();
+        drop(files);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_taken_port_is_not_found() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = taken.local_addr().expect("its address").port();
+        let found = free(Ipv4Addr::LOCALHOST, port.min(u16::MAX - 10)).expect("another port");
+        assert_ne!(found.local_addr().expect("its address").port(), port);
+        let [a, b] = &places()[..] else { panic!("two sites") };
+        assert!(a.addr != b.addr && a.admin != b.admin);
+    }
+
+    #[test]
+    fn what_to_try_names_the_addresses_that_were_found() {
+        let places = places();
+        let files = Files::write(&places).expect("the temporary directory can be written");
+        let text = what_to_try(&places, &files);
+        for part in [
+            format!("curl -s http://{}/; done", places[0].addr),
+            format!("--resolve a.com:{}:{}", places[1].addr.port(), places[1].addr.ip()),
+            format!("--admin http://{}", places[1].admin),
+        ] {
+            assert!(text.contains(&part), "{part}: {text}");
+        }
+    }
+}
