@@ -89,12 +89,13 @@ pub use cli::main;
 pub mod prelude {
     pub use async_trait::async_trait;
     pub use bytes::Bytes;
+    pub use prometheus::IntCounter;
     pub use serde_yaml::Value;
 
     pub use crate::{
-        clone::{Candidate, Facts, is_copy, in_sample, select, token},
+        
         config::{CloneSection, CloneSelection, HmDownRecovery, Token},
-        gslb::{Decision, Membership, Outcome, PeerMember},
+        gslb::{Decision, Membership, Origin, Outcome, PeerMember},
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},
         pool::{Pool, Server},
@@ -105,7 +106,7 @@ pub mod prelude {
         },
         server::{Builder, Homing},
         session::Assigned,
-        site_cookie::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields},
+        site_cookie::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal},
         tls::TlsFacts,
     };
 }

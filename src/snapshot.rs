@@ -11,13 +11,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
     clone::ClonePool,
-    config::{self, AddressLists, ApplicationProfile, Config, OnError, ServiceTls},
+    config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
     filter,
     gslb::{Membership, sp_pool},
     metrics::{Metrics, RequestMetrics},
@@ -157,9 +158,11 @@ pub struct VirtualService {
     /// Counters of its own pool.
     pub requests: RequestMetrics,
     pub connections_open: IntGauge,
-    clone_pools: Vec<Arc<ClonePool>>,
-    /// For requests that rules sent to other pools.
-    metrics: Metrics,
+    /// Of the sections, then of rules' orders for other pools.
+    clone_pools: Mutex<Vec<Arc<ClonePool>>>,
+    pub metrics: Metrics,
+    /// Ends the lanes that are opened later.
+    retired: CancellationToken,
 }
 
 impl VirtualService {
@@ -167,9 +170,18 @@ impl VirtualService {
         &self.config.name
     }
 
-    /// The lanes to a pool: those of the section that names it.
-    pub fn clone_pool(&self, pool: &PoolName) -> Option<&Arc<ClonePool>> {
-        self.clone_pools.iter().find(|lanes| lanes.pool() == pool)
+    /// The lanes to a pool: those of the section that names it, else lanes with default settings, for a rule
+    /// that orders copies to it. `None`: there is no such pool.
+    pub fn clone_pool(&self, pool: &PoolName) -> Option<Arc<ClonePool>> {
+        let mut clone_pools = self.clone_pools.lock();
+        if let Some(lanes) = clone_pools.iter().find(|lanes| lanes.pool() == pool) {
+            return Some(lanes.clone());
+        }
+        let members = self.services.pools().named(pool.as_str()).ok()?;
+        let section = CloneSection::of(pool.clone());
+        let lanes = ClonePool::new(&section, members.config(), self.name(), &self.metrics, self.retired.child_token());
+        clone_pools.push(lanes.clone());
+        Some(lanes)
     }
 
     /// Counts a request that ended.
@@ -296,13 +308,14 @@ impl Builder<'_> {
         Ok(VirtualService {
             requests: RequestMetrics::new(metrics, name, own),
             connections_open: metrics.connections_open.with_label_values(&[name]),
-            clone_pools: clone_pools.collect(),
+            clone_pools: Mutex::new(clone_pools.collect()),
             chain: self.chain(registry)?,
             pool,
             config: self.vs.clone(),
             services: self.services.clone(),
             site: self.site,
             metrics: metrics.clone(),
+            retired: self.retired.clone(),
         })
     }
 

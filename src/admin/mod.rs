@@ -6,11 +6,13 @@
 mod access;
 mod api;
 mod listener;
+mod source;
 pub mod view;
 
 pub use access::{Token, TokenError};
 pub use api::Source;
 pub use listener::{AdminListener, BindError};
+pub use source::LiveSource;
 
 use std::sync::Arc;
 

@@ -7,7 +7,7 @@ use super::{
     view::{self, OperState, OperStatus},
 };
 use crate::{
-    config::{self, HmDownRecovery, LbAlgorithm},
+    config,
     gslb::{MemberId, Outcome, sp_pool},
     names::ClusterUuid,
     pool::{Pool, Server, State},
@@ -73,17 +73,18 @@ impl Source for LiveSource {
 
     fn session_entries(&self, table: &str, key: Option<&str>) -> Vec<view::SessionEntry> {
         let now = self.live.clock.now();
-        let unix = self.live.clock.wall();
-        let entries = self.live.sessions.view(table, key.map(str::as_bytes), now, view::Sessions::MOST + 1);
+        let wall = self.live.clock.wall();
+        let entries = self.live.sessions.view(Some(table), key, now);
         entries
             .into_iter()
+            .take(view::Sessions::MOST + 1)
             .map(|entry| view::SessionEntry {
-                session: format!("{:016x}", entry.session),
+                session: entry.key,
                 value: entry.value,
                 requests: entry.requests,
-                in_use: entry.in_use,
-                created: Some((unix - entry.age).into()),
-                expires: entry.expires_in.map(|left| (unix + left).into()),
+                in_use: entry.in_use > 0,
+                created: Some((wall - entry.age).into()),
+                expires: (entry.in_use == 0).then(|| (wall + entry.expires_in).into()),
             })
             .collect()
     }
@@ -181,7 +182,7 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
     view::Pool {
         uuid: site.map(|site| sp_pool::uuid(&site.membership)),
         name: pool.name().to_string(),
-        lb_algorithm: algorithm(config.algorithm).to_owned(),
+        lb_algorithm: config.algorithm.as_str().to_owned(),
         enabled: config.enabled,
         health_monitor_refs: monitor_names(&config.monitors),
         servers: pool.servers().iter().map(|own| server(own, site)).collect(),
@@ -314,8 +315,4 @@ fn sp_oper_status(own: &[&Arc<VirtualService>]) -> OperStatus {
 
 fn monitor_names(monitors: &[Arc<config::HealthMonitor>]) -> Vec<String> {
     monitors.iter().map(|monitor| monitor.name.to_string()).collect()
-}
-
-fn algorithm(algorithm: LbAlgorithm) -> &'static str {
-    algorithm.as_str()
 }

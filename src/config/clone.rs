@@ -1,6 +1,6 @@
 //! The clone sections of a virtual service.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeSet, fmt, num::NonZeroUsize, time::Duration};
 
 use http::{HeaderName, HeaderValue, header};
 
@@ -73,6 +73,25 @@ pub enum OnOverflow {
 }
 
 impl CloneSection {
+    /// Copies to a pool that no section of the virtual service names: what a rule orders, by default settings.
+    pub fn of(pool: PoolName) -> Self {
+        Self {
+            pool,
+            tokens: Vec::new(),
+            timeout: seconds(300),
+            lifetime: None,
+            selection: CloneSelection::default(),
+            sample_permille: 1000,
+            strip_headers: default_strip_headers(),
+            set_headers: Vec::new(),
+            max_buffered_bytes: 16 << 20,
+            inline_body_bytes: 64 << 10,
+            connections_per_server: NonZeroUsize::new(4).expect("4 is not 0"),
+            pipeline_depth: NonZeroUsize::new(64).expect("64 is not 0"),
+            on_overflow: OnOverflow::default(),
+        }
+    }
+
     /// `pool` reports a reference to a pool that is not there.
     pub(super) fn read(o: &mut Object<'_>, pool: impl Fn(&Reference) -> Option<PoolName>) -> Option<Self> {
         let timeouts = || units::duration(milliseconds(1)..=days(365));
@@ -133,6 +152,20 @@ fn set_header(name: &str, value: &Node) -> Result<(HeaderName, HeaderValue), Wro
     Ok((name, units::header_value(text)?))
 }
 
+impl fmt::Display for Token {
+    /// As it is written in YAML.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TlsSessionId => f.write_str("tls_session_id"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Jwt(claim) => write!(f, "jwt:{claim}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::SourceIp => f.write_str("source_ip"),
+        }
+    }
+}
+
 impl Token {
     fn parse(node: &Node) -> Result<Self, Wrong> {
         let text = units::text(node)?;
@@ -149,6 +182,13 @@ impl Token {
             }
         };
         Ok(token)
+    }
+}
+
+impl CloneSelection {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        units::word(&SELECTIONS, self)
     }
 }
 

@@ -241,6 +241,13 @@ const POOL_ALGORITHMS: [(&str, &str, PoolAlgorithm); 2] = [
     ("geo", "GSLB_SERVICE_ALGORITHM_GEO", PoolAlgorithm::Geo),
 ];
 
+impl GslbAlgorithm {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        units::word(&ALGORITHMS, self)
+    }
+}
+
 const ALGORITHMS: [(&str, &str, GslbAlgorithm); 5] = [
     ("round_robin", "GSLB_ALGORITHM_ROUND_ROBIN", GslbAlgorithm::RoundRobin),
     ("consistent_hash", "GSLB_ALGORITHM_CONSISTENT_HASH", GslbAlgorithm::ConsistentHash),

@@ -90,6 +90,26 @@ impl Pool {
     }
 }
 
+impl Pool {
+    /// A pool of servers without monitors, everything else by default.
+    pub fn of(name: PoolName, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let server = |addr| Server { addr, hostname: None, ratio: 1, enabled: true };
+        Self {
+            name,
+            enabled: true,
+            algorithm: LbAlgorithm::default(),
+            servers: servers.into_iter().map(server).collect(),
+            monitors: Vec::new(),
+            connect_timeout: seconds(5),
+            read_timeout: seconds(60),
+            idle_timeout: seconds(60),
+            enable_ssl: false,
+            sni: None,
+            verify: false,
+        }
+    }
+}
+
 /// `SP-…` pools are made by homing, from GSLB services; a configured one would be mistaken for them.
 fn pool_name(node: &Node) -> Result<String, Wrong> {
     let name = units::name(node)?;
@@ -135,6 +155,13 @@ impl Server {
             Some(())
         });
         servers
+    }
+}
+
+impl LbAlgorithm {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        units::word(&ALGORITHMS, self)
     }
 }
 

@@ -177,6 +177,12 @@ pub(super) fn choice<T: Copy>(words: &[(&'static str, &str, T)]) -> impl Fn(&Nod
     }
 }
 
+/// Our short word for a value, as [`choice`] reads it.
+pub(super) fn word<T: Copy + PartialEq>(words: &[(&'static str, &str, T)], value: T) -> &'static str {
+    let found = words.iter().find(|(_, _, known)| *known == value);
+    found.map(|(short, _, _)| *short).expect("the table has a word for every value")
+}
+
 /// The name of an object. Names end up in headers, metrics, paths and tables.
 pub(super) fn name(node: &Node) -> Result<String, Wrong> {
     let name = text(node)?;

@@ -5,7 +5,7 @@
 //! server and gets a new one on the answer where it had none that holds. If home cannot be reached, or says that
 //! its pool is down, the configured recovery acts on that very request.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use crate::prelude::*;
 
@@ -14,7 +14,7 @@ pub struct SitePersistence {
     site: SiteSetup,
     /// The virtual service's own pool; without servers up, a hop is refused.
     pool: Option<PoolName>,
-    counters: Vec<(Outcome, Counter)>,
+    counters: Vec<(Outcome, IntCounter)>,
 }
 
 /// What was decided about one request; kept with it until it ends.

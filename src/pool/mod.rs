@@ -17,6 +17,7 @@ pub use server::{Health, Server, State, Status};
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
+use prometheus::IntCounter;
 use rand::Rng;
 use tokio::sync::Notify;
 
@@ -30,6 +31,7 @@ pub struct Pool {
     balancer: Box<dyn Balance>,
     /// Told when the health of a server changes; shared with the pools before and after a reload.
     changes: Arc<Notify>,
+    retries: IntCounter,
 }
 
 impl Pool {
@@ -51,7 +53,8 @@ impl Pool {
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
         let balancer = balance::balancer(config.algorithm, servers.len());
-        Arc::new(Self { config: config.clone(), servers, balancer, changes })
+        let retries = metrics.pool_retries.with_label_values(&[config.name.as_str()]);
+        Arc::new(Self { config: config.clone(), servers, balancer, changes, retries })
     }
 
     /// Its name, as virtual services refer to it.
@@ -92,6 +95,11 @@ impl Pool {
         Some(self.servers[chosen].lease())
     }
 
+    /// Counts an attempt that failed and is made again on another server.
+    pub fn count_retry(&self) {
+        self.retries.inc();
+    }
+
     /// Whether every server that is enabled and monitored has had its first result.
     pub fn checked(&self) -> bool {
         self.servers
@@ -106,7 +114,7 @@ impl Pool {
         self.changes.notified()
     }
 
-    /// Takes the servers that `successor` does not have off the metrics page; all of them without a successor.
+    /// Takes the servers that `successor` does not have off the metrics page; the whole pool without a successor.
     ///
     /// Leases that are still held go on counting, unseen. A pool that was made for a reload that then failed is
     /// retired in favour of the one that stays.
@@ -115,6 +123,10 @@ impl Pool {
             if successor.and_then(|pool| pool.server(server.addr())).is_none() {
                 server.leave(metrics);
             }
+        }
+        if successor.is_none() {
+            // That it is not there any more is not worth an error.
+            let _ = metrics.pool_retries.remove_label_values(&[self.name().as_str()]);
         }
     }
 }
@@ -280,7 +292,9 @@ mod tests {
         assert!(page.contains(r#"homing_pool_server_up{pool="app",server="10.0.0.1:80"} 1"#), "{page}");
         assert!(!page.contains("10.0.0.2:80"), "{page}");
         drop(lease);
+        new.count_retry();
+        assert!(metrics.page().contains(r#"homing_pool_retries_total{pool="app"} 1"#), "{}", metrics.page());
         new.retire(&metrics, None);
-        assert!(!metrics.page().contains("10.0.0."), "{}", metrics.page());
+        assert!(!metrics.page().contains(r#"pool="app""#), "{}", metrics.page());
     }
 }

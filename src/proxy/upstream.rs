@@ -55,14 +55,18 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
     let server = lease.server().addr();
     drop(lease);
     ctx.tried.push(server);
-    pool.count_retry();
     let reason = error.etype().as_str().to_owned();
-    let again = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
-        Ok(Next::Reselect) => true,
-        Ok(Next::GiveUp) => ctx.routed().exchange.reply.is_none() && matches!(ctx.routed().exchange.destination, Destination::Default | Destination::Pool(_)),
+    let next = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
+        Ok(next) => next,
         Err(stopped) => return stopped,
     };
-    ctx.retries += u32::from(again);
+    let exchange = &ctx.routed().exchange;
+    let others = matches!(exchange.destination, Destination::Default | Destination::Pool(_));
+    let again = matches!(next, Next::Reselect) || (others && exchange.reply.is_none());
+    if again {
+        ctx.retries += 1;
+        pool.count_retry();
+    }
     error.set_retry(again);
     error
 }
@@ -98,6 +102,7 @@ fn report_failure(
 ) -> Result<Next> {
     let resendable = !session.as_ref().retry_buffer_truncated();
     let routed = ctx.routed();
+    routed.exchange.failures += 1;
     let phase = LbPhase::Failed { pool, server, reason, resendable };
     let mut event = LbEvent::new(session.req_header(), &mut routed.exchange, phase);
     routed.vs.chain.lb_failed(&mut event).map_err(|_| rule_failed_closed())?;

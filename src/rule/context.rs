@@ -260,6 +260,11 @@ impl<'a> LbEvent<'a> {
         matches!(self.phase, LbPhase::Selected { .. } | LbPhase::Failed { resendable: true, .. })
     }
 
+    /// How often a server failed this request, this time included.
+    pub fn failures(&self) -> usize {
+        self.exchange.failures
+    }
+
     pub fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }

@@ -36,6 +36,8 @@ pub struct Exchange {
     pub(crate) clones: Vec<CloneOrder>,
     pub(crate) clones_allowed: bool,
     pub(crate) reply: Option<Reply>,
+    /// Servers that failed this request.
+    pub(crate) failures: usize,
     pub(crate) state: Extensions,
 }
 
@@ -72,6 +74,7 @@ impl Exchange {
             clones,
             clones_allowed: true,
             reply: None,
+            failures: 0,
             state: Extensions::new(),
             connection,
         }

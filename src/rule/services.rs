@@ -94,7 +94,7 @@ impl Services {
 #[derive(Clone, Copy)]
 pub struct Pools<'a>(&'a Services);
 
-impl Pools<'_> {
+impl<'a> Pools<'a> {
     /// The servers that are enabled and up: iRules' `active_members -list`.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Pools<'_> {
     ///
     /// # Errors
     /// There is no such pool.
-    pub fn named(&self, pool: &str) -> Result<&Arc<Pool>, RuleError> {
+    pub fn named(&self, pool: &str) -> Result<&'a Arc<Pool>, RuleError> {
         self.0.named_pool(pool)
     }
 }

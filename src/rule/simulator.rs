@@ -79,7 +79,7 @@ impl Simulator {
     /// An address is not `ip:port`.
     pub fn pool<const N: usize>(mut self, name: &str, servers: [&str; N]) -> Self {
         let servers = servers.map(|addr| addr.parse().expect("a server's address is ip:port"));
-        let config = config::Pool::simple(name.into(), servers);
+        let config = config::Pool::of(name.into(), servers);
         self.pools.insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None, SystemTime::UNIX_EPOCH));
         self
     }
