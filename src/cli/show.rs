@@ -208,20 +208,8 @@ fn word(state: &view::OperState) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path};
-
     use super::*;
-    use crate::admin::view::example;
-
-    /// Compares with a file of `tests/golden/show`; `HOMING_BLESS=1` writes it anew.
-    fn check(name: &str, text: &str) {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show").join(name);
-        if std::env::var_os("HOMING_BLESS").is_some() {
-            fs::write(&file, text).expect("the golden file can be written");
-        }
-        let golden = fs::read_to_string(&file).unwrap_or_default();
-        assert_eq!(text, golden, "{name} differs; HOMING_BLESS=1 accepts\n{text}");
-    }
+    use crate::{admin::view::example, cli::table::golden as check};
 
     #[test]
     fn objects_and_lists_look_as_operators_know_them() {

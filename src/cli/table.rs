@@ -104,6 +104,17 @@ const MONTHS: [&str; 12] =
 /// The end of the year 9999: beyond it a date has no four-digit year.
 const LAST_SECOND: u64 = 253_402_300_799;
 
+/// Compares with a file of `tests/golden/show`; `HOMING_BLESS=1` writes it anew.
+#[cfg(test)]
+pub(super) fn golden(name: &str, text: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/show").join(name);
+    if std::env::var_os("HOMING_BLESS").is_some() {
+        std::fs::write(&file, text).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(text, golden, "{name} differs; HOMING_BLESS=1 accepts\n{text}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
