@@ -7,6 +7,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
+    apps::HttpServerOptions,
     protocols::{Stream, l4::stream::Stream as L4Stream},
     proxy::HttpProxy,
     server::configuration::ServerConf,
@@ -184,6 +185,9 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
         ..ServerConf::default()
     };
     let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
+    http.server_options = Some(options);
     http.handle_init_modules();
     (Arc::new(http), Arc::new(Proxy::new(live.clone())))
 }
@@ -235,6 +239,9 @@ async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
         live.sessions.sweep(live.clock.now());
     }
 }
+
+/// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
+const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 

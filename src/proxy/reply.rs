@@ -16,6 +16,7 @@ use super::{
     route::rule_failed_closed,
 };
 use crate::{
+    listen::Connection,
     rule::{Reply, Response, ResponseData},
     site_cookie::HOP_REFUSED_HEADER,
 };
@@ -57,6 +58,9 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
         return Error::e_explain(ErrorType::Custom("retry"), "a rule asked for another server");
     }
     ctx.status = head.status.as_u16();
+    if Connection::of(session.digest()).is_some_and(|connection| connection.draining()) {
+        session.set_keepalive(None);
+    }
     Ok(())
 }
 
