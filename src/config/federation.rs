@@ -108,11 +108,14 @@ impl Federation {
             }
         }
         if let Some(cluster_uuid) = &site.0.cluster_uuid {
+            let with_uuid =
+                virtual_services.iter().filter_map(|local| Some((local.vs.uuid.as_ref()?, local)));
+            let local: HashMap<_, _> = with_uuid.collect();
             let here = |member: &&PlacedMember| member.cluster_uuid == *cluster_uuid;
             for placed in &self.services {
-                placed.members.iter().filter(here).for_each(|member| {
-                    check_local_member(placed, member, virtual_services, report);
-                });
+                for member in placed.members.iter().filter(here) {
+                    check_local_member(placed, member, local.get(&member.vs_uuid).copied(), report);
+                }
             }
         }
     }
@@ -187,9 +190,14 @@ fn named(placed: &PlacedService) -> String {
     shown(placed.service.name.as_str())
 }
 
-fn check_local_member(placed: &PlacedService, member: &PlacedMember, local: &[Placed], report: &Report) {
-    let vs = local.iter().find(|local| local.vs.uuid.as_ref() == Some(&member.vs_uuid));
-    let Some(local) = vs else {
+/// `local`: the virtual service of this site that is the member.
+fn check_local_member(
+    placed: &PlacedService,
+    member: &PlacedMember,
+    local: Option<&Placed>,
+    report: &Report,
+) {
+    let Some(local) = local else {
         let what = format!(
             "GSLB service {} has a member here, {}, which is no virtual service of this site",
             named(placed),

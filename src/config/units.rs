@@ -127,7 +127,7 @@ const SIZES: [(&str, usize); 7] = [
 
 /// A size as the configuration has it.
 fn written_size(bytes: usize) -> String {
-    let fits = |unit: &usize| bytes >= *unit && bytes % unit == 0;
+    let fits = |unit: &usize| bytes >= *unit && bytes.is_multiple_of(*unit);
     let (name, unit) = SIZES.iter().find(|(_, unit)| fits(unit)).unwrap_or(&("B", 1));
     format!("{}{name}", bytes / unit)
 }
@@ -168,7 +168,7 @@ fn is_number(text: &str) -> bool {
 fn written_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    match units.iter().find(|(_, unit)| ms >= *unit && ms % unit == 0) {
+    match units.iter().find(|(_, unit)| ms >= *unit && ms.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", ms / unit),
         None => format!("{ms}ms"),
     }
