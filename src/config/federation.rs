@@ -13,8 +13,8 @@ use super::{
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
-    units,
     virtual_service::Placed,
+    words,
 };
 
 /// The federation as read, with what the checks against the site need.
@@ -48,7 +48,7 @@ impl Federation {
             ca_certs.extend(read_ca_certs(o));
         });
         let head = o.object("gslb", |o| {
-            let federation_id = o.required("federation_id", units::identifier).unwrap_or_default();
+            let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
             (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
         });
         let services = o.objects("gslb_services", |o| {
@@ -222,11 +222,11 @@ fn check_local_member(
 
 fn read_ca_certs(o: &mut Object<'_>) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for (path, place) in o.placed_list("ca_certs", units::file_name).unwrap_or_default() {
+    for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
         let path = o.source.beside(&path);
         match o.source.files.read(&path) {
             Err(error) => {
-                let (what, help) = super::read::unreadable(&path, &error);
+                let (what, help) = super::files::unreadable(&path, &error);
                 o.source.report.problem(place, what, help);
             }
             Ok(pem) if X509::stack_from_pem(&pem).unwrap_or_default().is_empty() => {

@@ -221,7 +221,7 @@ fn files_that_are_too_large_or_not_there_are_problems() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("homing.yaml");
     let missing = load(&file, &[]).unwrap_err().to_string();
-    assert!(missing.contains("homing.yaml:1: ") && missing.contains("cannot be read"), "{missing}");
+    assert!(missing.contains("homing.yaml:1: ") && missing.contains("does not exist"), "{missing}");
     fs::write(&file, vec![b'#'; super::LARGEST_FILE as usize + 1]).unwrap();
     assert_eq!(Disk.read(&file).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
     assert!(load(&file, &[]).unwrap_err().to_string().contains("file too large"));
