@@ -5,10 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use super::{
-    read::{Object, Source},
-    units,
-};
+use super::{files::Source, read::Object, words};
 
 /// The admin API's listener and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +32,7 @@ impl Default for Admin {
 impl Admin {
     pub(super) fn read(o: &mut Object<'_>) -> Self {
         let source = o.source;
-        let listen = o.field("listen", |node| listen(&units::text(node)?, source));
+        let listen = o.field("listen", |node| listen(&words::text(node)?, source));
         let listen = listen.unwrap_or_else(|| Self::default().listen);
         let token_file = o.file("token_file").map(|(path, token)| {
             if token.trim_ascii().is_empty() {
@@ -57,7 +54,7 @@ fn listen(text: &str, source: &Source<'_>) -> Result<AdminListen, super::problem
     match text.strip_prefix("unix:") {
         Some(path) => Ok(AdminListen::Unix(source.beside(path))),
         None if text == "none" => Ok(AdminListen::None),
-        None => units::socket_address(text).map(AdminListen::Tcp).map_err(|mut wrong| {
+        None => words::socket_address(text).map(AdminListen::Tcp).map_err(|mut wrong| {
             wrong.help.push_str(", `unix:PATH` or `none`");
             wrong
         }),

@@ -8,6 +8,7 @@ use super::{
     problem::{Wrong, shown},
     read::{Object, Reference},
     units::{self, days, milliseconds, seconds},
+    words,
     yaml::Node,
 };
 use crate::names::PoolName;
@@ -101,11 +102,11 @@ impl CloneSection {
             tokens: o.required_list("tokens", Token::parse),
             timeout: o.field("timeout", timeouts()).unwrap_or(seconds(300)),
             lifetime: o.field("lifetime", timeouts()),
-            selection: o.field("clone_selection", units::choice(&SELECTIONS)).unwrap_or_default(),
+            selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or_default(),
             sample_permille: o.field("sample", units::permille).unwrap_or(1000),
             strip_headers: o
                 .list("strip_headers", |node| {
-                    Ok(units::header_name(&units::text(node)?)?.as_str().to_string())
+                    Ok(words::header_name(&words::text(node)?)?.as_str().to_string())
                 })
                 .map_or_else(default_strip_headers, BTreeSet::from_iter),
             set_headers: o.map("set_headers", set_header).unwrap_or_default(),
@@ -113,7 +114,7 @@ impl CloneSection {
             inline_body_bytes: o.field("inline_body", units::size(0..=1 << 30)).unwrap_or(64 << 10),
             connections_per_server: positive(o, "connections_per_server", 4, 256),
             pipeline_depth: positive(o, "pipeline_depth", 64, 1024),
-            on_overflow: o.field("on_overflow", units::choice(&OVERFLOWS)).unwrap_or_default(),
+            on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or_default(),
         };
         Some(section)
     }
@@ -142,14 +143,14 @@ fn set_header(name: &str, value: &Node) -> Result<(HeaderName, HeaderValue), Wro
         header::TRANSFER_ENCODING,
         header::UPGRADE,
     ];
-    let name = units::header_name(name)?;
+    let name = words::header_name(name)?;
     if framing.contains(&name) {
         return Err(Wrong::new("this header belongs to one connection", "leave it out"));
     }
     let text = value
         .text()
         .ok_or_else(|| Wrong::new("a header's value that is not a text", "put it into quotes"))?;
-    Ok((name, units::header_value(text)?))
+    Ok((name, words::header_value(text)?))
 }
 
 impl fmt::Display for Token {
@@ -168,12 +169,12 @@ impl fmt::Display for Token {
 
 impl Token {
     fn parse(node: &Node) -> Result<Self, Wrong> {
-        let text = units::text(node)?;
+        let text = words::text(node)?;
         let token = match text.split_once(':') {
             None if text == "tls_session_id" => Self::TlsSessionId,
             None if text == "source_ip" => Self::SourceIp,
-            Some(("cookie", name)) => Self::Cookie(units::cookie_name(name)?),
-            Some(("header", name)) => Self::Header(units::header_name(name)?),
+            Some(("cookie", name)) => Self::Cookie(words::cookie_name(name)?),
+            Some(("header", name)) => Self::Header(words::header_name(name)?),
             Some(("jwt", claim)) if !claim.is_empty() => Self::Jwt(claim.into()),
             Some(("query", name)) if !name.is_empty() => Self::Query(name.into()),
             _ => {

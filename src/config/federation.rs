@@ -13,8 +13,8 @@ use super::{
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
-    units,
     virtual_service::Placed,
+    words,
 };
 
 /// The federation as read, with what the checks against the site need.
@@ -48,7 +48,7 @@ impl Federation {
             ca_certs.extend(read_ca_certs(o));
         });
         let head = o.object("gslb", |o| {
-            let federation_id = o.required("federation_id", units::identifier).unwrap_or_default();
+            let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
             (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
         });
         let services = o.objects("gslb_services", |o| {
@@ -108,11 +108,14 @@ impl Federation {
             }
         }
         if let Some(cluster_uuid) = &site.0.cluster_uuid {
+            let with_uuid =
+                virtual_services.iter().filter_map(|local| Some((local.vs.uuid.as_ref()?, local)));
+            let local: HashMap<_, _> = with_uuid.collect();
             let here = |member: &&PlacedMember| member.cluster_uuid == *cluster_uuid;
             for placed in &self.services {
-                placed.members.iter().filter(here).for_each(|member| {
-                    check_local_member(placed, member, virtual_services, report);
-                });
+                for member in placed.members.iter().filter(here) {
+                    check_local_member(placed, member, local.get(&member.vs_uuid).copied(), report);
+                }
             }
         }
     }
@@ -187,9 +190,14 @@ fn named(placed: &PlacedService) -> String {
     shown(placed.service.name.as_str())
 }
 
-fn check_local_member(placed: &PlacedService, member: &PlacedMember, local: &[Placed], report: &Report) {
-    let vs = local.iter().find(|local| local.vs.uuid.as_ref() == Some(&member.vs_uuid));
-    let Some(local) = vs else {
+/// `local`: the virtual service of this site that is the member.
+fn check_local_member(
+    placed: &PlacedService,
+    member: &PlacedMember,
+    local: Option<&Placed>,
+    report: &Report,
+) {
+    let Some(local) = local else {
         let what = format!(
             "GSLB service {} has a member here, {}, which is no virtual service of this site",
             named(placed),
@@ -214,11 +222,11 @@ fn check_local_member(placed: &PlacedService, member: &PlacedMember, local: &[Pl
 
 fn read_ca_certs(o: &mut Object<'_>) -> Vec<PathBuf> {
     let mut paths = Vec::new();
-    for (path, place) in o.placed_list("ca_certs", units::file_name).unwrap_or_default() {
+    for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
         let path = o.source.beside(&path);
         match o.source.files.read(&path) {
             Err(error) => {
-                let (what, help) = super::read::unreadable(&path, &error);
+                let (what, help) = super::files::unreadable(&path, &error);
                 o.source.report.problem(place, what, help);
             }
             Ok(pem) if X509::stack_from_pem(&pem).unwrap_or_default().is_empty() => {

@@ -9,6 +9,7 @@ use super::{
     read::Object,
     table::Table,
     units::{self, days, seconds},
+    words,
 };
 use crate::names::{ClusterUuid, GslbServiceName, GslbServiceUuid, SiteName, VsUuid};
 
@@ -157,8 +158,8 @@ impl SiteRef {
             ("passive", "GSLB_PASSIVE_MEMBER", SiteMode::Passive),
         ];
         let name = o.name();
-        let cluster_uuid = o.required("cluster_uuid", units::identifier);
-        let mode = o.field("mode", units::choice(&modes)).unwrap_or_default();
+        let cluster_uuid = o.required("cluster_uuid", words::identifier);
+        let mode = o.field("mode", words::choice(&modes)).unwrap_or_default();
         let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode };
         names.define(o, "name", site.name.as_str(), ());
         sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
@@ -174,7 +175,7 @@ impl GslbService {
         defined: &mut Defined,
     ) -> Option<PlacedService> {
         let name = o.name();
-        let uuid = o.required("uuid", units::identifier);
+        let uuid = o.required("uuid", words::identifier);
         let profile = o.reference("application_persistence_profile_ref");
         let profile = profile.and_then(|reference| profiles.resolve(&reference, o.source.report).cloned());
         let is_persistent = o.field("site_persistence_enabled", units::flag).unwrap_or(false);
@@ -189,17 +190,17 @@ impl GslbService {
         let service = Self {
             name: name.as_deref().unwrap_or_default().into(),
             uuid: uuid.unwrap_or_default().into(),
-            domain_names: o.required_list("domain_names", units::host_pattern),
+            domain_names: o.required_list("domain_names", words::host_pattern),
             enabled: o.field("enabled", units::flag).unwrap_or(true),
             site_persistence: profile.filter(|_| is_persistent),
             monitors: resolve_monitors(o, monitors),
-            monitor_scope: o.field("health_monitor_scope", units::choice(&SCOPES)).unwrap_or_default(),
+            monitor_scope: o.field("health_monitor_scope", words::choice(&SCOPES)).unwrap_or_default(),
             controller_health_status_enabled: o
                 .field("controller_health_status_enabled", units::flag)
                 .unwrap_or(true),
             use_edns_client_subnet: o.field("use_edns_client_subnet", units::flag).unwrap_or(true),
             wildcard_match: o.field("wildcard_match", units::flag).unwrap_or(false),
-            pool_algorithm: o.field("pool_algorithm", units::choice(&POOL_ALGORITHMS)).unwrap_or_default(),
+            pool_algorithm: o.field("pool_algorithm", words::choice(&POOL_ALGORITHMS)).unwrap_or_default(),
             min_members: o.field("min_members", units::whole(0..=1000)).unwrap_or(0),
             ttl: o.field("ttl", units::duration(seconds(0)..=days(1))).unwrap_or(seconds(30)),
             groups,
@@ -218,7 +219,7 @@ impl GslbGroup {
     fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
         let name = o.name();
         let priority = o.field("priority", units::whole(0..=100)).unwrap_or(10);
-        let algorithm = o.field("algorithm", units::choice(&ALGORITHMS)).unwrap_or_default();
+        let algorithm = o.field("algorithm", words::choice(&ALGORITHMS)).unwrap_or_default();
         let members = o.required_objects("members", |o| GslbMember::read(o, persistent, placed));
         Some(Self { name: name?, priority, algorithm, members })
     }
@@ -226,7 +227,7 @@ impl GslbGroup {
 
 impl GslbMember {
     fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
-        let ip = o.required("ip", units::ip);
+        let ip = o.required("ip", words::ip);
         if let (Some(service), Some(ip)) = (persistent, ip)
             && !o.has("cluster_uuid")
             && !o.has("vs_uuid")
@@ -237,8 +238,8 @@ impl GslbMember {
             );
             o.wrong("ip", what, "name its `cluster_uuid` and `vs_uuid`, or switch site persistence off");
         }
-        let cluster_uuid = o.required("cluster_uuid", units::identifier).map(ClusterUuid::from);
-        let vs_uuid = o.required("vs_uuid", units::identifier).map(VsUuid::from);
+        let cluster_uuid = o.required("cluster_uuid", words::identifier).map(ClusterUuid::from);
+        let vs_uuid = o.required("vs_uuid", words::identifier).map(VsUuid::from);
         let services = o.required_objects("services", MemberPort::read);
         let ratio = o.field("ratio", units::whole(1..=20)).unwrap_or(1);
         let enabled = o.field("enabled", units::flag).unwrap_or(true);

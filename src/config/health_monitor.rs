@@ -9,6 +9,7 @@ use super::{
     read::{FileKind, Object},
     table::Table,
     units::{self, hours, milliseconds, seconds},
+    words,
     yaml::Node,
 };
 use crate::names::MonitorName;
@@ -96,7 +97,7 @@ impl MonitorType {
             ("http", "HEALTH_MONITOR_HTTP", Kind::Http),
             ("https", "HEALTH_MONITOR_HTTPS", Kind::Https),
         ];
-        let kind = o.required("type", units::choice(&kinds));
+        let kind = o.required("type", words::choice(&kinds));
         let request = o.field("http_request", HttpRequest::parse).unwrap_or_default();
         let list = o.list("http_response_code", response_code);
         if list.as_ref().is_some_and(Vec::is_empty) {
@@ -131,7 +132,7 @@ impl Default for HttpRequest {
 
 impl HttpRequest {
     fn parse(node: &Node) -> Result<Self, Wrong> {
-        let text = units::text(node)?;
+        let text = words::text(node)?;
         let mut lines = text.trim_end().lines();
         let line = lines.next().unwrap_or_default();
         let wrong = || {
@@ -155,7 +156,7 @@ fn header_line(line: &str) -> Result<(HeaderName, HeaderValue), Wrong> {
     let (name, value) = line.split_once(':').ok_or_else(|| {
         Wrong::new("a header line without a colon", "write `Name: value` on each further line")
     })?;
-    Ok((units::header_name(name)?, units::header_value(value.trim())?))
+    Ok((words::header_name(name)?, words::header_value(value.trim())?))
 }
 
 enum Code {
@@ -168,7 +169,7 @@ fn response_code(node: &Node) -> Result<Code, Wrong> {
     if node.text().is_none() {
         return units::whole(100..=599)(node).map(Code::Single);
     }
-    units::choice(&[
+    words::choice(&[
         ("http_any", "HTTP_ANY", 0),
         ("http_1xx", "HTTP_1XX", 1),
         ("http_2xx", "HTTP_2XX", 2),

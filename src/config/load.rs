@@ -1,24 +1,19 @@
 //! Reads a node's file and the federation file that it names, and makes the configuration of them.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use super::{
     Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
+    files::{Disk, Files, Source, unreadable},
     listeners,
     problem::Report,
-    read::{FileKind, Object, Source, unreadable},
+    read::{FileKind, Object},
     table::Table,
     units::{self, days, seconds},
     virtual_service::Known,
+    words,
     yaml::Node,
 };
 
@@ -27,46 +22,6 @@ use super::{
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
-}
-
-/// Where files come from: the disk, or memory for a configuration that a program brings with it.
-pub trait Files {
-    /// The content of a file.
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
-
-    /// Its permission bits, where it has any.
-    fn mode(&self, _path: &Path) -> Option<u32> {
-        None
-    }
-}
-
-/// The machine's files, up to [`LARGEST_FILE`] each.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
-
-/// In bytes. A larger one is a mistake, such as a path to a log.
-pub const LARGEST_FILE: u64 = 4 << 20;
-
-impl Files for Disk {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut content)?;
-        if content.len() as u64 > LARGEST_FILE {
-            return Err(io::ErrorKind::FileTooLarge.into());
-        }
-        Ok(content)
-    }
-
-    fn mode(&self, path: &Path) -> Option<u32> {
-        std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode())
-    }
-}
-
-/// Files by path, in memory.
-impl Files for BTreeMap<PathBuf, Vec<u8>> {
-    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        self.get(path).cloned().ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
 }
 
 /// Loads a configuration from disk. `registered`: the names of the rules that this program has.
@@ -176,7 +131,7 @@ fn cores() -> usize {
 }
 
 fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Option<Federation> {
-    let path = o.source.beside(&o.field("federation", units::file_name)?);
+    let path = o.source.beside(&o.field("federation", words::file_name)?);
     let source = Source { file: path.as_path().into(), ..o.source.clone() };
     match parse(&source) {
         Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors)),

@@ -1,7 +1,7 @@
 //! The configuration as it is meant: loaded, checked, and impossible to get wrong.
 //!
 //! [`load`] reads a file and the federation file that it names. YAML becomes a tree that knows its lines
-//! (`yaml`), objects are read from it field by field (`read`, `units`), and references are followed (`table`),
+//! (`yaml`), objects are read from it field by field (`read`, `units`, `words`), and references are followed (`table`),
 //! so that in the structs of this module every reference names something that exists. Nothing stops at the
 //! first problem: all are reported at once, see [`Problem`].
 //!
@@ -10,6 +10,7 @@
 mod admin;
 mod clone;
 mod federation;
+mod files;
 mod gslb;
 mod health_monitor;
 mod listeners;
@@ -27,16 +28,18 @@ mod tests;
 mod tls;
 mod units;
 mod virtual_service;
+mod words;
 mod yaml;
 
 pub use admin::{Admin, AdminListen};
 pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
     Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
-pub use load::{Disk, Files, LARGEST_FILE, Loaded, load, load_from};
+pub use load::{Loaded, load, load_from};
 pub use persistence::{CookieKey, GslbSitePersistence, KeyState, SameSite, Secret, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};

@@ -10,6 +10,7 @@ use super::{
     read::{FileKind, Object},
     table::Table,
     units::{self, days, seconds},
+    words,
     yaml::Node,
 };
 
@@ -90,7 +91,7 @@ impl GslbSitePersistence {
         let name = o.name();
         let is_federated = o.is_federated(kind);
         let is_gslb_site = o.required("persistence_type", persistence_type).is_some();
-        let recovery = o.field("server_hm_down_recovery", units::choice(&RECOVERIES)).unwrap_or_default();
+        let recovery = o.field("server_hm_down_recovery", words::choice(&RECOVERIES)).unwrap_or_default();
         let cookie = o.required_object("http_cookie_persistence_profile", SiteCookieOptions::read);
         if is_gslb_site && kind == FileKind::Site && !is_federated {
             let what = "a profile of type gslb_site that is not federated";
@@ -107,7 +108,7 @@ impl GslbSitePersistence {
 }
 
 fn persistence_type(node: &Node) -> Result<(), Wrong> {
-    let word = units::text(node)?;
+    let word = words::text(node)?;
     match word.as_str() {
         "gslb_site" | "PERSISTENCE_TYPE_GSLB_SITE" => Ok(()),
         _ => {
@@ -142,13 +143,13 @@ impl SiteCookieOptions {
             ("none", "None", SameSite::None),
         ];
         let default = Self::default();
-        let name = o.required("cookie_name", |node| units::cookie_name(&units::text(node)?));
+        let name = o.required("cookie_name", |node| words::cookie_name(&words::text(node)?));
         let options = Self {
             name: name.unwrap_or_default(),
             timeout: o.field("timeout", units::duration(seconds(1)..=days(400))),
             path: o.field("path", cookie_path).unwrap_or(default.path),
-            domain: o.field("domain", units::host),
-            same_site: o.field("same_site", units::choice(&sites)).unwrap_or(default.same_site),
+            domain: o.field("domain", words::host),
+            same_site: o.field("same_site", words::choice(&sites)).unwrap_or(default.same_site),
             partitioned: o.field("partitioned", units::flag).unwrap_or(default.partitioned),
             http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
             persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),
@@ -189,7 +190,7 @@ impl SiteCookieOptions {
 }
 
 fn cookie_path(node: &Node) -> Result<String, Wrong> {
-    let path = units::text(node)?;
+    let path = words::text(node)?;
     if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';') {
         return Ok(path);
     }
@@ -204,8 +205,8 @@ impl CookieKey {
             ("active", "", KeyState::Active),
             ("retiring", "", KeyState::Retiring),
         ];
-        let uuid = o.required("uuid", units::uuid);
-        let state = o.required("state", units::choice(&states));
+        let uuid = o.required("uuid", words::uuid);
+        let state = o.required("state", words::choice(&states));
         let file = o.required_file("key_file").map(|(path, bytes)| (path, Zeroizing::new(bytes)));
         let secret = file.as_ref().and_then(|(path, bytes)| {
             o.warn_if_others_read("key_file", path);

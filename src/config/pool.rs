@@ -8,6 +8,7 @@ use super::{
     read::Object,
     table::Table,
     units::{self, days, hours, milliseconds, seconds},
+    words,
     yaml::Node,
 };
 use crate::names::PoolName;
@@ -66,7 +67,7 @@ impl Pool {
         let pool = Arc::new(Self {
             name: name.as_deref().unwrap_or_default().into(),
             enabled: o.field("enabled", units::flag).unwrap_or(true),
-            algorithm: o.field("lb_algorithm", units::choice(&ALGORITHMS)).unwrap_or_default(),
+            algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or_default(),
             servers: Server::read_all(o, default_port),
             monitors: resolve_monitors(o, monitors),
             connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(seconds(5)),
@@ -75,7 +76,7 @@ impl Pool {
                 .unwrap_or(seconds(60)),
             idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(seconds(60)),
             enable_ssl,
-            sni: o.field("sni", units::host),
+            sni: o.field("sni", words::host),
             verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
         });
         for key in ["sni", "verify"].into_iter().filter(|key| o.has(key) && !enable_ssl) {
@@ -112,7 +113,7 @@ impl Pool {
 
 /// `SP-…` pools are made by homing, from GSLB services; a configured one would be mistaken for them.
 fn pool_name(node: &Node) -> Result<String, Wrong> {
-    let name = units::name(node)?;
+    let name = words::name(node)?;
     if is_sp_pool(&name) {
         let help = "choose a name that does not begin with `SP-`; site-persistence pools are made by homing";
         return Err(Wrong::new("a name kept for site-persistence pools", help));
@@ -138,8 +139,8 @@ impl Server {
     fn read_all(o: &mut Object<'_>, default_port: u16) -> Vec<Self> {
         let mut servers: Vec<Self> = Vec::new();
         o.objects("servers", |o| {
-            let hostname = o.field("hostname", units::host);
-            let ip = o.required("ip", units::ip);
+            let hostname = o.field("hostname", words::host);
+            let ip = o.required("ip", words::ip);
             let port = o.field("port", units::port).unwrap_or(default_port);
             let ratio = o.field("ratio", units::whole(0..=1000)).unwrap_or(1);
             let enabled = o.field("enabled", units::flag).unwrap_or(true);

@@ -6,6 +6,7 @@ use super::{
     read::Object,
     table::Table,
     units::{self, days, hours, milliseconds, seconds},
+    words,
 };
 
 /// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts.
@@ -86,8 +87,8 @@ impl SslProfile {
         let default = Self::default();
         let profile = Self {
             name: name.clone().unwrap_or_default(),
-            min_version: o.field("min_version", units::choice(&versions)).unwrap_or(default.min_version),
-            max_version: o.field("max_version", units::choice(&versions)).unwrap_or(default.max_version),
+            min_version: o.field("min_version", words::choice(&versions)).unwrap_or(default.min_version),
+            max_version: o.field("max_version", words::choice(&versions)).unwrap_or(default.max_version),
             session_tickets: o.field("session_tickets", units::flag).unwrap_or(default.session_tickets),
             http2: o.field("http2", units::flag).unwrap_or(default.http2),
         };

@@ -3,33 +3,14 @@
 //! An [`Object`] remembers the keys that its reader asked for: a key that nobody asked for is unknown, so what
 //! a reader asks for *is* the list of known keys, and there is no second one.
 
-use std::{io, path::Path, path::PathBuf, sync::Arc};
+use std::path::{Path, PathBuf};
 
 use super::{
-    Files,
-    problem::{Place, Report, Wrong, listed, nearest, shown},
-    units,
+    files::{Source, unreadable},
+    problem::{Place, Wrong, listed, nearest, shown},
+    units, words,
     yaml::{Data, Entry, Node, joined},
 };
-
-/// One file being read, and what reading it needs.
-#[derive(Clone)]
-pub(super) struct Source<'a> {
-    pub(super) file: Arc<Path>,
-    pub(super) files: &'a dyn Files,
-    pub(super) report: &'a Report,
-}
-
-impl Source<'_> {
-    pub(super) fn place(&self, line: usize) -> Place {
-        Place { file: self.file.clone(), line, path: String::new() }
-    }
-
-    /// A path as written in this file: relative to it.
-    pub(super) fn beside(&self, path: &str) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new("")).join(path)
-    }
-}
 
 /// Which of the two files an object stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,7 +319,7 @@ impl<'a> Object<'a> {
 
     /// The object's own name.
     pub(super) fn name(&mut self) -> Option<String> {
-        self.required("name", units::name)
+        self.required("name", words::name)
     }
 
     /// Avi's mark of objects that are the same on every site; it has to agree with the file.
@@ -361,7 +342,7 @@ impl<'a> Object<'a> {
 
     /// The name of an object defined elsewhere.
     pub(super) fn reference(&mut self, key: &'static str) -> Option<Reference> {
-        let name = self.field(key, units::text)?;
+        let name = self.field(key, words::text)?;
         Some(Reference { name, place: self.place_of(key) })
     }
 
@@ -371,13 +352,13 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn references(&mut self, key: &'static str) -> Vec<Reference> {
-        let names = self.placed_list(key, units::text).unwrap_or_default();
+        let names = self.placed_list(key, words::text).unwrap_or_default();
         names.into_iter().map(|(name, place)| Reference { name, place }).collect()
     }
 
     /// A file named by a field, and its content. `None`: left out, or that it cannot be read is reported.
     pub(super) fn file(&mut self, key: &'static str) -> Option<(PathBuf, Vec<u8>)> {
-        let path = self.source.beside(&self.field(key, units::file_name)?);
+        let path = self.source.beside(&self.field(key, words::file_name)?);
         match self.source.files.read(&path) {
             Ok(bytes) => Some((path, bytes)),
             Err(error) => {
@@ -404,14 +385,4 @@ impl<'a> Object<'a> {
             self.dubious(key, what, format!("chmod 600 {}", path.display()));
         }
     }
-}
-
-/// What to say about a file that cannot be read.
-pub(super) fn unreadable(path: &Path, error: &io::Error) -> (String, &'static str) {
-    let help = match error.kind() {
-        io::ErrorKind::NotFound => "create it, or mend the path, which is relative to the file that names it",
-        io::ErrorKind::PermissionDenied => "let the user that homing runs as read it",
-        _ => "name a regular, readable file",
-    };
-    (format!("file {} cannot be read: {}", path.display(), error.kind()), help)
 }

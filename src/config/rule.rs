@@ -6,7 +6,7 @@ use super::{
     problem::{listed, nearest, shown},
     read::Object,
     table::Table,
-    units,
+    words,
 };
 use crate::names::RuleName;
 
@@ -41,7 +41,7 @@ impl RuleSpec {
     ) -> Option<Arc<RuleSpec>> {
         let actions = [("fail_open", "", OnError::FailOpen), ("fail_closed", "", OnError::FailClosed)];
         let name = o.name();
-        let explicit = o.field("rule", units::name);
+        let explicit = o.field("rule", words::name);
         let key = if o.has("rule") { "rule" } else { "name" };
         let rule = explicit.or(name.clone());
         if let Some(rule) = rule.as_deref().filter(|rule| !registered.contains(rule)) {
@@ -56,7 +56,7 @@ impl RuleSpec {
         let rule = Arc::new(Self {
             name: name.as_deref().unwrap_or_default().into(),
             rule: rule.unwrap_or_default().into(),
-            on_error: o.field("on_error", units::choice(&actions)).unwrap_or_default(),
+            on_error: o.field("on_error", words::choice(&actions)).unwrap_or_default(),
             config: o.anything("config"),
         });
         rules.define(o, "name", &name?, rule.clone());

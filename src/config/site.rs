@@ -1,6 +1,6 @@
 //! This node's site.
 
-use super::{read::Object, units};
+use super::{read::Object, words};
 use crate::names::{ClusterUuid, SiteName};
 
 /// The site that this node belongs to. A file without a `site` has the name `local` and no cluster uuid.
@@ -20,7 +20,7 @@ impl Site {
     pub(super) fn read(o: &mut Object<'_>) -> Self {
         Self {
             name: o.name().unwrap_or_default().into(),
-            cluster_uuid: o.field("cluster_uuid", units::identifier).map(Into::into),
+            cluster_uuid: o.field("cluster_uuid", words::identifier).map(Into::into),
         }
     }
 }

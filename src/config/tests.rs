@@ -126,6 +126,43 @@ fn a_key_file_that_others_can_read_is_a_warning() {
 }
 
 #[test]
+fn a_member_that_is_no_virtual_service_here_is_a_warning() {
+    let site = fs::read_to_string(project("conf/two-sites/site-a.yaml")).unwrap();
+    let Loaded { warnings, .. } =
+        load_text(&site.replace("virtualservice-dc87", "virtualservice-0000")).unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(
+        warnings[0]
+            .to_string()
+            .starts_with("federation.yaml:54: gslb_services[gs-1].groups[group1].members[0]: ")
+    );
+}
+
+#[test]
+fn the_default_profile_is_the_one_of_that_name_if_there_is_one() {
+    let vs = "pools: [{name: a}]\nvirtual_services: [{name: a, pool_ref: a, services: [{address: \"::1\", port: 80}]";
+    let redirects = |text: &str| load_text(text).unwrap().config.virtual_services[0].profile.http_to_https;
+    let defined = "\napplication_profiles: [{name: System-HTTP, http_to_https: true}]";
+    assert!(!redirects(&format!("{vs}}}]")));
+    assert!(!redirects(&format!("{vs}, application_profile_ref: System-HTTP}}]")));
+    assert!(redirects(&format!("{vs}}}]{defined}")));
+    assert!(redirects(&format!("{vs}, application_profile_ref: System-HTTP}}]{defined}")));
+}
+
+#[test]
+fn several_virtual_services_bring_their_certificates_to_one_listener() {
+    let vs = |name: &str| {
+        format!(
+            "- {{name: {name}, pool_ref: a, domain_names: [{name}], ssl_key_and_certificate_ref: c, services: [{{address: 10.0.0.1, port: 443, enable_ssl: true}}]}}\n"
+        )
+    };
+    let head = "ssl_keys_and_certificates: [{name: c, certificate_file: a-com.pem, key_file: a-com.key}]\npools: [{name: a}]\n";
+    let text = format!("{head}virtual_services:\n{}{}", vs("a.com"), vs("b.com"));
+    let Loaded { config, .. } = load_text(&text).unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(config.virtual_services.iter().all(|vs| vs.services[0].tls.is_some()));
+}
+
+#[test]
 fn the_small_configuration_loads_without_a_warning() {
     let Loaded { config, warnings } = load(&project("conf/homing.yaml"), &[]).unwrap();
     assert_eq!(warnings, []);
@@ -184,7 +221,7 @@ fn files_that_are_too_large_or_not_there_are_problems() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("homing.yaml");
     let missing = load(&file, &[]).unwrap_err().to_string();
-    assert!(missing.contains("homing.yaml:1: ") && missing.contains("cannot be read"), "{missing}");
+    assert!(missing.contains("homing.yaml:1: ") && missing.contains("does not exist"), "{missing}");
     fs::write(&file, vec![b'#'; super::LARGEST_FILE as usize + 1]).unwrap();
     assert_eq!(Disk.read(&file).unwrap_err().kind(), std::io::ErrorKind::FileTooLarge);
     assert!(load(&file, &[]).unwrap_err().to_string().contains("file too large"));
@@ -345,7 +382,7 @@ fn the_reference_tells_the_real_defaults() {
             if let Some(default) = mark.strip_prefix("default ") {
                 let value = field.split_once(": ").map(|(_, value)| value.trim());
                 assert_eq!(value, Some(default), "{place}: the value is not the default");
-                assert_eq!(format!("{:?}", without.unwrap()), whole, "{place}: not the default");
+                assert!(format!("{:?}", without.unwrap()) == whole, "{place}: not the default");
             } else if mark == "required" {
                 assert!(without.is_err(), "{place}: not required");
             } else {

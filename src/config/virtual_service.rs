@@ -10,7 +10,7 @@ use super::{
     problem::{Place, Report, shown},
     read::{Object, Reference},
     table::Table,
-    units,
+    units, words,
 };
 use crate::names::{PoolName, VsName, VsUuid};
 
@@ -79,7 +79,7 @@ impl VirtualService {
         let report = o.source.report;
         let name = o.name();
         let (domain_names, name_places) =
-            o.placed_list("domain_names", units::host_pattern).unwrap_or_default().into_iter().unzip();
+            o.placed_list("domain_names", words::host_pattern).unwrap_or_default().into_iter().unzip();
         let (services, service_places) = read_services(o, known);
         let pool = o.reference("pool_ref");
         let clones = read_clones(o, known, &services);
@@ -97,7 +97,7 @@ impl VirtualService {
         );
         let vs = Self {
             name: name.as_deref().unwrap_or_default().into(),
-            uuid: o.field("uuid", units::identifier).map(Into::into),
+            uuid: o.field("uuid", words::identifier).map(Into::into),
             enabled: o.field("enabled", units::flag).unwrap_or(true),
             domain_names,
             services,
@@ -106,8 +106,8 @@ impl VirtualService {
             rules,
             profile: application_profile(o, known),
             address_lists: AddressLists {
-                allow: o.list("allow", units::network).unwrap_or_default(),
-                deny: o.list("deny", units::network).unwrap_or_default(),
+                allow: o.list("allow", words::network).unwrap_or_default(),
+                deny: o.list("deny", words::network).unwrap_or_default(),
             },
         };
         if let Some(name) = name {
@@ -126,7 +126,7 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
     let has_certificate = o.has("ssl_key_and_certificate_ref");
     let profile = ssl_profile(o, known);
     let services: Vec<(Service, Place)> = o.required_objects("services", |o| {
-        let address = o.required("address", units::ip);
+        let address = o.required("address", words::ip);
         let port = o.required("port", units::port);
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
         let own = o.reference("ssl_key_and_certificate_ref");
