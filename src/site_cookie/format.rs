@@ -2,8 +2,6 @@
 //!
 //! ```text
 //! value = "1S" key-id(16) base64url( nonce(12) ciphertext(64) tag(16) )          141 characters
-//! plaintext = u8 layout = 1 | u8 0 | u16 0 | u32 drain_epoch | u64 iat | u64 exp
-//!           | 32 B member | 8 B server_tag                                        big-endian
 //! ```
 //!
 //! AES-256-GCM; the key id, the GSLB service, the cookie's name and its domain are authenticated with it. A
@@ -15,35 +13,14 @@ use aes_gcm::{
     aead::{AeadInOut, KeyInit},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::{
-    KeyRing, KeyState,
+    Claims, KeyRing, KeyState, Opened,
+    claims::PLAIN_LEN,
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
 };
-
-/// What a cookie says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Claims {
-    /// The home of the client, see [`member_id`].
-    pub member_id: [u8; 32],
-    /// The home's drain epoch at the time of sealing.
-    pub drain_epoch: u32,
-    /// When it was sealed, Unix seconds.
-    pub iat: u64,
-    /// From when on it is expired, Unix seconds; 0: never.
-    pub exp: u64,
-    /// Names the app server at home; zeros: none.
-    pub server_tag: [u8; 8],
-}
-
-/// The identity of a virtual service among the members of a GSLB service, Avi's `prst_hdr_val`: the SHA-256 of
-/// `<cluster uuid>:<virtual service uuid>`.
-pub fn member_id(cluster_uuid: &str, vs_uuid: &str) -> [u8; 32] {
-    Sha256::new().chain_update(cluster_uuid).chain_update(":").chain_update(vs_uuid).finalize().into()
-}
 
 /// Why a cookie is like none. The words are those of the metric's `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -58,22 +35,6 @@ pub enum Refusal {
     Expired,
     #[error("wrong_service")]
     WrongService,
-}
-
-/// A cookie that was opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opened {
-    pub claims: Claims,
-    /// Whether the key that sealed it is the one that seals now.
-    pub by_active_key: bool,
-}
-
-impl Opened {
-    /// Whether to give the client a fresh one: the key changed, or more than half of the lifetime is gone.
-    pub fn is_stale(&self, now: u64) -> bool {
-        let Claims { iat, exp, .. } = self.claims;
-        !self.by_active_key || exp != 0 && now.saturating_sub(iat) > exp.saturating_sub(iat) / 2
-    }
 }
 
 /// Seals and opens the cookies of one GSLB service.
@@ -207,38 +168,10 @@ impl CodecKey {
     }
 }
 
-impl Claims {
-    fn to_bytes(self) -> [u8; PLAIN_LEN] {
-        let mut bytes = [0; PLAIN_LEN];
-        bytes[0] = LAYOUT;
-        bytes[4..8].copy_from_slice(&self.drain_epoch.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.iat.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.exp.to_be_bytes());
-        bytes[24..56].copy_from_slice(&self.member_id);
-        bytes[56..64].copy_from_slice(&self.server_tag);
-        bytes
-    }
-
-    fn from_bytes(bytes: &[u8; PLAIN_LEN]) -> Option<Self> {
-        fn field<const N: usize>(bytes: &[u8; PLAIN_LEN], at: usize) -> [u8; N] {
-            *bytes[at..].first_chunk().expect("the fields fill 64 bytes")
-        }
-        (bytes[..4] == [LAYOUT, 0, 0, 0]).then(|| Self {
-            drain_epoch: u32::from_be_bytes(field(bytes, 4)),
-            iat: u64::from_be_bytes(field(bytes, 8)),
-            exp: u64::from_be_bytes(field(bytes, 16)),
-            member_id: field(bytes, 24),
-            server_tag: field(bytes, 56),
-        })
-    }
-}
-
 /// The format's name, in clear.
 const TAG: &[u8] = b"1S";
 
-const LAYOUT: u8 = 1;
 const NONCE_LEN: usize = 12;
-const PLAIN_LEN: usize = 64;
 const TAG_LEN: usize = 16;
 const SEALED_LEN: usize = NONCE_LEN + PLAIN_LEN + TAG_LEN;
 const ENCODED_LEN: usize = (SEALED_LEN * 4).div_ceil(3);
@@ -258,14 +191,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site_cookie::Secret;
+    use crate::site_cookie::{Secret, member_id};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
     const KEY: &str = "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69";
     const OTHER_KEY: &str = "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed";
     const NOW: u64 = 1_517_876_000;
     const VECTOR: &str = "1S509ceebd-0913-4aAAECAwQFBgcICQoLmnZHMZnVTx__oXoTk4Lg2jQyj7iaVeKOqJw6VRTSEdjYp3UJX7CF4lZHuLrsMTaLkW-I53Is_xTYDZ_ZHxankKQ-lt5TgwW21-MFBZtRZRU";
-    const MEMBER: &str = "16077db5be5a5402f8185e02769756a3f0deffcdc0ab28fe8a60ac13d0219e32";
 
     fn key(uuid: &str, state: KeyState) -> Key {
         Key { uuid: uuid.into(), state, secret: Secret::new(std::array::from_fn(|n| n as u8)) }
@@ -294,12 +226,6 @@ mod tests {
 
     fn anyone(_: &[u8; 32]) -> Option<u32> {
         Some(0)
-    }
-
-    #[test]
-    fn the_member_id_is_avis() {
-        let hex: String = claims().member_id.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, MEMBER);
     }
 
     #[test]
@@ -408,20 +334,6 @@ mod tests {
         assert_eq!(best(&["junk", &future, &old]), Some(Ok(NOW - 100)));
         assert_eq!(best(&["1", "2", "3", &old, &new]), Some(Ok(NOW - 100)), "the fifth is not looked at");
         assert_eq!(best(&["1", "2", "3", "4", &new]), Some(Err(Refusal::Undecryptable)));
-    }
-
-    #[test]
-    fn a_cookie_is_renewed_in_the_second_half_of_its_life() {
-        let opened = |iat, exp| Opened { claims: Claims { iat, exp, ..claims() }, by_active_key: true };
-        for (iat, exp, now, stale) in [
-            (1000, 2000, 1000, false),
-            (1000, 2000, 1500, false),
-            (1000, 2000, 1501, true),
-            (1000, 2000, 900, false),
-            (1000, 0, u64::MAX, false),
-        ] {
-            assert_eq!(opened(iat, exp).is_stale(now), stale, "{iat} {exp} {now}");
-        }
     }
 
     proptest! {

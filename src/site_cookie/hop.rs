@@ -11,11 +11,7 @@
 //!
 //! Avi trusts its federated PKI profile here and sends the client's address in `X-Forwarded-For` unproven.
 
-use std::{
-    fmt::{self, Write},
-    net::IpAddr,
-    str::FromStr,
-};
+use std::fmt::Write;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
@@ -24,17 +20,12 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{
-    KeyRing, KeyState, ReplayGuard,
+    Hop, HopFields, KeyRing, KeyState, ReplayGuard,
+    hop_header::{MAC_LEN, Parsed, is_word},
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
 };
 use crate::names::ClusterUuid;
-
-/// The request header that proves a hop.
-pub const HOP_HEADER: &str = "homing-hop";
-
-/// The response header by which home refuses a hop; its value is a [`HomeRefusal`].
-pub const HOP_REFUSED_HEADER: &str = "homing-hop-refused";
 
 /// Signs and verifies the hops of one GSLB service, as one site.
 pub struct HopKeys {
@@ -50,42 +41,6 @@ struct HopKey {
     id: [u8; KEY_ID_LEN],
     /// Keyed; cloned for each MAC.
     mac: Hmac<Sha256>,
-}
-
-/// What the sender says about a request.
-#[derive(Clone, Copy, Debug)]
-pub struct HopFields<'a> {
-    /// The home site.
-    pub dst: &'a ClusterUuid,
-    /// Now, Unix seconds.
-    pub ts: u64,
-    /// The request's id, new with every attempt.
-    pub rid: &'a str,
-    /// The client's address.
-    pub client: IpAddr,
-    /// The client's scheme.
-    pub scheme: ClientScheme,
-    /// A keyed hash of the client's TLS session identity.
-    pub tls_session: Option<[u8; TLS_SESSION_LEN]>,
-}
-
-/// A hop that is proven.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hop {
-    /// The site that sent it.
-    pub src: ClusterUuid,
-    pub rid: String,
-    /// The client's address, for logs, forwarding headers, persistence and limits.
-    pub client: IpAddr,
-    pub scheme: ClientScheme,
-    pub tls_session: Option<[u8; TLS_SESSION_LEN]>,
-}
-
-/// How the client spoke to the site that it reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientScheme {
-    Http,
-    Https,
 }
 
 /// Why a hop cannot be signed.
@@ -118,18 +73,9 @@ pub enum HopRefusal {
     Skewed,
     #[error("replayed")]
     Replayed,
-    /// It is proven, but meant for another site: answered with [`HomeRefusal::WrongSite`].
+    /// It is proven, but meant for another site: answered with [`HomeRefusal::WrongSite`](super::HomeRefusal).
     #[error("wrong_site")]
     WrongSite,
-}
-
-/// What home cannot serve, as the value of [`HOP_REFUSED_HEADER`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HomeRefusal {
-    /// The hop is meant for another site.
-    WrongSite,
-    /// No app server is up.
-    PoolDown,
 }
 
 impl HopKeys {
@@ -249,129 +195,19 @@ impl HopKey {
     }
 }
 
-/// A header value, taken apart and not yet proven. The fields come once each, in the one order.
-struct Parsed<'a> {
-    signed: &'a str,
-    kid: &'a str,
-    src: &'a str,
-    dst: &'a str,
-    gs: &'a str,
-    ts: u64,
-    rid: &'a str,
-    client: IpAddr,
-    scheme: ClientScheme,
-    tls_session: Option<[u8; TLS_SESSION_LEN]>,
-    mac: [u8; MAC_LEN],
-}
-
-impl<'a> Parsed<'a> {
-    fn new(value: &'a str) -> Option<Self> {
-        if value.len() > MAX_LEN {
-            return None;
-        }
-        let (signed, mac) = value.rsplit_once(";mac=")?;
-        let mut fields = signed.split(';');
-        let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');
-        let word = |text: &'a str| is_word(text).then_some(text);
-        if field("v")? != "1" {
-            return None;
-        }
-        let parsed = Self {
-            signed,
-            kid: word(field("kid")?)?,
-            src: word(field("src")?)?,
-            dst: word(field("dst")?)?,
-            gs: word(field("gs")?)?,
-            ts: field("ts")?.parse().ok()?,
-            rid: word(field("rid")?)?,
-            client: field("cip")?.parse().ok()?,
-            scheme: field("proto")?.parse().ok()?,
-            tls_session: match field("tid")? {
-                "" => None,
-                text => Some(decode(text)?),
-            },
-            mac: decode(mac)?,
-        };
-        fields.next().is_none().then_some(parsed)
-    }
-}
-
-impl fmt::Display for ClientScheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        })
-    }
-}
-
-impl FromStr for ClientScheme {
-    type Err = HopRefusal;
-
-    fn from_str(text: &str) -> Result<Self, HopRefusal> {
-        match text {
-            "http" => Ok(Self::Http),
-            "https" => Ok(Self::Https),
-            _ => Err(HopRefusal::Malformed),
-        }
-    }
-}
-
-impl HomeRefusal {
-    /// The header's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::WrongSite => "wrong_site",
-            Self::PoolDown => "pool_down",
-        }
-    }
-
-    /// The status of the answer that carries it.
-    pub fn status(self) -> u16 {
-        match self {
-            Self::WrongSite => 421,
-            Self::PoolDown => 503,
-        }
-    }
-
-    /// Reads the header's value; `None` for a word that we do not know.
-    pub fn from_header(value: &[u8]) -> Option<Self> {
-        [Self::WrongSite, Self::PoolDown].into_iter().find(|refusal| refusal.as_str().as_bytes() == value)
-    }
-}
-
-/// Canonical base64 of exactly `N` bytes.
-fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; MAC_LEN.next_multiple_of(3)];
-    if text.len() != (N * 4).div_ceil(3) || URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) != Ok(N) {
-        return None;
-    }
-    bytes.first_chunk().copied()
-}
-
-/// What may stand in a field: nothing that ends it.
-fn is_word(text: &str) -> bool {
-    (1..=MAX_WORD_LEN).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
-}
-
 /// How far apart the clocks of two sites may be, in seconds.
 pub(super) const MAX_SKEW: u64 = 30;
 
 const PURPOSE: &str = "homing/hop/1";
-const MAC_LEN: usize = 32;
-const TLS_SESSION_LEN: usize = 16;
-const MAX_WORD_LEN: usize = 128;
-
-/// Room for four words of the greatest length and the rest.
-const MAX_LEN: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site_cookie::Secret;
+    use std::net::IpAddr;
+
+    use crate::site_cookie::{ClientScheme, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
     const A: &str = "cluster-3a179b95-dff9-444b-9986-ba89c4e19c44";
@@ -531,15 +367,6 @@ mod tests {
         assert_eq!(refused, Err(HopError::TooLong));
         let refused = site(A).verify(&signed(), "GET", "a.com", &long, NOW, &ReplayGuard::new());
         assert_eq!(refused, Err(HopRefusal::Malformed));
-    }
-
-    #[test]
-    fn what_home_refuses_is_read_back() {
-        for refusal in [HomeRefusal::WrongSite, HomeRefusal::PoolDown] {
-            assert_eq!(HomeRefusal::from_header(refusal.as_str().as_bytes()), Some(refusal));
-        }
-        assert_eq!(HomeRefusal::from_header(b"later"), None);
-        assert_eq!((HomeRefusal::WrongSite.status(), HomeRefusal::PoolDown.status()), (421, 503));
     }
 
     proptest! {

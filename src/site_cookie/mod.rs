@@ -8,15 +8,17 @@
 //! Avi calls the cookie the GSLB site cookie and the member's identity in it `prst_hdr_val`; F5 would call it
 //! an encrypted persistence cookie. The format here is our own, `1S`, in the shape of Avi's.
 
+mod claims;
 mod format;
 mod hop;
+mod hop_header;
 mod keys;
 mod replay;
 
-pub use format::{Claims, Codec, Opened, Refusal, member_id};
-pub use hop::{
-    ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopError, HopFields, HopKeys, HopRefusal,
-};
+pub use claims::{Claims, Opened, member_id};
+pub use format::{Codec, Refusal};
+pub use hop::{HopError, HopKeys, HopRefusal};
+pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields};
 pub use keys::{
     Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, others_can_read, read_secret,
     write_new_secret,
