@@ -1,6 +1,7 @@
 //! homing: a programmable load balancer that brings every session home.
 pub mod clock;
 pub mod config;
+pub mod gslb;
 pub mod metrics;
 pub mod names;
 pub mod site_cookie;
