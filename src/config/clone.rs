@@ -189,7 +189,7 @@ impl Token {
 impl CloneSelection {
     /// As it is written in YAML.
     pub fn as_str(self) -> &'static str {
-        units::word(&SELECTIONS, self)
+        words::word(&SELECTIONS, self)
     }
 }
 

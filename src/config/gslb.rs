@@ -275,7 +275,7 @@ const POOL_ALGORITHMS: [(&str, &str, PoolAlgorithm); 2] = [
 impl GslbAlgorithm {
     /// As it is written in YAML.
     pub fn as_str(self) -> &'static str {
-        units::word(&ALGORITHMS, self)
+        words::word(&ALGORITHMS, self)
     }
 }
 

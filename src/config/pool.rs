@@ -162,7 +162,7 @@ impl Server {
 impl LbAlgorithm {
     /// As it is written in YAML.
     pub fn as_str(self) -> &'static str {
-        units::word(&ALGORITHMS, self)
+        words::word(&ALGORITHMS, self)
     }
 }
 
