@@ -8,8 +8,8 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 use openssl::x509::X509;
 
 use super::{
-    Gslb, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
-    gslb::{PlacedMember, PlacedService},
+    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
+    gslb::{Defined, PlacedMember, PlacedService},
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
@@ -32,28 +32,28 @@ impl Federation {
     /// Reads the federation file; its monitors join the site's.
     pub(super) fn read(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Self {
         let mut profiles = Table::new("application persistence profile");
-        let mut sites = Table::new("site");
-        let mut names = Table::new("GSLB service");
+        let mut sites = Table::new("site with cluster_uuid");
+        let mut site_names = Table::new("site");
+        let mut defined = Defined::default();
         let mut pki_profiles = Vec::new();
         let mut ca_certs = Vec::new();
-        o.objects("health_monitors", |o| Some(HealthMonitor::read(o, FileKind::Federation, monitors)));
-        o.objects("application_persistence_profiles", |o| {
-            Some(GslbSitePersistence::read(o, FileKind::Federation, &mut profiles))
+        o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Federation, monitors));
+        o.each("application_persistence_profiles", |o| {
+            GslbSitePersistence::read(o, FileKind::Federation, &mut profiles)
         });
-        o.objects("pki_profiles", |o| {
+        o.each("pki_profiles", |o| {
             o.name();
             o.is_federated(FileKind::Federation);
             pki_profiles.push(o.place.clone());
             ca_certs.extend(read_ca_certs(o));
-            Some(())
         });
         let head = o.object("gslb", |o| {
             let federation_id = o.required("federation_id", units::identifier).unwrap_or_default();
-            (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites)))
+            (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
         });
         let services = o.objects("gslb_services", |o| {
             o.is_federated(FileKind::Federation);
-            super::GslbService::read(o, monitors, &profiles, &mut names)
+            GslbService::read(o, monitors, &profiles, &mut defined)
         });
         if head.is_none() && !o.has("gslb") {
             let what = "`gslb` is missing: federated objects need a federation";

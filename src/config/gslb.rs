@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 use super::{
     GslbSitePersistence, HealthMonitor,
     pool::resolve_monitors,
-    problem::Place,
+    problem::{Place, shown},
     read::Object,
     table::Table,
     units::{self, days, seconds},
@@ -128,6 +128,18 @@ pub(super) struct PlacedService {
     pub(super) members: Vec<PlacedMember>,
 }
 
+/// The names and uuids of the services so far.
+pub(super) struct Defined {
+    names: Table<()>,
+    uuids: Table<()>,
+}
+
+impl Default for Defined {
+    fn default() -> Self {
+        Self { names: Table::new("GSLB service"), uuids: Table::new("GSLB service with uuid") }
+    }
+}
+
 pub(super) struct PlacedMember {
     pub(super) cluster_uuid: ClusterUuid,
     pub(super) vs_uuid: VsUuid,
@@ -135,7 +147,11 @@ pub(super) struct PlacedMember {
 }
 
 impl SiteRef {
-    pub(super) fn read(o: &mut Object<'_>, sites: &mut Table<SiteRef>) -> Option<Self> {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        sites: &mut Table<SiteRef>,
+        names: &mut Table<()>,
+    ) -> Option<Self> {
         let modes = [
             ("active", "GSLB_ACTIVE_MEMBER", SiteMode::Active),
             ("passive", "GSLB_PASSIVE_MEMBER", SiteMode::Passive),
@@ -144,6 +160,7 @@ impl SiteRef {
         let cluster_uuid = o.required("cluster_uuid", units::identifier);
         let mode = o.field("mode", units::choice(&modes)).unwrap_or_default();
         let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode };
+        names.define(o, "name", site.name.as_str(), ());
         sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
         Some(site)
     }
@@ -154,7 +171,7 @@ impl GslbService {
         o: &mut Object<'_>,
         monitors: &Table<Arc<HealthMonitor>>,
         profiles: &Table<Arc<GslbSitePersistence>>,
-        names: &mut Table<()>,
+        defined: &mut Defined,
     ) -> Option<PlacedService> {
         let name = o.name();
         let uuid = o.required("uuid", units::identifier);
@@ -166,7 +183,8 @@ impl GslbService {
             o.wrong("site_persistence_enabled", "site persistence without a profile", help);
         }
         let mut members = Vec::new();
-        let mut groups = o.required_objects("groups", |o| GslbGroup::read(o, &mut members));
+        let persistent_name = name.as_deref().filter(|_| is_persistent);
+        let mut groups = o.required_objects("groups", |o| GslbGroup::read(o, persistent_name, &mut members));
         groups.sort_by_key(|group| std::cmp::Reverse(group.priority));
         let service = Self {
             name: name.as_deref().unwrap_or_default().into(),
@@ -189,26 +207,38 @@ impl GslbService {
         if service.ttl.subsec_nanos() != 0 {
             o.wrong("ttl", "DNS counts whole seconds", "write it as in `30s`");
         }
-        names.define(o, "name", &name?, ());
+        defined.uuids.define(o, "uuid", service.uuid.as_str(), ());
+        defined.names.define(o, "name", &name?, ());
         Some(PlacedService { service: Arc::new(service), members })
     }
 }
 
 impl GslbGroup {
-    fn read(o: &mut Object<'_>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+    /// `persistent`: the service's name, if it has site persistence.
+    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
         let name = o.name();
         let priority = o.field("priority", units::whole(0..=100)).unwrap_or(10);
         let algorithm = o.field("algorithm", units::choice(&ALGORITHMS)).unwrap_or_default();
-        let members = o.required_objects("members", |o| GslbMember::read(o, placed));
+        let members = o.required_objects("members", |o| GslbMember::read(o, persistent, placed));
         Some(Self { name: name?, priority, algorithm, members })
     }
 }
 
 impl GslbMember {
-    fn read(o: &mut Object<'_>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+        let ip = o.required("ip", units::ip);
+        if let (Some(service), Some(ip)) = (persistent, ip)
+            && !o.has("cluster_uuid")
+            && !o.has("vs_uuid")
+        {
+            let what = format!(
+                "GSLB service {} has site persistence, and {ip} is no virtual service of a site",
+                shown(service)
+            );
+            o.wrong("ip", what, "name its `cluster_uuid` and `vs_uuid`, or switch site persistence off");
+        }
         let cluster_uuid = o.required("cluster_uuid", units::identifier).map(ClusterUuid::from);
         let vs_uuid = o.required("vs_uuid", units::identifier).map(VsUuid::from);
-        let ip = o.required("ip", units::ip);
         let services = o.required_objects("services", MemberPort::read);
         let ratio = o.field("ratio", units::whole(1..=20)).unwrap_or(1);
         let enabled = o.field("enabled", units::flag).unwrap_or(true);

@@ -98,13 +98,14 @@ impl MonitorType {
         ];
         let kind = o.required("type", units::choice(&kinds));
         let request = o.field("http_request", HttpRequest::parse).unwrap_or_default();
-        let mut codes = ResponseCodes::default();
-        for code in o
-            .list("http_response_code", response_code)
-            .unwrap_or_else(|| vec![Code::Class(2), Code::Class(3)])
-        {
-            codes.add(code);
+        let list = o.list("http_response_code", response_code);
+        if list.as_ref().is_some_and(Vec::is_empty) {
+            o.wrong("http_response_code", "no code means up", "write at least one, as in `[http_2xx]`");
         }
+        let mut codes = ResponseCodes::default();
+        list.unwrap_or_else(|| vec![Code::Class(2), Code::Class(3)])
+            .into_iter()
+            .for_each(|code| codes.add(code));
         if kind == Some(Kind::Tcp) {
             for key in ["http_request", "http_response_code"].into_iter().filter(|key| o.has(key)) {
                 o.wrong(

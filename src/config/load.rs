@@ -120,7 +120,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let report = o.source.report;
     let mut monitors = Table::new("health monitor");
     let federation = read_federation(o, &mut monitors);
-    o.objects("health_monitors", |o| Some(HealthMonitor::read(o, FileKind::Site, &mut monitors)));
+    o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Site, &mut monitors));
 
     let mut known = Known {
         pools: Table::new("pool"),
@@ -131,12 +131,12 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     };
     let pools = o.objects("pools", |o| Pool::read(o, &monitors, &mut known.pools));
     let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
-    o.objects("application_profiles", |o| Some(ApplicationProfile::read(o, &mut known.profiles)));
-    o.objects("ssl_profiles", |o| Some(SslProfile::read(o, &mut known.ssl_profiles)));
-    o.objects("ssl_keys_and_certificates", |o| Some(Certificate::read(o, &mut known.certificates)));
+    o.each("application_profiles", |o| ApplicationProfile::read(o, &mut known.profiles));
+    o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
+    o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
     let mut profiles = Table::new("application persistence profile");
-    o.objects("application_persistence_profiles", |o| {
-        Some(GslbSitePersistence::read(o, FileKind::Site, &mut profiles))
+    o.each("application_persistence_profiles", |o| {
+        GslbSitePersistence::read(o, FileKind::Site, &mut profiles)
     });
     let mut names = Table::new("virtual service");
     let virtual_services = o.objects("virtual_services", |o| VirtualService::read(o, &known, &mut names));

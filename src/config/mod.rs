@@ -22,6 +22,8 @@ mod read;
 mod rule;
 mod site;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod units;
 mod virtual_service;

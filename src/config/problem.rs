@@ -129,3 +129,56 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     }
     if text.is_empty() { "none".into() } else { text }
 }
+
+/// The known word that a misspelt one was probably meant to be.
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    if word.len() > 64 {
+        return None;
+    }
+    let near = known.iter().map(|known| (distance(word, known), *known)).min()?;
+    (near.0 <= 1 + near.1.len() / 6).then_some(near.1)
+}
+
+/// How many letters have to be changed, added or left out to make one word of the other (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let changed = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_word_is_told_from_another_one() {
+        let known = ["lb_algorithm", "name", "servers", "sni"];
+        for (word, expected) in [
+            ("lb_algoritm", Some("lb_algorithm")),
+            ("lb_algorihtm", Some("lb_algorithm")),
+            ("server", Some("servers")),
+            ("nmae", None),
+            ("weight", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, &known), expected, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_shown_short_on_one_line_and_never_a_key() {
+        assert_eq!(shown("a\nb"), "`a\\nb`");
+        assert!(shown(&"x".repeat(1000)).len() < 80);
+        for key in ["0f".repeat(32), "-----BEGIN PRIVATE KEY-----".into()] {
+            assert!(!shown(&key).contains(&key[..10]));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::{io, path::Path, path::PathBuf, sync::Arc};
 
 use super::{
     Files,
-    problem::{Place, Report, Wrong, listed, shown},
+    problem::{Place, Report, Wrong, listed, nearest, shown},
     units,
     yaml::{Data, Entry, Node, joined},
 };
@@ -247,6 +247,14 @@ impl<'a> Object<'a> {
         self.read_items(key, items, read)
     }
 
+    /// A list of mappings of which the reader keeps what it wants.
+    pub(super) fn each(&mut self, key: &'static str, mut read: impl FnMut(&mut Object<'a>)) {
+        self.objects::<()>(key, |o| {
+            read(o);
+            None
+        });
+    }
+
     pub(super) fn required_objects<T>(
         &mut self,
         key: &'static str,
@@ -406,28 +414,4 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> (String, &'static st
         _ => "name a regular, readable file",
     };
     (format!("file {} cannot be read: {}", path.display(), error.kind()), help)
-}
-
-/// The known word that a misspelt one was probably meant to be.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    if word.len() > 64 {
-        return None;
-    }
-    let near = known.iter().map(|known| (distance(word, known), *known)).min()?;
-    (near.0 <= 1 + near.1.len() / 6).then_some(near.1)
-}
-
-/// How many letters have to be changed, added or left out to make one word of the other (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.bytes().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    problem::{listed, shown},
-    read::{Object, nearest},
+    problem::{listed, nearest, shown},
+    read::Object,
     table::Table,
     units,
 };

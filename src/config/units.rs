@@ -90,26 +90,18 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Res
         if range.contains(&value) {
             return Ok(value);
         }
-        let help = format!("write {} to {}", written(*range.start()), written(*range.end()));
+        let help =
+            format!("write {} to {}", written_duration(*range.start()), written_duration(*range.end()));
         Err(Wrong::new(format!("{} is out of range", shown(text)), help))
     }
 }
 
 /// `64KiB`, `16MiB`: digits and `B`, `KB`, `MB`, `GB` (thousands) or `KiB`, `MiB`, `GiB` (1024).
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Node) -> Result<usize, Wrong> {
-    const UNITS: [(&str, usize); 7] = [
-        ("B", 1),
-        ("KB", 1000),
-        ("MB", 1_000_000),
-        ("GB", 1_000_000_000),
-        ("KiB", 1 << 10),
-        ("MiB", 1 << 20),
-        ("GiB", 1 << 30),
-    ];
     move |node| {
-        let text = with_unit(node, "KiB")?;
+        let text = with_unit(node, "B")?;
         let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-        let unit = UNITS.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, bytes)| *bytes);
+        let unit = SIZES.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, bytes)| *bytes);
         let value = digits.parse::<usize>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
         let value = value.ok_or_else(|| {
             let help = "write digits and one of B, KB, MB, GB, KiB, MiB, GiB, as in `64KiB`";
@@ -118,9 +110,26 @@ pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Node) -> Result<usi
         if range.contains(&value) {
             return Ok(value);
         }
-        let help = format!("write {}B to {}B", range.start(), range.end());
+        let help = format!("write {} to {}", written_size(*range.start()), written_size(*range.end()));
         Err(Wrong::new(format!("{} is out of range", shown(text)), help))
     }
+}
+
+const SIZES: [(&str, usize); 7] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("GB", 1_000_000_000),
+    ("MB", 1_000_000),
+    ("KB", 1000),
+    ("B", 1),
+];
+
+/// A size as the configuration has it.
+fn written_size(bytes: usize) -> String {
+    let fits = |unit: &usize| bytes >= *unit && bytes % unit == 0;
+    let (name, unit) = SIZES.iter().find(|(_, unit)| fits(unit)).unwrap_or(&("B", 1));
+    format!("{}{name}", bytes / unit)
 }
 
 /// `10%` or `0.5%`, in thousandths.
@@ -156,7 +165,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// A duration as the configuration has it: one number and the largest unit that fits.
-fn written(duration: Duration) -> String {
+fn written_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     match units.iter().find(|(_, unit)| ms >= *unit && ms % unit == 0) {
@@ -315,4 +324,95 @@ pub(super) fn header_value(text: &str) -> Result<HeaderValue, Wrong> {
     let value = HeaderValue::from_str(text).map_err(|_| wrong())?;
     value.to_str().map_err(|_| wrong())?;
     Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(yaml: &str) -> Node {
+        Node::parse(yaml).unwrap_or_else(|_| panic!("{yaml} is not YAML"))
+    }
+
+    /// What `parse` makes of a YAML value.
+    fn read<T>(parse: impl Fn(&Node) -> Result<T, Wrong>, yaml: &str) -> Option<T> {
+        parse(&node(yaml)).ok()
+    }
+
+    #[test]
+    fn durations_have_a_unit_and_a_range() {
+        let parse = duration(milliseconds(1)..=days(1));
+        for (text, expected) in [
+            ("300s", Some(seconds(300))),
+            ("500ms", Some(milliseconds(500))),
+            ("1h30m", Some(seconds(5400))),
+            ("1d", Some(days(1))),
+            ("25h", None),
+            ("0s", None),
+            ("5", None),
+            ("1M", None),
+            ("1w", None),
+            ("s", None),
+        ] {
+            assert_eq!(read(&parse, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_unit_and_a_range() {
+        let parse = size(1..=1 << 30);
+        for (text, expected) in [
+            ("64KiB", Some(65_536)),
+            ("16MiB", Some(16 << 20)),
+            ("1 GiB", Some(1 << 30)),
+            ("10MB", Some(10_000_000)),
+            ("1B", Some(1)),
+            ("2GiB", None),
+            ("64k", None),
+            ("64", None),
+            ("-1B", None),
+        ] {
+            assert_eq!(read(&parse, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_percents_in_steps_of_a_tenth() {
+        for (text, expected) in [
+            ("100%", Some(1000)),
+            ("10%", Some(100)),
+            ("0.5%", Some(5)),
+            ("0%", Some(0)),
+            ("100.1%", None),
+            ("0.25%", None),
+            ("10", None),
+            ("'%'", None),
+        ] {
+            assert_eq!(read(permille, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn ranges_are_written_as_the_configuration_has_them() {
+        let durations =
+            [(days(2), "2d"), (hours(36), "36h"), (seconds(90), "90s"), (milliseconds(1500), "1500ms")];
+        for (duration, expected) in durations {
+            assert_eq!(written_duration(duration), expected);
+        }
+        for (size, expected) in [(0, "0B"), (1 << 20, "1MiB"), (1000, "1KB"), (1500, "1500B")] {
+            assert_eq!(written_size(size), expected);
+        }
+    }
+
+    #[test]
+    fn host_names_become_lower_case() {
+        assert_eq!(read(host_pattern, "\"*.A.com\""), Some("*.a.com".into()));
+        assert_eq!(read(host, "A.com"), Some("a.com".into()));
+    }
+
+    #[test]
+    fn one_address_is_a_network() {
+        assert_eq!(read(network, "10.0.0.1"), "10.0.0.1/32".parse().ok());
+        assert_eq!(read(network, "\"fd00::/8\""), "fd00::/8".parse().ok());
+    }
 }

@@ -159,7 +159,7 @@ fn read_clones(o: &mut Object<'_>, known: &Known, services: &[Service]) -> Vec<C
     let mut clones: Vec<CloneSection> = Vec::new();
     o.object_or_objects("clone", |o| {
         let clone = CloneSection::read(o, |reference| resolve_pool(reference, known, report))?;
-        if clones.iter().any(|other| other.pool == clone.pool) {
+        if !clone.pool.as_str().is_empty() && clones.iter().any(|other| other.pool == clone.pool) {
             let what = format!("pool {} already has a clone section here", shown(clone.pool.as_str()));
             o.wrong("pool_ref", what, "merge the two sections, or name another pool");
         }

@@ -1,11 +1,11 @@
 //! A YAML file as a tree in which every node knows its line.
 //!
-//! serde_yaml gives the values and saphyr's events the lines: two parses of one text, walked side by side.
+//! serde_yaml gives the values and saphyr the lines: two parses of one text, walked side by side.
 //! Aliases are followed; what stands behind one has the line of the alias. Tags are refused.
 
 use std::{cell::Cell, collections::HashMap, fmt, path::Path, sync::Arc};
 
-use saphyr_parser::{Event, Parser, ScanError, Span, StrInput};
+use saphyr_parser::{Event, Parser};
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Value;
 
@@ -40,6 +40,7 @@ const VALUES: usize = 2_000_000;
 impl Node {
     /// Parses the text of a file. The error carries its line.
     pub(super) fn parse(text: &str) -> Result<Self, (usize, Wrong)> {
+        let marks = marks(text)?;
         let values = Cell::new(0);
         let mut node =
             Values(&values).deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
@@ -54,7 +55,7 @@ impl Node {
                     ),
                 )
             })?;
-        Lines { events: Events(Parser::new_from_str(text)), line: 1 }.place(&mut node)?;
+        Lines { marks: marks.into_iter(), line: 1 }.place(&mut node)?;
         Ok(node)
     }
 
@@ -169,6 +170,10 @@ impl<'de> Visitor<'de> for Values<'_> {
         Ok(Data::Scalar(Value::Null))
     }
 
+    fn visit_none<E>(self) -> Result<Data, E> {
+        Ok(Data::Scalar(Value::Null))
+    }
+
     fn visit_bool<E>(self, flag: bool) -> Result<Data, E> {
         Ok(Data::Scalar(flag.into()))
     }
@@ -179,6 +184,15 @@ impl<'de> Visitor<'de> for Values<'_> {
 
     fn visit_u64<E>(self, number: u64) -> Result<Data, E> {
         Ok(Data::Scalar(number.into()))
+    }
+
+    // Whole numbers of this size are out of every range; roughly how large they are is enough to say so.
+    fn visit_i128<E>(self, number: i128) -> Result<Data, E> {
+        Ok(Data::Scalar((number as f64).into()))
+    }
+
+    fn visit_u128<E>(self, number: u128) -> Result<Data, E> {
+        Ok(Data::Scalar((number as f64).into()))
     }
 
     fn visit_f64<E>(self, number: f64) -> Result<Data, E> {
@@ -213,108 +227,127 @@ impl<'de> Visitor<'de> for Values<'_> {
     }
 }
 
-/// saphyr's events without those that carry no value.
-struct Events<'a>(Parser<'a, StrInput<'a>>);
-
-impl<'a> Iterator for Events<'a> {
-    type Item = Result<(Event<'a>, Span), ScanError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.0.next_event()? {
-                Ok((
-                    Event::Nothing
-                    | Event::StreamStart
-                    | Event::StreamEnd
-                    | Event::DocumentStart(_)
-                    | Event::DocumentEnd,
-                    _,
-                )) => {}
-                event => return Some(event),
-            }
-        }
-    }
+/// What saphyr's parser finds, as far as the lines of a tree need it.
+#[derive(Clone, Copy, PartialEq)]
+enum Mark {
+    Scalar,
+    Alias,
+    List,
+    Map,
+    End,
 }
 
-/// Gives every node of the tree the line of its event.
-struct Lines<'a> {
-    events: Events<'a>,
-    /// Of the last event.
+/// The marks of a text with their lines. Refuses what a configuration cannot be; what is nested too deep before
+/// libyaml spends quadratic time on it.
+fn marks(text: &str) -> Result<Vec<(Mark, usize)>, (usize, Wrong)> {
+    const DEPTH: usize = 64;
+    let mut parser = Parser::new_from_str(text);
+    let mut marks = Vec::new();
+    let mut depth = 0;
+    let mut documents = 0;
+    while let Some(event) = parser.next_event() {
+        let (event, span) = event.map_err(|error| {
+            let what = format!("not YAML as homing reads it: {}", without_quotes(error.info()));
+            (error.marker().line(), Wrong::new(what, HOW_TO_WRITE))
+        })?;
+        let line = span.start.line();
+        let mark = match event {
+            Event::Scalar(.., Some(tag))
+            | Event::SequenceStart(_, Some(tag))
+            | Event::MappingStart(_, Some(tag))
+                if !tag.is_yaml_core_schema() =>
+            {
+                return Err((line, Wrong::new("a YAML tag", "leave out the word that begins with `!`")));
+            }
+            Event::DocumentStart(_) if documents > 0 => {
+                return Err((line, Wrong::new("a second YAML document", "keep one, and leave `---` out")));
+            }
+            Event::Scalar(..) => Mark::Scalar,
+            Event::Alias(_) => Mark::Alias,
+            Event::SequenceStart(..) => Mark::List,
+            Event::MappingStart(..) => Mark::Map,
+            Event::SequenceEnd | Event::MappingEnd => Mark::End,
+            Event::DocumentStart(_) => {
+                documents += 1;
+                continue;
+            }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
+        };
+        match mark {
+            Mark::List | Mark::Map => depth += 1,
+            Mark::End => depth -= 1,
+            Mark::Scalar | Mark::Alias => {}
+        }
+        if depth > DEPTH {
+            let what = format!("lists and mappings nested more than {DEPTH} deep");
+            return Err((line, Wrong::new(what, "no object of a configuration is that deep")));
+        }
+        marks.push((mark, line));
+    }
+    Ok(marks)
+}
+
+/// Gives every node of the tree the line of its mark.
+struct Lines {
+    marks: std::vec::IntoIter<(Mark, usize)>,
+    /// Of the last mark.
     line: usize,
 }
 
-impl<'a> Lines<'a> {
+impl Lines {
     fn place(&mut self, node: &mut Node) -> Result<(), (usize, Wrong)> {
-        let event = self.next()?;
+        let mark = self.next();
         node.line = self.line;
-        match (event, &mut node.data) {
-            (Some(Event::Scalar(..)), Data::Scalar(_)) => {}
-            // An empty file has a value, null, and no event.
-            (None, Data::Scalar(_)) => {}
-            (Some(Event::Alias(_)), _) => self.place_alias(node),
-            (Some(Event::SequenceStart(..)), Data::List(items)) => {
-                for item in items {
-                    self.place(item)?;
-                }
-                self.end(&Event::SequenceEnd)?;
+        match (mark, &mut node.data) {
+            // An empty file has a value, null, and no mark.
+            (Some(Mark::Scalar) | None, Data::Scalar(_)) => Ok(()),
+            (Some(Mark::Alias), _) => {
+                place_alias(node, self.line);
+                Ok(())
             }
-            (Some(Event::MappingStart(..)), Data::Map(entries)) => {
+            (Some(Mark::List), Data::List(items)) => {
+                items.iter_mut().try_for_each(|item| self.place(item))?;
+                self.expect(&[Mark::End])
+            }
+            (Some(Mark::Map), Data::Map(entries)) => {
                 for entry in entries {
-                    match self.next()? {
-                        Some(Event::Scalar(..) | Event::Alias(_)) => entry.line = self.line,
-                        _ => return Err(self.two_readings()),
-                    }
+                    self.expect(&[Mark::Scalar, Mark::Alias])?;
+                    entry.line = self.line;
                     self.place(&mut entry.value)?;
                 }
-                self.end(&Event::MappingEnd)?;
+                self.expect(&[Mark::End])
             }
-            _ => return Err(self.two_readings()),
-        }
-        Ok(())
-    }
-
-    fn place_alias(&self, node: &mut Node) {
-        node.line = self.line;
-        match &mut node.data {
-            Data::Scalar(_) => {}
-            Data::List(items) => items.iter_mut().for_each(|item| self.place_alias(item)),
-            Data::Map(entries) => {
-                for entry in entries {
-                    entry.line = self.line;
-                    self.place_alias(&mut entry.value);
-                }
-            }
-        }
-    }
-
-    fn next(&mut self) -> Result<Option<Event<'a>>, (usize, Wrong)> {
-        match self.events.next() {
-            None => Ok(None),
-            Some(Ok((event, span))) => {
-                self.line = span.start.line();
-                Ok(Some(event))
-            }
-            Some(Err(error)) => {
-                let what = format!("not YAML as homing reads it: {}", without_quotes(error.info()));
-                Err((error.marker().line(), Wrong::new(what, HOW_TO_WRITE)))
-            }
-        }
-    }
-
-    fn end(&mut self, expected: &Event<'_>) -> Result<(), (usize, Wrong)> {
-        match self.next()? {
-            Some(event) if event == *expected => Ok(()),
             _ => Err(self.two_readings()),
         }
     }
 
+    fn next(&mut self) -> Option<Mark> {
+        let (mark, line) = self.marks.next()?;
+        self.line = line;
+        Some(mark)
+    }
+
+    fn expect(&mut self, marks: &[Mark]) -> Result<(), (usize, Wrong)> {
+        if self.next().is_some_and(|mark| marks.contains(&mark)) { Ok(()) } else { Err(self.two_readings()) }
+    }
+
     fn two_readings(&self) -> (usize, Wrong) {
-        (
-            self.line,
-            Wrong::new(
-                "YAML that can be read in two ways",
-                "write it more plainly, with quotes around texts",
-            ),
-        )
+        let help = "write it more plainly, with quotes around texts";
+        (self.line, Wrong::new("YAML that can be read in two ways", help))
+    }
+}
+
+/// All that stands behind an alias is found on the line of the alias.
+fn place_alias(node: &mut Node, line: usize) {
+    node.line = line;
+    match &mut node.data {
+        Data::Scalar(_) => {}
+        Data::List(items) => items.iter_mut().for_each(|item| place_alias(item, line)),
+        Data::Map(entries) => {
+            for entry in entries {
+                entry.line = line;
+                place_alias(&mut entry.value, line);
+            }
+        }
     }
 }

@@ -35,9 +35,9 @@ where
     let mut settings = None;
     loop {
         let readable = tokio::select! {
-            biased;
-            _ = going.wait_for(|going| *going) => false,
+            biased; // A request that has arrived is answered, whatever else is the case.
             readable = wire.readable() => readable.unwrap_or(false),
+            _ = going.wait_for(|going| *going) => false,
             () = tokio::time::sleep(timeouts.idle) => false,
         };
         if !readable {

@@ -95,8 +95,7 @@ fn build(profile: &SslProfile, tickets: &TicketKeys) -> Result<SslAcceptor, Erro
     let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     context.set_min_proto_version(Some(version(profile.min_version)))?;
     context.set_max_proto_version(Some(version(profile.max_version)))?;
-    // Many clients close without ending TLS first; HTTP has its own ends. As an error it would cost them the session.
-    context.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::IGNORE_UNEXPECTED_EOF);
+    context.set_options(SslOptions::NO_RENEGOTIATION);
     // An idle connection holds no record buffers, a busy one reads a record with one call.
     context.set_mode(SslMode::RELEASE_BUFFERS);
     context.set_read_ahead(true);

@@ -1,6 +1,9 @@
 //! The app never waits for the clone: whatever its members do, requests are answered as if they were not there.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -33,7 +36,8 @@ async fn members_that_are_absent_silent_or_deaf_delay_and_fail_no_request() {
         let begun = Instant::now();
         let mut client = Connection::open(homing.addr).await;
         for n in 0..150 {
-            let answer = client.ask(&Request::post(&format!("/{n}"), "small").cookie(&format!("SID={}", n % 5))).await;
+            let answer =
+                client.ask(&Request::post(&format!("/{n}"), "small").cookie(&format!("SID={}", n % 5))).await;
             assert_eq!((answer.status, answer.server()), (200, "app"), "a member that {what}");
         }
         for _ in 0..5 {
@@ -88,7 +92,8 @@ async fn every_request_ends_in_one_outcome() {
         for n in 0..60 {
             client.ask(&Request::get("/").cookie(&format!("SID={n}"))).await;
         }
-        eventually(&format!("60 outcomes are counted ({mode:?})"), async || outcomes(&homing).await == 60.0).await;
+        eventually(&format!("60 outcomes are counted ({mode:?})"), async || outcomes(&homing).await == 60.0)
+            .await;
         let answered = homing.metric("homing_clone_copies_total", &[("outcome", "answered")]).await;
         match mode {
             Mode::Ok | Mode::Status(_) => assert_eq!(answered, 60.0, "{mode:?}"),
@@ -108,9 +113,11 @@ async fn copies_travel_on_a_few_kept_connections() {
     let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
     let mut client = Connection::open(homing.addr).await;
     for n in 0..300 {
-        client.ask(&Request::post("/", "body").cookie(&format!("SID={n}"))).await;
+        client.ask(&Request::post(&format!("/{}", n % 30), "body").cookie(&format!("SID={}", n % 30))).await;
     }
-    clone.got(300).await;
+    let copies = clone.got(300).await;
+    let lanes = copies.iter().map(|copy| (&copy.target, copy.connection)).collect::<BTreeSet<_>>();
+    assert_eq!(lanes.len(), 30, "a session's copies share a connection, so they arrive in order");
     assert!(clone.connections() <= 4, "{} connections", clone.connections());
 }
 
@@ -120,7 +127,8 @@ async fn a_clients_abort_aborts_the_copy_and_spoils_no_other() {
     let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
     for len in [1_000, 1_000_000] {
         let mut client = Connection::open(homing.addr).await;
-        let head = Request::new("POST", "/aborted").header("Content-Length", &len.to_string()).cookie("SID=1");
+        let head =
+            Request::new("POST", "/aborted").header("Content-Length", &len.to_string()).cookie("SID=1");
         client.send(&head).await.expect("the head is read");
         client.wire.write(vec![b'x'; len / 2]).await.expect("the body is read");
         eventually("the server gets half", async || {
@@ -132,7 +140,10 @@ async fn a_clients_abort_aborts_the_copy_and_spoils_no_other() {
         Request::post(&format!("/{n}"), "whole").cookie("SID=1").send(homing.addr).await;
     }
     let whole = clone.got(5).await;
-    assert!(whole.iter().all(|copy| copy.target != "/aborted"), "a copy without an end is not taken for whole");
+    assert!(
+        whole.iter().all(|copy| copy.target != "/aborted"),
+        "a copy without an end is not taken for whole"
+    );
     eventually("seven outcomes are counted", async || outcomes(&homing).await == 7.0).await;
 }
 
@@ -155,10 +166,10 @@ async fn a_member_that_returns_gets_copies_again_without_any_monitor() {
 async fn several_clone_pools_get_copies_by_their_own_tokens() {
     let app = Origin::start("app").await;
     let (first, second) = (Origin::start("first").await, Origin::start("second").await);
-    let site = Site::new(&[&app]).pool("first", &[&first]).pool("second", &[&second]).vs(
-        "clone",
-        "[{pool_ref: first, tokens: ['cookie:SID']}, {pool_ref: second, tokens: [source_ip]}]",
-    );
+    let site = Site::new(&[&app])
+        .pool("first", &[&first])
+        .pool("second", &[&second])
+        .vs("clone", "[{pool_ref: first, tokens: ['cookie:SID']}, {pool_ref: second, tokens: [source_ip]}]");
     let homing = site.start().await;
     assert_eq!(Request::get("/both").cookie("SID=1").send(homing.addr).await.status, 200);
     first.got(1).await;

@@ -98,7 +98,10 @@ async fn the_first_token_of_the_chain_that_a_request_has_names_its_session() {
             Request::get("/").cookie("other=0; SID=1"),
             Request::get("/").cookie("a=b").cookie("SID=1").header("X-Session", "b"),
         ],
-        vec![Request::get("/").header("X-Session", "a").cookie("sid=1"), Request::get("/").header("x-session", "a")],
+        vec![
+            Request::get("/").header("X-Session", "a").cookie("sid=1"),
+            Request::get("/").header("x-session", "a"),
+        ],
         vec![Request::get("/").header("X-Session", "b")],
         vec![Request::get("/"), Request::get("/other").cookie("XSID=1")],
     ];
@@ -205,7 +208,12 @@ async fn headers_are_stripped_and_set_as_configured() {
         .clone_section("strip_headers", "[cookie, X-Internal]")
         .clone_section("set_headers", "{X-Copied-By: tests}");
     let homing = site.start().await;
-    Request::get("/").cookie("SID=1").header("x-internal", "1").header("Authorization", "kept").send(homing.addr).await;
+    Request::get("/")
+        .cookie("SID=1")
+        .header("x-internal", "1")
+        .header("Authorization", "kept")
+        .send(homing.addr)
+        .await;
     let copy = clone.got(1).await.remove(0);
     assert_eq!((copy.header("cookie"), copy.header("x-internal")), (None, None));
     assert_eq!(copy.header("x-copied-by"), Some("tests"));
@@ -259,7 +267,8 @@ async fn a_session_that_gains_a_token_stays_whole() {
     for login in 0..8 {
         let from = format!("127.0.1.{}", login + 10).parse().expect("an address");
         let mut client = Connection::open_from(from, homing.addr).await.expect("the listener accepts");
-        let set = format!("HTTP/1.1 200 OK\r\nSet-Cookie: SID=new{login}; Path=/\r\nContent-Length: 0\r\n\r\n");
+        let set =
+            format!("HTTP/1.1 200 OK\r\nSet-Cookie: SID=new{login}; Path=/\r\nContent-Length: 0\r\n\r\n");
         app.set(Mode::Raw(set.into()));
         client.ask(&Request::get(&format!("/{login}/login"))).await;
         app.set(Mode::Ok);
@@ -306,7 +315,8 @@ async fn a_body_of_unknown_length_is_copied_whole() {
 
 #[tokio::test]
 async fn a_request_that_is_tried_on_two_servers_is_copied_once() {
-    let (gone, app, clone) = (Origin::absent("gone").await, Origin::start("app").await, Origin::start("clone").await);
+    let (gone, app, clone) =
+        (Origin::absent("gone").await, Origin::start("app").await, Origin::start("clone").await);
     let homing = Site::new(&[&gone, &app]).clone_to(&[&clone]).start().await;
     for _ in 0..6 {
         assert_eq!(Request::post("/", vec![b'x'; 30_000]).send(homing.addr).await.status, 200);
@@ -314,7 +324,10 @@ async fn a_request_that_is_tried_on_two_servers_is_copied_once() {
     homing.counts("homing_pool_retries_total", &[("pool", APP)], 3.0).await;
     let sha = hex(&Sha256::digest(vec![b'x'; 30_000]));
     let copies = clone.got(6).await;
-    assert!(copies.iter().all(|copy| copy.body_sha == sha && copy.body_len == 30_000), "no chunk is copied twice");
+    assert!(
+        copies.iter().all(|copy| copy.body_sha == sha && copy.body_len == 30_000),
+        "no chunk is copied twice"
+    );
     assert_eq!(homing.metric("homing_clone_copies_total", &[]).await, 6.0);
 }
 

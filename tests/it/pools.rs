@@ -79,7 +79,11 @@ async fn a_tcp_monitor_takes_a_server_down_and_brings_it_up_again() {
     let retries = homing.metric("homing_pool_retries_total", &[]).await;
     ask(&homing, 10).await;
     assert_eq!(b.requests().len(), 10);
-    assert_eq!(homing.metric("homing_pool_retries_total", &[]).await, retries, "a server that is down is not tried");
+    assert_eq!(
+        homing.metric("homing_pool_retries_total", &[]).await,
+        retries,
+        "a server that is down is not tried"
+    );
     a.up().await;
     homing.sees(APP, a.addr, true).await;
     ask(&homing, 10).await;
@@ -108,7 +112,8 @@ async fn an_http_monitor_gives_up_on_a_server_that_does_not_answer() {
     let app = Origin::start("app").await;
     app.set(Mode::NeverRead);
     let site = Site::new(&[&app]).monitored(APP, "http");
-    let homing = site.with(|yaml| yaml["health_monitors"][0]["receive_timeout"] = "300ms".into()).start().await;
+    let homing =
+        site.with(|yaml| yaml["health_monitors"][0]["receive_timeout"] = "300ms".into()).start().await;
     homing.sees(APP, app.addr, false).await;
     app.set(Mode::Ok);
     homing.sees(APP, app.addr, true).await;

@@ -58,7 +58,10 @@ async fn a_missing_malformed_or_second_host_is_answered_with_400_even_where_any_
     let homing = Site::new(&[&app]).neighbour("{name: any, pool_ref: app}").start().await;
     let missing = Request { host: None, ..Request::get("/") };
     let mut bad = vec![("missing", missing), ("second", Request::get("/").header("Host", "a.com"))];
-    bad.extend(["a com", "a.com/x", "", "a.com:port", "a@a.com", "a.com:80:80"].map(|host| (host, Request::get("/").host(host))));
+    bad.extend(
+        ["a com", "a.com/x", "", "a.com:port", "a@a.com", "a.com:80:80"]
+            .map(|host| (host, Request::get("/").host(host))),
+    );
     for (what, request) in bad {
         assert_eq!(request.send(homing.addr).await.status, 400, "{what}: {request:?}");
     }
@@ -78,7 +81,12 @@ async fn cookie_fields_of_a_request_are_joined_for_the_server_and_the_clone() {
     assert_eq!(h1.ask(&request).await.status, 200);
     for server in [&app, &clone] {
         for record in server.got(2).await {
-            assert_eq!(record.headers.all("cookie"), ["a=1; SID=s; b=2; c=3"], "{} over either version", server.name);
+            assert_eq!(
+                record.headers.all("cookie"),
+                ["a=1; SID=s; b=2; c=3"],
+                "{} over either version",
+                server.name
+            );
         }
     }
 }
@@ -200,7 +208,8 @@ async fn a_websocket_is_tunnelled_both_ways() {
     assert_eq!((head.status(), head.headers.get("upgrade")), (101, Some("websocket")));
     for message in ["hello", "\u{0}\u{1}binary", "again"] {
         client.wire.write(message).await.expect("the tunnel takes bytes");
-        let echoed = soon("an echo", client.wire.exactly(message.len())).await.expect("the tunnel gives bytes");
+        let echoed =
+            soon("an echo", client.wire.exactly(message.len())).await.expect("the tunnel gives bytes");
         assert_eq!(echoed, message);
     }
     drop(client);
@@ -332,4 +341,3 @@ pub fn websocket() -> Request {
 fn large_body() -> Bytes {
     (0u32..4 << 20).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect()
 }
-

@@ -103,7 +103,11 @@ async fn an_app_cannot_speak_for_its_site() {
     let refusal = "HTTP/1.1 503 No\r\nHoming-Hop-Refused: pool_down\r\nContent-Length: 0\r\n\r\n";
     sites.app_b.set(crate::support::origin::Mode::Raw(refusal.into()));
     let answer = ask_as(B, &sites.a).await;
-    assert_eq!((answer.status, answer.header("homing-hop-refused")), (503, None), "the app's own answer, cleaned");
+    assert_eq!(
+        (answer.status, answer.header("homing-hop-refused")),
+        (503, None),
+        "the app's own answer, cleaned"
+    );
     assert!(sites.app_a.requests().is_empty());
     let answer = ask_as(B, &sites.b).await;
     assert_eq!((answer.status, answer.header("homing-hop-refused")), (503, None));
@@ -113,7 +117,8 @@ async fn an_app_cannot_speak_for_its_site() {
 async fn a_request_from_a_peer_is_never_sent_to_a_peer() {
     let sites = Sites::start(Federation::new()).await;
     let hop = Hop::to_b("rid-1", "203.0.113.7").sign("GET", "a.com", "/");
-    let request = Request::get("/").header("Homing-Hop", &hop).cookie(&format!("FOO={}", Cookie::of(A).seal()));
+    let request =
+        Request::get("/").header("Homing-Hop", &hop).cookie(&format!("FOO={}", Cookie::of(A).seal()));
     let answer = request.send(sites.b.addr).await;
     assert_eq!((answer.status, answer.server()), (200, "b"), "served here, though the cookie names a peer");
     let forwarded = sites.app_b.requests()[0].headers.all("x-forwarded-for").join(", ");
@@ -127,7 +132,8 @@ async fn a_request_from_a_peer_is_never_sent_to_a_peer() {
 #[tokio::test]
 async fn a_hop_for_another_site_is_refused() {
     let sites = Sites::start(Federation::new()).await;
-    let hop = Hop { dst: A.cluster.to_owned(), src: B.cluster.to_owned(), ..Hop::to_b("rid-2", "203.0.113.7") };
+    let hop =
+        Hop { dst: A.cluster.to_owned(), src: B.cluster.to_owned(), ..Hop::to_b("rid-2", "203.0.113.7") };
     let hop = hop.sign("GET", "a.com", "/");
     let answer = Request::get("/").header("Homing-Hop", &hop).send(sites.b.addr).await;
     assert_eq!((answer.status, answer.header("homing-hop-refused")), (421, Some("wrong_site")));
@@ -143,7 +149,8 @@ async fn a_forged_replayed_or_stale_hop_is_not_believed() {
     let good = hop("good").sign("GET", "a.com", "/");
     assert_eq!(sent_home(&sites, &good).await, "b", "a good one is believed");
     let flipped = hop("flipped").sign("GET", "a.com", "/").replacen("rid=flipped", "rid=flippee", 1);
-    let bare = good.split(";mac=").next().expect("a hop begins somewhere").replacen("rid=good", "rid=bare", 1);
+    let bare =
+        good.split(";mac=").next().expect("a hop begins somewhere").replacen("rid=good", "rid=bare", 1);
     for (what, hop) in [
         ("replayed", good.clone()),
         ("another secret", Hop { key: OTHER, ..hop("secret") }.sign("GET", "a.com", "/")),
@@ -153,7 +160,10 @@ async fn a_forged_replayed_or_stale_hop_is_not_believed() {
         ("another path", hop("path").sign("GET", "a.com", "/other")),
         ("stale", Hop { ts: now() - 60, ..hop("stale") }.sign("GET", "a.com", "/")),
         ("of the future", Hop { ts: now() + 60, ..hop("future") }.sign("GET", "a.com", "/")),
-        ("an unknown site", Hop { src: "cluster-unknown".to_owned(), ..hop("site") }.sign("GET", "a.com", "/")),
+        (
+            "an unknown site",
+            Hop { src: "cluster-unknown".to_owned(), ..hop("site") }.sign("GET", "a.com", "/"),
+        ),
         ("no mac", bare),
         ("garbage", "v=1;kid".to_owned()),
         ("nothing", String::new()),
@@ -161,7 +171,10 @@ async fn a_forged_replayed_or_stale_hop_is_not_believed() {
         assert_eq!(sent_home(&sites, &hop).await, "a", "{what}: a client's request, which goes home");
     }
     let records = [sites.app_a.requests(), sites.app_b.requests()].concat();
-    assert!(records.iter().all(|record| record.header("homing-hop").is_none()), "it is removed, believed or not");
+    assert!(
+        records.iter().all(|record| record.header("homing-hop").is_none()),
+        "it is removed, believed or not"
+    );
     let believed = |field: &&str| field.contains("203.0.113.7");
     let believed = records.iter().filter(|it| it.headers.all("x-forwarded-for").iter().any(believed));
     assert_eq!(believed.count(), 1);
@@ -193,7 +206,8 @@ async fn a_site_that_dies_under_load_costs_no_request_that_can_be_served_here() 
 
 /// Who serves a request that came to site_B with a cookie of site_A and this hop header.
 async fn sent_home(sites: &Sites, hop: &str) -> String {
-    let request = Request::get("/").header("Homing-Hop", hop).cookie(&format!("FOO={}", Cookie::of(A).seal()));
+    let request =
+        Request::get("/").header("Homing-Hop", hop).cookie(&format!("FOO={}", Cookie::of(A).seal()));
     request.send(sites.b.addr).await.server().to_owned()
 }
 

@@ -70,9 +70,11 @@ async fn our_own_cookie_is_honoured_and_not_issued_again() {
 #[tokio::test]
 async fn an_answer_that_sets_the_cookie_is_not_for_shared_caches() {
     let sites = Sites::start(Federation::new()).await;
-    for (given, expected) in
-        [("public, max-age=60", "private"), ("private, max-age=60", "private, max-age=60"), ("no-store", "no-store")]
-    {
+    for (given, expected) in [
+        ("public, max-age=60", "private"),
+        ("private, max-age=60", "private, max-age=60"),
+        ("no-store", "no-store"),
+    ] {
         let answer = format!("HTTP/1.1 200 OK\r\nCache-Control: {given}\r\nContent-Length: 0\r\n\r\n");
         sites.app_a.set(Mode::Raw(answer.into()));
         let answer = Request::get("/").send(sites.a.addr).await;
@@ -184,11 +186,18 @@ async fn every_kind_of_bad_cookie_is_like_none() {
         assert_eq!((answer.status, answer.server()), (200, "a"), "{what}: served here");
         let issued = answer.site_cookie().unwrap_or_else(|| panic!("{what}: issued again"));
         assert_eq!(Cookie::open(issued).member, A.id(), "{what}");
-        assert_eq!(sites.a.metric(OUTCOMES, &[("outcome", outcome)]).await, before + 1.0, "{what}: {outcome}");
+        assert_eq!(
+            sites.a.metric(OUTCOMES, &[("outcome", outcome)]).await,
+            before + 1.0,
+            "{what}: {outcome}"
+        );
     }
     assert_eq!(sites.a.metric(OUTCOMES, &[]).await, 20.0, "one outcome for each request");
     assert!(sites.app_b.requests().is_empty());
-    assert!(sites.app_a.requests().iter().all(|record| record.cookies() == "x=1"), "bad ones are removed too");
+    assert!(
+        sites.app_a.requests().iter().all(|record| record.cookies() == "x=1"),
+        "bad ones are removed too"
+    );
 }
 
 #[tokio::test]
@@ -267,7 +276,11 @@ async fn the_home_site_clones_and_the_entry_site_does_not() {
     assert_ne!(sessions[0], sessions[1], "at home source_ip is the client's address, not the peer's");
     assert_eq!(Request::get("/local").send(a.addr).await.server(), "a");
     let copies = clone_a.got(1).await;
-    assert_eq!((copies.len(), copies[0].target.as_str()), (1, "/local"), "what was proxied is copied at home alone");
+    assert_eq!(
+        (copies.len(), copies[0].target.as_str()),
+        (1, "/local"),
+        "what was proxied is copied at home alone"
+    );
     drop(b);
 }
 
@@ -310,4 +323,3 @@ fn attributes(answer: &Answer) -> Vec<String> {
 }
 
 pub const OUTCOMES: &str = "homing_sp_requests_total";
-

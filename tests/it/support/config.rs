@@ -56,8 +56,9 @@ impl Site {
 
     /// Adds a pool.
     pub fn pool(self, name: &str, servers: &[&Origin]) -> Self {
-        let servers =
-            servers.iter().map(|server| format!("{{ip: {}, port: {}}}", server.addr.ip(), server.addr.port()));
+        let servers = servers
+            .iter()
+            .map(|server| format!("{{ip: {}, port: {}}}", server.addr.ip(), server.addr.port()));
         let servers = servers.collect::<Vec<_>>().join(", ");
         self.push("pools", &format!("{{name: {name}, servers: [{servers}]}}"))
     }
@@ -247,7 +248,9 @@ impl Federation {
 
     /// What happens to a session whose home is down.
     pub fn recovery(self, recovery: &str) -> Self {
-        self.with(|yaml| yaml["application_persistence_profiles"][0]["server_hm_down_recovery"] = recovery.into())
+        self.with(|yaml| {
+            yaml["application_persistence_profiles"][0]["server_hm_down_recovery"] = recovery.into()
+        })
     }
 
     /// Monitors that fire so rarely that none does during a test.

@@ -26,7 +26,8 @@ impl Mark {
             let (name, value) = part.trim().split_once('=').expect("a mark is a list of name=value");
             parts.insert(name, value.to_owned());
         }
-        let mut part = |name| parts.remove(name).unwrap_or_else(|| panic!("a mark has {name}: {}", fields[0]));
+        let mut part =
+            |name| parts.remove(name).unwrap_or_else(|| panic!("a mark has {name}: {}", fields[0]));
         let seq = part("seq").parse().expect("seq is a number");
         Self { vs: part("vs"), session: part("session"), seq, id: part("id") }
     }
@@ -36,7 +37,9 @@ impl Mark {
 pub async fn copies(members: &[&Origin], n: usize) -> Vec<(String, Record)> {
     let total = || members.iter().map(|member| member.requests().len()).sum::<usize>();
     eventually(&format!("{n} copies arrive"), async || total() >= n).await;
-    let of = |member: &&Origin| member.requests().into_iter().map(|copy| (member.name.clone(), copy)).collect::<Vec<_>>();
+    let of = |member: &&Origin| {
+        member.requests().into_iter().map(|copy| (member.name.clone(), copy)).collect::<Vec<_>>()
+    };
     members.iter().flat_map(of).collect()
 }
 

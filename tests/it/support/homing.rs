@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
 };
@@ -25,7 +25,6 @@ pub struct Homing {
     /// Where its first virtual service listens.
     pub addr: SocketAddr,
     pub admin: SocketAddr,
-    pub config: PathBuf,
     child: Child,
     log: Log,
     _dir: TempDir,
@@ -64,7 +63,7 @@ impl Homing {
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        Self { addr: site.addr, admin: site.admin, config, child, log, _dir: dir }
+        Self { addr: site.addr, admin: site.admin, child, log, _dir: dir }
     }
 
     async fn ready(mut self) -> Self {

@@ -18,7 +18,8 @@ pub struct Http2 {
 
 impl Http2 {
     pub async fn over(io: impl Io + 'static) -> Self {
-        let (send, connection) = soon("an HTTP/2 preface", h2::client::handshake(io)).await.expect("HTTP/2 starts");
+        let (send, connection) =
+            soon("an HTTP/2 preface", h2::client::handshake(io)).await.expect("HTTP/2 starts");
         tokio::spawn(connection);
         Self { send }
     }

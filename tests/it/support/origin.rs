@@ -68,7 +68,6 @@ pub struct Record {
     pub method: String,
     pub target: String,
     pub headers: Headers,
-    pub raw_head: Bytes,
     /// Body bytes so far.
     pub body_len: u64,
     /// SHA-256 of the whole body, hex; empty until it ended.
@@ -105,7 +104,6 @@ struct Shared {
     requests: Mutex<Vec<Arc<Mutex<Record>>>>,
     connections: AtomicU64,
     open: AtomicU64,
-    reads: AtomicU64,
     released: Semaphore,
     tls: Option<SslAcceptor>,
 }
@@ -143,7 +141,6 @@ impl Origin {
             requests: Mutex::default(),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
-            reads: AtomicU64::new(0),
             released: Semaphore::new(0),
             tls,
         };
@@ -216,6 +213,11 @@ impl Origin {
         self.started()
     }
 
+    /// Waits for this many connections.
+    pub async fn began_connection(&self, n: u64) {
+        eventually(&format!("{} is connected to", self.name), async || self.connections() >= n).await;
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
@@ -224,11 +226,6 @@ impl Origin {
     /// Connections open now.
     pub fn open(&self) -> u64 {
         self.shared.open.load(Ordering::Relaxed)
-    }
-
-    /// Reads that gave bytes, over all connections that ended.
-    pub fn reads(&self) -> u64 {
-        self.shared.reads.load(Ordering::Relaxed)
     }
 }
 
@@ -269,7 +266,6 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, number: u64) {
             break;
         }
     }
-    shared.reads.fetch_add(wire.reads, Ordering::Relaxed);
 }
 
 #[derive(PartialEq, Eq)]
@@ -292,7 +288,6 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
         method,
         target,
         headers: head.headers.clone(),
-        raw_head: head.raw.clone(),
         body_len: 0,
         body_sha: String::new(),
         whole: false,
@@ -302,7 +297,8 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
     if head.headers.get("expect").is_some_and(|what| what.eq_ignore_ascii_case("100-continue")) {
         wire.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
     }
-    if head.headers.get("upgrade").is_some_and(|to| to.eq_ignore_ascii_case("websocket")) && mode == Mode::Ok {
+    if head.headers.get("upgrade").is_some_and(|to| to.eq_ignore_ascii_case("websocket")) && mode == Mode::Ok
+    {
         record.lock().whole = true;
         return echo(wire).await;
     }
@@ -356,7 +352,8 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
 }
 
 async fn echo(wire: &mut Wire) -> io::Result<Next> {
-    wire.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await?;
+    wire.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await?;
     loop {
         let bytes = wire.bytes().await?;
         if bytes.is_empty() {

@@ -20,8 +20,8 @@ pub const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
 pub const KEY: Key = Key {
     uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69",
     secret: [
-        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29,
-        30, 31,
+        0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27,
+        28, 29, 30, 31,
     ],
 };
 /// site_A's member: cluster and virtual service.
@@ -163,7 +163,13 @@ impl Hop {
     pub fn sign(&self, method: &str, authority: &str, path_and_query: &str) -> String {
         let value = format!(
             "v=1;kid={};src={};dst={};gs={SERVICE};ts={};rid={};cip={};proto={};tid=",
-            &self.key.uuid[..16], self.src, self.dst, self.ts, self.rid, self.client, self.proto
+            &self.key.uuid[..16],
+            self.src,
+            self.dst,
+            self.ts,
+            self.rid,
+            self.client,
+            self.proto
         );
         let mut mac_key = [0; 32];
         Hkdf::<Sha256>::new(Some(self.key.uuid.as_bytes()), &self.key.secret)

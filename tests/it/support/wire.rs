@@ -16,23 +16,25 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 pub struct Wire {
     io: Box<dyn Io>,
     buffer: BytesMut,
-    /// Reads that gave bytes.
-    pub reads: u64,
 }
 
 impl Wire {
     pub fn new(io: impl Io + 'static) -> Self {
-        Self { io: Box::new(io), buffer: BytesMut::new(), reads: 0 }
+        Self { io: Box::new(io), buffer: BytesMut::new() }
     }
 
     /// The next head, or nothing when the other side closed between messages.
     pub async fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             if let Some(end) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
-                return Head::parse(self.buffer.split_to(end + 4).freeze()).map(Some);
+                return Head::parse(&self.buffer.split_to(end + 4)).map(Some);
             }
             if self.read().await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.buffer.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }
@@ -127,9 +129,7 @@ impl Wire {
     }
 
     async fn read(&mut self) -> io::Result<usize> {
-        let len = self.io.read_buf(&mut self.buffer).await?;
-        self.reads += u64::from(len > 0);
-        Ok(len)
+        self.io.read_buf(&mut self.buffer).await
     }
 }
 
@@ -144,15 +144,13 @@ pub enum Framing {
 /// The start line and header fields of a message.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// As it came, with the empty line.
-    pub raw: Bytes,
     pub start: String,
     pub headers: Headers,
 }
 
 impl Head {
-    fn parse(raw: Bytes) -> io::Result<Self> {
-        let text = String::from_utf8_lossy(&raw);
+    fn parse(raw: &[u8]) -> io::Result<Self> {
+        let text = String::from_utf8_lossy(raw);
         let mut lines = text.trim_end().split("\r\n");
         let start = lines.next().unwrap_or_default().to_owned();
         let fields = lines.map(|line| {
@@ -161,7 +159,7 @@ impl Head {
             Ok((name.to_owned(), value.trim().to_owned()))
         });
         let headers = Headers(fields.collect::<io::Result<_>>()?);
-        Ok(Self { start, headers, raw })
+        Ok(Self { start, headers })
     }
 
     /// The status of an answer.
