@@ -29,7 +29,10 @@ async fn its_lines_can_be_pasted_and_show_all_three_homes() {
         .await;
     }
 
-    assert!(demo.paste("curl -s -c ").await.contains(" of site_A: GET /, cookies: none"), "it starts at site_A");
+    assert!(
+        demo.paste("curl -s -c ").await.contains(" of site_A: GET /, cookies: none"),
+        "it starts at site_A"
+    );
     assert!(demo.paste("curl -s -b /").await.contains(" of site_A: "), "site_B sends it home");
     assert!(demo.paste("curl -s --resolve").await.contains(" of site_B: "), "without a cookie it stays");
 
