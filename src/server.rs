@@ -12,6 +12,7 @@ use pingora::{
     proxy::HttpProxy,
     server::configuration::ServerConf,
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -90,7 +91,7 @@ impl Homing {
             addresses.push(addr);
         }
         let admin_url = admin.as_ref().map(AdminListener::url);
-        if let Some(admin) = admin {
+        let admin = admin.map(|admin| {
             tracing::info!("admin {}", admin.url());
             let (accepting, due) = (listeners.clone(), addresses.len());
             let waiting = move || {
@@ -98,9 +99,9 @@ impl Homing {
                 (missing > 0).then(|| format!("{missing} of {due} listeners do not accept")).into_iter().collect()
             };
             let source = Arc::new(admin::LiveSource::new(live.clone(), waiting));
-            tokio::spawn(admin::serve(admin, source, token, stop.clone()));
-        }
-        Ok(Running { live, listeners, addresses, admin_url, _stop: stop.drop_guard() })
+            tokio::spawn(admin::serve(admin, source, token, stop.clone()))
+        });
+        Ok(Running { live, listeners, addresses, admin, admin_url, stop: stop.drop_guard() })
     }
 }
 
@@ -150,8 +151,9 @@ pub struct Running {
     live: Arc<Live>,
     listeners: Arc<Listeners<HttpProxy<Proxy>>>,
     addresses: Vec<SocketAddr>,
+    admin: Option<JoinHandle<()>>,
     admin_url: Option<String>,
-    _stop: DropGuard,
+    stop: DropGuard,
 }
 
 impl Running {
@@ -173,7 +175,13 @@ impl Running {
     /// Stops accepting, and ends as soon as nothing is in flight, at the latest after `grace`. Says how many
     /// connections were cut.
     pub async fn shutdown(self, grace: Duration) -> usize {
-        self.listeners.shutdown(grace).await
+        let cut = self.listeners.shutdown(grace).await;
+        drop(self.stop);
+        if let Some(admin) = self.admin {
+            // It ends soon: a Unix socket's file is to be gone before the process is.
+            let _ = admin.await;
+        }
+        cut
     }
 }
 

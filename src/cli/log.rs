@@ -1,5 +1,7 @@
 //! Logging: events with fields on stderr, as much as `HOMING_LOG` asks for.
 
+use std::io::{self, IsTerminal};
+
 use tracing_subscriber::EnvFilter;
 
 /// Starts logging at `level`. `HOMING_LOG` takes levels, also per module: `debug`, `info,homing::pool=trace`.
@@ -10,7 +12,12 @@ pub(super) fn start(level: &str) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new(format!("{level},{QUIET}")), Some(error)),
     };
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
     if let Some(error) = refused {
         tracing::warn!(%error, "HOMING_LOG cannot be read; logging at {level}");
     }

@@ -113,7 +113,7 @@ pub fn main(builder: Builder) -> ExitCode {
         match &error {
             // What begins with a file and line is found by editors.
             Error::Config(_) | Error::Build { .. } => eprintln!("{error}"),
-            error => eprintln!("homing: {error}"),
+            error => eprintln!("error: {error}"),
         }
         error.exit_code()
     })

@@ -35,12 +35,13 @@ async fn play(builder: &Builder) -> Result<ExitCode, Error> {
         let servers = Servers::start(site.name, &seen).await.map_err(Error::Demo)?;
         places.push(Place::find(site, servers, &mut held).map_err(Error::Demo)?);
     }
-    drop(held);
     let files = Files::write(&places).map_err(Error::Demo)?;
+    let build = |place| check::build(builder, check::load(builder, &files.config(place))?.config);
+    let built = places.iter().map(build).collect::<Result<Vec<_>, _>>()?;
+    drop(held);
     let mut sites = Vec::new();
-    for place in &places {
-        let config = check::load(builder, &files.config(place))?.config;
-        sites.push(check::build(builder, config)?.start().await?);
+    for site in built {
+        sites.push(site.start().await?);
     }
     healthy(&sites).await?;
     print(files::what_to_try(&places, &files))?;

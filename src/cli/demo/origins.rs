@@ -162,3 +162,53 @@ const CLONE_HEADER: &str = "x-homing-clone";
 
 /// A demo counts so many sessions per member.
 const MOST_SESSIONS: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn ask(addr: SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(addr).await.expect("it accepts");
+        let request = format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it answers");
+        answer
+    }
+
+    #[tokio::test]
+    async fn an_app_names_itself_its_site_and_what_it_got() {
+        let servers = Servers::start("site_A", &Arc::default()).await.expect("free ports");
+        for (at, request, answer) in [
+            (
+                0,
+                "GET /cart/1 HTTP/1.1\r\nCookie: SID=ann",
+                "app-1 of site_A: GET /cart/1, cookies: SID=ann\n",
+            ),
+            (1, "GET / HTTP/1.1", "app-2 of site_A: GET /, cookies: none\n"),
+            (0, "POST / HTTP/1.1\r\nContent-Length: 0", "app-1 of site_A: POST /, cookies: none\n"),
+        ] {
+            let got = ask(servers.apps[at], request).await;
+            assert!(got.ends_with(&format!("\r\n\r\n{answer}")), "{got}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clone_members_tell_which_sessions_each_saw() {
+        let seen = Arc::new(Seen::default());
+        let servers = Servers::start("site_A", &seen).await.expect("free ports");
+        let copy = "X-Homing-Clone: vs=pay@site_A;session=1a2b;seq=1;id=x";
+        for (at, cookie) in [(0, "\r\nCookie: SID=ann"), (0, "\r\nCookie: SID=ann"), (2, "")] {
+            let answer = ask(servers.clones[at], &format!("GET / HTTP/1.1\r\n{copy}{cookie}")).await;
+            assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+        }
+        let page = ask(servers.clones[1], "GET /seen HTTP/1.1").await;
+        let lines = "site_A clone-1 saw SID=ann: 2\nsite_A clone-2 saw nothing yet\nsite_A clone-3 saw session 1a2b: 1\n";
+        assert!(page.ends_with(lines), "{page}");
+    }
+}
