@@ -95,7 +95,10 @@ pub mod prelude {
     pub use crate::{
         
         config::{CloneSection, CloneSelection, HmDownRecovery, Token},
-        gslb::{Decision, Membership, Origin, Outcome, PeerMember},
+        gslb::{
+            Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
+            carries_loop_token, decide, private_cache_control, without_cookie,
+        },
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},
         pool::{Pool, Server},
@@ -106,7 +109,7 @@ pub mod prelude {
         },
         server::{Builder, Homing},
         session::Assigned,
-        site_cookie::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal},
+        site_cookie::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard},
         tls::TlsFacts,
     };
 }

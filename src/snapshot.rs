@@ -20,7 +20,7 @@ use crate::{
     clone::ClonePool,
     config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
     filter,
-    gslb::{Membership, sp_pool},
+    gslb::{Membership, SpPool},
     metrics::{Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
     pool::{Pool, monitor::Monitors},
@@ -281,8 +281,9 @@ fn site_setup(
     let membership = Membership::of(vs, &config.site, gslb)
         .map_err(|error| BuildError::Site { vs: vs.name.clone(), reason: error.to_string() })?;
     Ok(membership.map(|membership| {
-        let sp_pool = Pool::new(&Arc::new(sp_pool::describe(&membership)), &parts.metrics, None, parts.clock.wall());
-        SiteSetup { membership: Arc::new(membership), sp_pool }
+        let SpPool { uuid, pool } = SpPool::of(vs, &membership, gslb);
+        let sp_pool = Pool::new(&pool, &parts.metrics, None, parts.clock.wall());
+        SiteSetup { membership: Arc::new(membership), sp_pool, sp_pool_uuid: uuid.into() }
     }))
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     config,
-    gslb::{MemberId, Outcome, sp_pool},
+    gslb::{self, MemberId, Outcome},
     names::ClusterUuid,
     pool::{Pool, Server, State},
     rule::SiteSetup,
@@ -100,7 +100,7 @@ impl LiveSource {
         let own: Vec<&Arc<VirtualService>> = snapshot
             .virtual_services
             .iter()
-            .filter(|vs| vs.site.as_ref().is_some_and(|site| site.membership.service_uuid() == &service.uuid))
+            .filter(|vs| vs.site.as_ref().is_some_and(|site| site.membership.service.uuid == service.uuid))
             .collect();
         let mut requests = BTreeMap::new();
         for vs in &own {
@@ -180,7 +180,7 @@ fn site_of<'a>(pool: &Arc<Pool>, snapshot: &'a Snapshot) -> Option<&'a SiteSetup
 fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
     let config = pool.config();
     view::Pool {
-        uuid: site.map(|site| sp_pool::uuid(&site.membership)),
+        uuid: site.map(|site| site.sp_pool_uuid.to_string()),
         name: pool.name().to_string(),
         lb_algorithm: config.algorithm.as_str().to_owned(),
         enabled: config.enabled,
@@ -191,13 +191,13 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
         oper_status: pool_status(pool),
         site_persistence: site.map(|site| view::SpPool {
             gslb_sp_enabled: true,
-            application_persistence_profile_ref: site.membership.profile_name().to_owned(),
-            graceful_disable_timeout: sp_pool::GRACEFUL_DISABLE_TIMEOUT,
-            connection_ramp_duration: sp_pool::CONNECTION_RAMP_DURATION,
-            request_queue_depth: sp_pool::REQUEST_QUEUE_DEPTH,
+            application_persistence_profile_ref: site.membership.profile.name.clone(),
+            graceful_disable_timeout: gslb::GRACEFUL_DISABLE_TIMEOUT,
+            connection_ramp_duration: gslb::CONNECTION_RAMP_DURATION,
+            request_queue_depth: gslb::REQUEST_QUEUE_DEPTH,
             inline_health_monitor: true,
             sni_enabled: true,
-            description: sp_pool::DESCRIPTION.to_owned(),
+            description: gslb::DESCRIPTION.to_owned(),
         }),
     }
 }
@@ -205,7 +205,7 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
 fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
     let config = server.config();
     let status = server.status();
-    let peer = site.and_then(|site| site.membership.peer_at(server.addr()));
+    let peer = site.and_then(|site| site.membership.peers.iter().find(|peer| peer.addr == server.addr()));
     view::Server {
         ip: server.addr().ip(),
         port: server.addr().port(),
@@ -223,7 +223,7 @@ fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
         },
         inflight: server.inflight(),
         prst_hdr_val: peer.map(|peer| peer.id.to_string()),
-        description: peer.map(|_| sp_pool::SERVER_DESCRIPTION.to_owned()),
+        description: peer.map(|_| gslb::SERVER_DESCRIPTION.to_owned()),
     }
 }
 
@@ -293,7 +293,7 @@ fn gslb_member(
 
 fn sp_pool_status(site: &SiteSetup) -> view::SpPoolStatus {
     view::SpPoolStatus {
-        uuid: sp_pool::uuid(&site.membership),
+        uuid: site.sp_pool_uuid.to_string(),
         name: site.sp_pool.name().to_string(),
         num_servers: site.sp_pool.servers().len() as u32,
         num_servers_up: site.sp_pool.up_count() as u32,

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{config, metrics::Metrics, names::{PoolName, VsName}};
 pub struct ClonePool { pool: PoolName }
 #[derive(Clone, Copy)] pub enum BodyKind { None, Length(u64), Unknown }
-pub struct CopyHead<'a> { pub method: &'a str, pub target: &'a str, pub host: &'a str, pub headers: &'a http::HeaderMap, pub session: u64, pub seq: u64, pub request_id: &'a str, pub drop_cookie: Option<&'a str>, pub body: BodyKind }
+pub struct CopyHead<'a> { pub method: &'a http::Method, pub target: &'a str, pub host: &'a str, pub headers: &'a http::HeaderMap, pub session: u64, pub seq: u64, pub request_id: &'a dyn std::fmt::Display, pub drop_cookie: Option<&'a str>, pub body: BodyKind }
 pub struct Tap;
 impl Tap { pub fn data(&mut self, _b: &Bytes) {} pub fn end(self) {} }
 impl ClonePool {

@@ -61,7 +61,6 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     }
     ctx.copies.opened = true;
     ctx.copies.orders = std::mem::take(&mut exchange.clones);
-    let id = exchange.request_id().to_string();
     let empty = session.is_body_empty() || session.is_upgrade_req();
     let head = session.req_header();
     let body = match (empty, content_length(&head.headers)) {
@@ -72,13 +71,13 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     for order in &ctx.copies.orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
         let copy = CopyHead {
-            method: head.method.as_str(),
+            method: &head.method,
             target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
             host: host(head),
             headers: &head.headers,
             session: order.session,
             seq: order.seq,
-            request_id: &id,
+            request_id: &exchange.request_id(),
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };

@@ -359,6 +359,15 @@ impl<'a> RequestSend<'a> {
         self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
     }
 
+    /// Sets a header to bytes that need not be text.
+    ///
+    /// # Errors
+    /// The name or the value has bytes that no header may have.
+    pub fn set_header_bytes(&mut self, name: &str, value: &[u8]) -> Result<(), RuleError> {
+        let (name, value) = (name.parse::<HeaderName>()?, HeaderValue::from_bytes(value)?);
+        self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
+    }
+
     /// Adds a value to a header.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{Rule, RuleError, services::Services};
 use crate::{
-    config::{self, HmDownRecovery},
+    config,
     gslb::Membership,
     metrics::Metrics,
     names::RuleName,
@@ -31,14 +31,11 @@ pub struct SiteSetup {
     pub membership: Arc<Membership>,
     /// The pool of its peers on other sites.
     pub sp_pool: Arc<Pool>,
+    /// As `show pool` prints it.
+    pub sp_pool_uuid: Arc<str>,
 }
 
 impl SiteSetup {
-    /// What a down home site means.
-    pub fn recovery(&self) -> HmDownRecovery {
-        self.membership.recovery()
-    }
-
     /// Whether the peer at this address is up.
     pub fn is_up(&self, peer: SocketAddr) -> bool {
         self.sp_pool.server(peer).is_some_and(|server| server.is_up())

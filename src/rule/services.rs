@@ -65,6 +65,13 @@ impl Services {
         self.with_rng(|rng| rng.random_range(0..n))
     }
 
+    /// Random bytes: nonces, identifiers.
+    pub fn random_bytes<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.with_rng(|rng| rng.fill_bytes(&mut bytes));
+        bytes
+    }
+
     /// Runs `f` with a random generator.
     pub fn with_rng<T>(&self, f: impl FnOnce(&mut dyn rand::RngCore) -> T) -> T {
         match &self.chance {

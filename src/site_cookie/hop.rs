@@ -175,6 +175,16 @@ impl HopKeys {
     }
 }
 
+impl HopKeys {
+    /// What a hop says of a client's TLS session: a keyed hash of its identity, which is of no use elsewhere.
+    pub fn tls_session(&self, identity: &[u8]) -> [u8; super::hop_header::TLS_SESSION_LEN] {
+        let mut mac = self.keys[self.active].mac.clone();
+        length_prefixed(&[TLS_SESSION_PURPOSE.as_bytes(), identity], |bytes| mac.update(bytes));
+        let hash: [u8; MAC_LEN] = mac.finalize().into_bytes().into();
+        std::array::from_fn(|n| hash[n])
+    }
+}
+
 impl HopKey {
     fn new(key: &Key, service_uuid: &str) -> Self {
         let derived = key.derive(PURPOSE, service_uuid);
@@ -199,6 +209,7 @@ impl HopKey {
 pub(super) const MAX_SKEW: u64 = 30;
 
 const PURPOSE: &str = "homing/hop/1";
+const TLS_SESSION_PURPOSE: &str = "homing/hop/1/tid";
 
 #[cfg(test)]
 mod tests {
