@@ -33,15 +33,24 @@ pub struct Homing {
 impl Homing {
     /// Starts it and waits until it is ready.
     pub async fn start(site: &Site) -> Self {
-        let homing = Self::spawn(site).await;
-        homing.ready().await
+        Self::start_program(Path::new(BINARY), site).await
+    }
+
+    /// Starts another program with homing's command line, and waits until it is ready.
+    pub async fn start_program(program: &Path, site: &Site) -> Self {
+        Self::spawn_program(program, site).await.ready().await
     }
 
     /// Starts it and does not wait.
     pub async fn spawn(site: &Site) -> Self {
+        Self::spawn_program(Path::new(BINARY), site).await
+    }
+
+    /// Starts another program with homing's command line, and does not wait.
+    pub async fn spawn_program(program: &Path, site: &Site) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = site.write(dir.path());
-        let mut child = Command::new(BINARY)
+        let mut child = Command::new(program)
             .args(["run", "--config"])
             .arg(&config)
             .env_remove("HOMING_ADMIN")
