@@ -29,7 +29,8 @@ impl Profile {
 /// A client. It trusts every certificate: who answers is asked of the certificate itself.
 pub struct TlsClient {
     connector: SslConnector,
-    sessions: Arc<Mutex<Vec<SslSession>>>,
+    /// DER: OpenSSL marks a session object as not resumable when the connection that brought it ends abruptly.
+    sessions: Arc<Mutex<Vec<Vec<u8>>>>,
 }
 
 impl TlsClient {
@@ -46,7 +47,7 @@ impl TlsClient {
         let sessions = Arc::new(Mutex::new(Vec::new()));
         let kept = sessions.clone();
         builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
-        builder.set_new_session_callback(move |_, session| kept.lock().push(session));
+        builder.set_new_session_callback(move |_, session| kept.lock().extend(session.to_der().ok()));
         Self { connector: builder.build(), sessions }
     }
 
@@ -58,6 +59,7 @@ impl TlsClient {
     /// A handshake that resumes the newest session; fails the test when the server does not resume it.
     pub async fn resume(&self, to: SocketAddr, sni: &str) -> SslStream<TcpStream> {
         let session = self.sessions.lock().last().cloned().expect("the server gave a session to resume");
+        let session = SslSession::from_der(&session).expect("OpenSSL reads what it wrote");
         let stream = self.handshake(to, sni, Some(session)).await;
         let stream = stream.unwrap_or_else(|error| panic!("no TLS with {to}: {error}"));
         assert!(stream.ssl().session_reused(), "the server resumes the session");
@@ -78,7 +80,7 @@ impl TlsClient {
         let configuration = self.connector.configure().expect("OpenSSL makes a connection");
         let mut ssl = configuration.verify_hostname(false).into_ssl(sni).expect("OpenSSL takes a name");
         if let Some(session) = session {
-            // SAFETY: the session comes from a connection of this very connector, so of the same SSL_CTX.
+            // SAFETY: the session was made for this very connector's SSL_CTX, by one of its connections.
             unsafe { ssl.set_session(&session) }.expect("OpenSSL takes a session");
         }
         let tcp = soon("connect", TcpStream::connect(to)).await.expect("the listener accepts");
