@@ -87,13 +87,20 @@ pub use cli::main;
 
 /// What a rule needs, ours and yours.
 pub mod prelude {
+    pub use std::net::SocketAddr;
+
     pub use async_trait::async_trait;
     pub use bytes::Bytes;
+    pub use http::HeaderMap;
     pub use prometheus::IntCounter;
     pub use serde_yaml::Value;
 
     pub use crate::{
-        
+        clone::{
+            DropReason, SkipReason, is_copy,
+            selection::{Candidate, StableHash, choose},
+            token,
+        },
         config::{CloneSection, CloneSelection, HmDownRecovery, Token},
         gslb::{
             Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
@@ -103,13 +110,15 @@ pub mod prelude {
         names::{PoolName, RuleName, VsName},
         pool::{Pool, Server},
         rule::{
-            Assign, ClientConn, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request, RequestData, RequestId,
-            RequestSend, Response, ResponseData, Rule, RuleError, RuleResult, Sessions, Setup, Simulated, Simulator,
-            SiteSetup, TlsView,
+            Assign, ClientConn, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request, RequestData,
+            RequestId, RequestSend, Response, ResponseData, Rule, RuleError, RuleResult, Sessions, Setup,
+            Simulated, Simulator, SiteSetup, TlsView,
         },
         server::{Builder, Homing},
         session::Assigned,
-        site_cookie::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard},
+        site_cookie::{
+            ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard,
+        },
         tls::TlsFacts,
     };
 }

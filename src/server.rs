@@ -96,7 +96,10 @@ impl Homing {
             let (accepting, due) = (listeners.clone(), addresses.len());
             let waiting = move || {
                 let missing = due.saturating_sub(accepting.addresses().len());
-                (missing > 0).then(|| format!("{missing} of {due} listeners do not accept")).into_iter().collect()
+                (missing > 0)
+                    .then(|| format!("{missing} of {due} listeners do not accept"))
+                    .into_iter()
+                    .collect()
             };
             let source = Arc::new(admin::LiveSource::new(live.clone(), waiting));
             tokio::spawn(admin::serve(admin, source, token, stop.clone()))
@@ -200,10 +203,7 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
     (Arc::new(http), Arc::new(Proxy::new(live.clone())))
 }
 
-fn settings(
-    listener: &snapshot::Listener,
-    tickets: &TicketKeys,
-) -> Result<ListenerSettings, StartError> {
+fn settings(listener: &snapshot::Listener, tickets: &TicketKeys) -> Result<ListenerSettings, StartError> {
     let tls: Option<Arc<dyn Handshake>> = match listener.tls.first() {
         None => None,
         Some((first, _)) => {

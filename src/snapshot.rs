@@ -101,8 +101,11 @@ impl Snapshot {
     /// A rule is not registered or refuses its configuration.
     pub fn build(config: Arc<Config>, registry: &Registry, parts: &Parts) -> Result<Self, BuildError> {
         let retired = CancellationToken::new();
-        let mut pools: Vec<Arc<Pool>> =
-            config.pools.iter().map(|pool| Pool::new(pool, &parts.metrics, None, parts.clock.wall())).collect();
+        let mut pools: Vec<Arc<Pool>> = config
+            .pools
+            .iter()
+            .map(|pool| Pool::new(pool, &parts.metrics, None, parts.clock.wall()))
+            .collect();
         let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
         let services = Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None));
 
@@ -179,7 +182,13 @@ impl VirtualService {
         }
         let members = self.services.pools().named(pool.as_str()).ok()?;
         let section = CloneSection::of(pool.clone());
-        let lanes = ClonePool::new(&section, members.config(), self.name(), &self.metrics, self.retired.child_token());
+        let lanes = ClonePool::new(
+            &section,
+            members.config(),
+            self.name(),
+            &self.metrics,
+            self.retired.child_token(),
+        );
         clone_pools.push(lanes.clone());
         Some(lanes)
     }
@@ -336,7 +345,8 @@ impl Builder<'_> {
             site: self.site.as_ref(),
         };
         let mut entries = Vec::new();
-        let mut add = |name: &str, on_error, rule| entries.push(ChainEntry { name: name.into(), rule, on_error });
+        let mut add =
+            |name: &str, on_error, rule| entries.push(ChainEntry { name: name.into(), rule, on_error });
         if let Some(rule) = filter::SitePersistence::for_virtual_service(&setup(&null)) {
             add("site_persistence", OnError::FailOpen, rule);
         }

@@ -22,12 +22,17 @@ struct Canary {
 
 impl Canary {
     fn new(config: &Value) -> Result<Self, RuleError> {
-        let text = |key: &str, default: &str| config.get(key).and_then(Value::as_str).unwrap_or(default).to_owned();
+        let text =
+            |key: &str, default: &str| config.get(key).and_then(Value::as_str).unwrap_or(default).to_owned();
         let percent = config.get("percent").and_then(Value::as_u64).unwrap_or(5);
         if percent > 100 {
             return Err(RuleError::new(format!("`percent` is {percent}; write a number from 0 to 100")));
         }
-        Ok(Self { pool: text("pool", "canary"), percent: percent as usize, header: text("header", "X-Canary") })
+        Ok(Self {
+            pool: text("pool", "canary"),
+            percent: percent as usize,
+            header: text("header", "X-Canary"),
+        })
     }
 }
 
@@ -39,10 +44,15 @@ impl Rule for Canary {
             Some("never") => false,
             _ => {
                 let client = request.client_ip().to_string();
-                let side = request.session().get_or_add("canary", client.as_bytes(), Duration::from_secs(3600), || {
-                    let chosen = request.random_below(100) < self.percent;
-                    if chosen { "canary" } else { "stable" }.to_owned()
-                });
+                let side = request.session().get_or_add(
+                    "canary",
+                    client.as_bytes(),
+                    Duration::from_secs(3600),
+                    || {
+                        let chosen = request.random_below(100) < self.percent;
+                        if chosen { "canary" } else { "stable" }.to_owned()
+                    },
+                );
                 side == "canary"
             }
         };

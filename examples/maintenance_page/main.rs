@@ -9,6 +9,7 @@
 //! rm /tmp/maintenance
 //! ```
 
+use std::{net::IpAddr, sync::Arc};
 use std::{
     path::PathBuf,
     process::ExitCode,
@@ -16,7 +17,6 @@ use std::{
     thread,
     time::Duration,
 };
-use std::{net::IpAddr, sync::Arc};
 
 use homing::prelude::*;
 
@@ -70,5 +70,8 @@ impl Rule for Maintenance {
 }
 
 fn main() -> ExitCode {
-    homing::main(Homing::builder().rule_factory("maintenance", |setup| Ok(Maintenance::new(setup.config)?.into_rule())))
+    homing::main(
+        Homing::builder()
+            .rule_factory("maintenance", |setup| Ok(Maintenance::new(setup.config)?.into_rule())),
+    )
 }

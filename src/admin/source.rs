@@ -36,7 +36,11 @@ impl Source for LiveSource {
             let pool = &site.sp_pool;
             let up = pool.up_count();
             for (state, count) in [("up", up), ("down", pool.servers().len() - up)] {
-                self.live.metrics.sp_pool_servers.with_label_values(&[pool.name().as_str(), state]).set(count as i64);
+                self.live
+                    .metrics
+                    .sp_pool_servers
+                    .with_label_values(&[pool.name().as_str(), state])
+                    .set(count as i64);
             }
         }
         self.live.metrics.page()
@@ -44,7 +48,8 @@ impl Source for LiveSource {
 
     fn missing(&self) -> Vec<String> {
         let snapshot = self.live.snapshot();
-        let unchecked = snapshot.unchecked_pools().map(|pool| format!("pool {pool} has no health result yet"));
+        let unchecked =
+            snapshot.unchecked_pools().map(|pool| format!("pool {pool} has no health result yet"));
         (self.waiting)().into_iter().chain(unchecked).collect()
     }
 
@@ -57,7 +62,10 @@ impl Source for LiveSource {
         let snapshot = self.live.snapshot();
         let sites = snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref());
         let configured = snapshot.pools.iter().filter(|pool| site_of(pool, &snapshot).is_none());
-        sites.map(|site| pool(&site.sp_pool, Some(site))).chain(configured.map(|own| pool(own, None))).collect()
+        sites
+            .map(|site| pool(&site.sp_pool, Some(site)))
+            .chain(configured.map(|own| pool(own, None)))
+            .collect()
     }
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime> {
@@ -117,7 +125,10 @@ impl LiveSource {
                 domain_names: service.domain_names.clone(),
                 enabled: service.enabled,
                 site_persistence_enabled: service.site_persistence.is_some(),
-                application_persistence_profile_ref: service.site_persistence.as_ref().map(|p| p.name.clone()),
+                application_persistence_profile_ref: service
+                    .site_persistence
+                    .as_ref()
+                    .map(|p| p.name.clone()),
                 health_monitor_refs: monitor_names(&service.monitors),
                 ttl: service.ttl,
             }),

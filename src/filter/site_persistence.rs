@@ -170,7 +170,8 @@ impl Rule for SitePersistence {
         if let Decision::Local { issue: true, .. } = decided.decision {
             let membership = &self.site.membership;
             let nonce = response.random_bytes();
-            let cookie = membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
+            let cookie =
+                membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
             response.append_header("Set-Cookie", &cookie)?;
             if let Some(private) = private_cache_control(response.header("cache-control")) {
                 response.set_header("Cache-Control", &private)?;

@@ -16,7 +16,8 @@ pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>
     if let Some(routed) = &mut ctx.routed {
         let pool = attempt.as_ref().map(|attempt| attempt.pool.name());
         routed.vs.count(pool, status, duration);
-        let mut finished = Finished { status, body_bytes_sent, duration, server, exchange: &mut routed.exchange };
+        let mut finished =
+            Finished { status, body_bytes_sent, duration, server, exchange: &mut routed.exchange };
         routed.vs.chain.http_finished(&mut finished);
     } else {
         RequestMetrics::new(&live.metrics, "-", "-").count(status, duration);

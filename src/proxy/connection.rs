@@ -48,7 +48,10 @@ impl ConnectionEvents for Proxy {
 }
 
 /// The state of this connection for this virtual service; made, with its `client_accepted`, at first sight.
-pub(super) async fn state_for(connection: &Arc<Connection>, vs: &Arc<VirtualService>) -> Arc<ConnectionState> {
+pub(super) async fn state_for(
+    connection: &Arc<Connection>,
+    vs: &Arc<VirtualService>,
+) -> Arc<ConnectionState> {
     let known = |states: &States| {
         let states = states.lock();
         states.iter().find(|(state, _)| state.virtual_service() == vs.name()).map(|(state, _)| state.clone())

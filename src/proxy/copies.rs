@@ -5,8 +5,8 @@ use pingora::proxy::Session;
 
 use super::exchange::{Ctx, Routed};
 use crate::{
-    clone::{BodyKind, CopyHead, Tap},
-    rule::{CloneOrder, host},
+    clone::{BodyKind, CopyHead, SkipReason, Tap},
+    rule::host,
 };
 
 /// The taps of a request.
@@ -14,8 +14,6 @@ use crate::{
 pub(super) struct Copies {
     opened: bool,
     taps: Vec<Tap>,
-    /// Kept until the request ends: sessions' entries in use.
-    orders: Vec<CloneOrder>,
     /// Bytes of the body that the taps have.
     given: u64,
     /// Bytes of the body that this attempt has seen. A retry replays what earlier attempts read.
@@ -49,7 +47,6 @@ impl Copies {
     /// The request is over; a body that did not end aborts its copies.
     pub(super) fn finish(&mut self) {
         self.taps.clear();
-        self.orders.clear();
     }
 }
 
@@ -60,16 +57,20 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         return;
     }
     ctx.copies.opened = true;
-    ctx.copies.orders = std::mem::take(&mut exchange.clones);
-    let empty = session.is_body_empty() || session.is_upgrade_req();
+    let orders = std::mem::take(&mut exchange.clones);
+    let (upgrade, empty) = (session.is_upgrade_req(), session.is_body_empty());
     let head = session.req_header();
     let body = match (empty, content_length(&head.headers)) {
         (true, _) => BodyKind::None,
         (false, Some(length)) => BodyKind::Length(length),
         (false, None) => BodyKind::Unknown,
     };
-    for order in &ctx.copies.orders {
+    for order in &orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
+        if upgrade {
+            lanes.skip(SkipReason::Upgrade);
+            continue;
+        }
         let copy = CopyHead {
             method: &head.method,
             target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
@@ -81,7 +82,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };
-        ctx.copies.taps.extend(lanes.tap(order.server, copy));
+        ctx.copies.taps.extend(lanes.tap(order.server, &copy));
     }
     if empty {
         ctx.copies.taps.drain(..).for_each(Tap::end);

@@ -24,7 +24,12 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
 }
 
 /// Passes a chunk of the body on, to rules and taps too.
-pub(super) fn body_chunk(session: &mut Session, chunk: &mut Option<Bytes>, end: bool, ctx: &mut Ctx) -> Result<()> {
+pub(super) fn body_chunk(
+    session: &mut Session,
+    chunk: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Ctx,
+) -> Result<()> {
     if session.was_upgraded() {
         return Ok(());
     }

@@ -120,7 +120,12 @@ impl ProxyHttp for Proxy {
         reply::from_server(session, head, ctx)
     }
 
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
         reply::to_client(session, head, ctx).await
     }
 

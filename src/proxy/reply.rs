@@ -11,10 +11,7 @@ use pingora::{
     proxy::{FailToProxy, Session},
 };
 
-use super::{
-    exchange::Ctx,
-    route::rule_failed_closed,
-};
+use super::{exchange::Ctx, route::rule_failed_closed};
 use crate::{
     listen::Connection,
     rule::{Reply, Response, ResponseData},

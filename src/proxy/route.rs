@@ -3,13 +3,12 @@
 use std::{borrow::Cow, sync::Arc};
 
 use http::{HeaderValue, header};
-use pingora::{
-    Error, ErrorType, Result,
-    http::RequestHeader,
-    proxy::Session,
-};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{connection, exchange::{Ctx, Routed}};
+use super::{
+    connection,
+    exchange::{Ctx, Routed},
+};
 use crate::{
     listen::Connection,
     rule::{Exchange, Request, RequestId},
@@ -18,7 +17,11 @@ use crate::{
 
 /// Routes by listener and Host: 400 for a missing or malformed Host, 421 (RFC 9110, 15.5.20) for one that
 /// nobody here serves.
-pub(super) async fn find_virtual_service(live: &Arc<Live>, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+pub(super) async fn find_virtual_service(
+    live: &Arc<Live>,
+    session: &mut Session,
+    ctx: &mut Ctx,
+) -> Result<()> {
     let connection = Connection::of(session.digest()).cloned().ok_or_else(|| {
         Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
     })?;
@@ -66,7 +69,8 @@ fn request_host(head: &RequestHeader) -> Result<Cow<'_, str>> {
         (None, Some(field)) => field.to_str().unwrap_or_default(),
         (None, None) => return Error::e_explain(ErrorType::HTTPStatus(400), "the request has no Host"),
     };
-    normal_host(authority).ok_or_else(|| Error::explain(ErrorType::HTTPStatus(400), "the request's Host is malformed"))
+    normal_host(authority)
+        .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(400), "the request's Host is malformed"))
 }
 
 /// `A.com:80` → `a.com`; `None` if it is not `uri-host [":" port]` of RFC 9110, 7.2.
@@ -74,7 +78,10 @@ fn normal_host(authority: &str) -> Option<Cow<'_, str>> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let end = rest.find(']')? + 2;
-            (&authority[..end], authority[end..].strip_prefix(':').or(authority[end..].is_empty().then_some(""))?)
+            (
+                &authority[..end],
+                authority[end..].strip_prefix(':').or(authority[end..].is_empty().then_some(""))?,
+            )
         }
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
@@ -82,8 +89,8 @@ fn normal_host(authority: &str) -> Option<Cow<'_, str>> {
     let valid = |byte: u8| match byte {
         b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => true,
         b':' | b'[' | b']' => literal,
-        b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
-        | b'%' => !literal || byte == b'.',
+        b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+        | b'=' | b'%' => !literal || byte == b'.',
         _ => false,
     };
     let host_ok = !host.is_empty() && host.bytes().all(valid);

@@ -117,7 +117,8 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
-            let server = pool.server(*server).filter(|server| server.is_up() && !tried.contains(&server.addr()))?;
+            let server =
+                pool.server(*server).filter(|server| server.is_up() && !tried.contains(&server.addr()))?;
             Some((pool.clone(), server.lease()))
         }
         // Whoever holds the handle has decided that this server be asked, up or not.

@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use prometheus::IntCounterVec;
 
 use super::{
-    ClientConn, ConnectionState, Finished, LbEvent, Request, RequestData, RequestSend, Response, ResponseData, Rule,
-    RuleResult,
+    ClientConn, ConnectionState, Finished, LbEvent, Request, RequestData, RequestSend, Response,
+    ResponseData, Rule, RuleResult,
 };
 use crate::{config::OnError, metrics::Metrics, names::RuleName};
 
@@ -138,7 +138,8 @@ impl Chain {
     /// Runs `client_closed` of every rule: nothing is left that could be stopped.
     pub fn client_closed(&self, connection: &ConnectionState) {
         for entry in &self.entries {
-            let _ = self.one(entry, "client_closed", |rule| rule.client_closed(&mut ClientConn::new(connection)));
+            let _ =
+                self.one(entry, "client_closed", |rule| rule.client_closed(&mut ClientConn::new(connection)));
         }
     }
 
@@ -276,7 +277,11 @@ mod tests {
         );
         simulator.connect(None).await.close();
         for name in ["first", "second"] {
-            assert_eq!(simulator.metrics().rule_errors.with_label_values(&[name, "client_closed"]).get(), 1, "{name}");
+            assert_eq!(
+                simulator.metrics().rule_errors.with_label_values(&[name, "client_closed"]).get(),
+                1,
+                "{name}"
+            );
         }
     }
 }

@@ -161,7 +161,6 @@ impl<'a> ClientConn<'a> {
     pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
         self.decided.state.get()
     }
-
 }
 
 impl Deref for ClientConn<'_> {

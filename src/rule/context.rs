@@ -301,6 +301,13 @@ impl<'a> LbEvent<'a> {
         self.reselect = true;
     }
 
+    /// Whether a rule has just sent the request to the virtual service's own pool, where copies are wanted.
+    pub fn came_home(&self) -> bool {
+        self.reselect
+            && self.exchange.clones_allowed
+            && matches!(self.exchange.destination, Destination::Default)
+    }
+
     /// Orders a copy of a request that came to this site's servers after all.
     pub fn order_clone(&mut self, order: CloneOrder) {
         self.exchange.clones.push(order);

@@ -138,6 +138,19 @@ impl Exchange {
         self.state.get_mut()
     }
 
+    /// The same, made if no event kept one.
+    pub fn get_or_insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) -> &mut T {
+        self.state.get_or_insert(value)
+    }
+
+    /// Changes a value that the connection keeps, for all its requests; made by default.
+    pub fn with_connection_value<T: Clone + Default + Send + Sync + 'static>(
+        &self,
+        change: impl FnOnce(&mut T),
+    ) {
+        change(self.connection.decided().state.get_or_insert_default());
+    }
+
     /// A value that an event of the connection kept.
     pub fn connection_value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         self.connection.decided().state.get().cloned()
@@ -174,26 +187,18 @@ pub struct CloneOrder {
     pub(crate) server: SocketAddr,
     pub(crate) session: u64,
     pub(crate) seq: u64,
-    /// Keeps the session's entry in use until the request ends.
-    pub(crate) held: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 impl CloneOrder {
     /// A copy to this member, outside any session.
     pub fn new(pool: PoolName, server: SocketAddr) -> Self {
-        Self { pool, server, session: 0, seq: 0, held: None }
+        Self { pool, server, session: 0, seq: 0 }
     }
 
     /// Marks the copy with its session and its number within the session, for analysers.
     pub fn in_session(mut self, session: u64, seq: u64) -> Self {
         self.session = session;
         self.seq = seq;
-        self
-    }
-
-    /// Keeps `value` alive until the request has ended.
-    pub fn holding(mut self, value: impl Send + Sync + 'static) -> Self {
-        self.held = Some(Arc::new(value));
         self
     }
 

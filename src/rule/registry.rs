@@ -3,13 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{Rule, RuleError, services::Services};
-use crate::{
-    config,
-    gslb::Membership,
-    metrics::Metrics,
-    names::RuleName,
-    pool::Pool,
-};
+use crate::{config, gslb::Membership, metrics::Metrics, names::RuleName, pool::Pool};
 
 /// Makes a rule for one virtual service.
 pub type Factory = Arc<dyn Fn(&Setup<'_>) -> Result<Arc<dyn Rule>, RuleError> + Send + Sync>;

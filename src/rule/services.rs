@@ -1,6 +1,11 @@
 //! What every context offers: pools, the session table, chance and time.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -145,7 +150,13 @@ impl Sessions<'_> {
     }
 
     /// The value under a key, refreshed, or the one that `make` gives; of simultaneous callers one makes it.
-    pub fn get_or_add(&self, kind: &str, key: &[u8], timeout: Duration, make: impl FnOnce() -> String) -> String {
+    pub fn get_or_add(
+        &self,
+        kind: &str,
+        key: &[u8],
+        timeout: Duration,
+        make: impl FnOnce() -> String,
+    ) -> String {
         self.0.sessions.get_or_add(kind, key, timeout, self.now(), make)
     }
 
@@ -162,6 +173,11 @@ impl Sessions<'_> {
         let key = self.0.sessions.key(kind, key);
         let policy = Policy { timeout: assign.timeout, lifetime: assign.lifetime };
         self.0.sessions.assign(&key, &policy, self.now(), keep, choose)
+    }
+
+    /// How many sessions of a table each server has.
+    pub fn per_server(&self, kind: &str) -> HashMap<SocketAddr, u64> {
+        self.0.sessions.sessions_per_server(kind)
     }
 
     /// Gives a session a second key: both find the same entry from now on.

@@ -31,8 +31,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
 use super::{
-    Chain, ChainEntry, CloneOrder, ConnectionState, Destination, Exchange, Reply, Request, RequestId, Response, Rule,
-    Services,
+    Chain, ChainEntry, CloneOrder, ConnectionState, Destination, Exchange, Reply, Request, RequestId,
+    Response, Rule, Services,
 };
 use crate::{
     clock::Clock,
@@ -80,7 +80,8 @@ impl Simulator {
     pub fn pool<const N: usize>(mut self, name: &str, servers: [&str; N]) -> Self {
         let servers = servers.map(|addr| addr.parse().expect("a server's address is ip:port"));
         let config = config::Pool::of(name.into(), servers);
-        self.pools.insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None, SystemTime::UNIX_EPOCH));
+        self.pools
+            .insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None, SystemTime::UNIX_EPOCH));
         self
     }
 
@@ -90,7 +91,8 @@ impl Simulator {
     /// There is no such server.
     pub fn set_up(&self, pool: &str, server: &str, up: bool) {
         let addr = server.parse().expect("a server's address is ip:port");
-        let server = self.pools.get(pool).and_then(|pool| pool.server(addr)).expect("the pool has the server");
+        let server =
+            self.pools.get(pool).and_then(|pool| pool.server(addr)).expect("the pool has the server");
         let health = if up { Health::Up } else { Health::Down { reason: "simulated".into() } };
         server.set_health(health, SystemTime::UNIX_EPOCH);
     }
@@ -166,7 +168,8 @@ impl SimulatedConnection<'_> {
         let mut answer = ResponseHeader::build(status, None).expect("a valid status");
         let from_app = exchange.reply.is_none();
         let server = from_app.then(|| self.state.local());
-        let stopped = chain.http_response(&mut Response::new(&mut answer, &mut exchange, server, true)).await.is_err();
+        let stopped =
+            chain.http_response(&mut Response::new(&mut answer, &mut exchange, server, true)).await.is_err();
         if stopped {
             answer.set_status(500).expect("a valid status");
         }

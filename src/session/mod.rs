@@ -228,7 +228,11 @@ impl SessionTable {
 
     /// The tables that were named, and how many keys each holds.
     pub fn tables(&self) -> Vec<(String, u64)> {
-        self.tables.all().iter().map(|table| (table.name.to_string(), table.entries.get().max(0) as u64)).collect()
+        self.tables
+            .all()
+            .iter()
+            .map(|table| (table.name.to_string(), table.entries.get().max(0) as u64))
+            .collect()
     }
 
     /// How many sessions of a table each server has, for choosing the one with the fewest.
