@@ -45,7 +45,7 @@ pub struct PeerMember {
     pub site: SiteName,
     pub cluster_uuid: ClusterUuid,
     pub vs_uuid: VsUuid,
-    /// Where requests for it are sent: its TLS port if it has one.
+    /// Where requests for it are sent: its TLS port where every peer has one, else its plain port.
     pub addr: SocketAddr,
     pub enable_ssl: bool,
     pub enabled: bool,
@@ -82,16 +82,19 @@ impl Membership {
         let hop = HopKeys::new(&keys, service.uuid.as_str(), &own.cluster_uuid, sites)
             .map_err(|source| MembershipError::Hop { service: service.name.to_string(), source })?;
 
-        let own_id = MemberId::of(&own.cluster_uuid, &own.vs_uuid);
+        let members = service.groups.iter().flat_map(|group| &group.members);
+        let others: Vec<_> = members.filter(|member| member.cluster_uuid != own.cluster_uuid).collect();
+        // A pool speaks TLS or does not, so sites that have it on their side only are asked in clear.
+        let tls = others.iter().all(|member| member.services.iter().any(|port| port.enable_ssl));
         let mut peers: Vec<PeerMember> = Vec::new();
-        for member in service.groups.iter().flat_map(|group| &group.members) {
-            let peer = PeerMember::new(member, gslb);
-            if peer.cluster_uuid != own.cluster_uuid && peers.iter().all(|known| known.id != peer.id) {
+        for member in others {
+            let peer = PeerMember::new(member, tls, gslb);
+            if peers.iter().all(|known| known.id != peer.id) {
                 peers.push(peer);
             }
         }
         Ok(Self {
-            own: own_id,
+            own: MemberId::of(&own.cluster_uuid, &own.vs_uuid),
             peers,
             loop_token: format!("homing-{}", gslb.federation_id),
             hop,
@@ -116,6 +119,11 @@ impl Membership {
     /// A peer by its identity.
     pub fn peer(&self, id: &MemberId) -> Option<&PeerMember> {
         self.peers.iter().find(|peer| peer.id == *id)
+    }
+
+    /// A peer by the address of its server in the SP pool.
+    pub fn peer_at(&self, addr: SocketAddr) -> Option<&PeerMember> {
+        self.peers.iter().find(|peer| peer.addr == addr)
     }
 
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).
@@ -154,9 +162,10 @@ impl Membership {
 }
 
 impl PeerMember {
-    fn new(member: &GslbMember, gslb: &Gslb) -> Self {
+    /// `tls`: prefer a TLS port, else a plain one.
+    fn new(member: &GslbMember, tls: bool, gslb: &Gslb) -> Self {
         let site = gslb.sites.iter().find(|site| site.cluster_uuid == member.cluster_uuid);
-        let port = member.services.iter().find(|port| port.enable_ssl).or(member.services.first());
+        let port = member.services.iter().find(|port| port.enable_ssl == tls).or(member.services.first());
         let port = port.expect("a member has at least one service");
         Self {
             id: MemberId::of(&member.cluster_uuid, &member.vs_uuid),
@@ -227,15 +236,19 @@ mod tests {
         let b = membership.peer(&peers[0].1).expect("a peer");
         assert_eq!((b.addr.to_string().as_str(), b.enable_ssl, b.enabled), ("127.0.0.12:18100", false, true));
         let c = membership.peer(&peers[1].1).expect("a peer");
-        assert_eq!((c.addr.to_string().as_str(), c.enable_ssl, c.enabled), ("127.0.0.13:18443", true, false));
+        assert_eq!(
+            (c.addr.to_string().as_str(), c.enable_ssl, c.enabled),
+            ("127.0.0.13:18100", false, false)
+        );
         assert_eq!(membership.peer(&membership.own), None);
         assert_eq!(membership.loop_token, "homing-demo");
     }
 
     #[test]
     fn a_virtual_service_outside_of_a_persistent_service_has_no_membership() {
-        let none =
-            |vs, site, gslb: &Gslb| Membership::of(vs, site, gslb).expect("a good federation").is_none();
+        let none = |vs: &VirtualService, site: &Site, gslb: &Gslb| {
+            Membership::of(vs, site, gslb).expect("a good federation").is_none()
+        };
         let (vs, site, gslb) = (fixtures::vs(A), fixtures::site(A), fixtures::gslb());
         assert!(!none(&vs, &site, &gslb));
         assert!(none(&VirtualService { uuid: None, ..vs.clone() }, &site, &gslb));

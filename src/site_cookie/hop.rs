@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::{
     Hop, HopFields, KeyRing, KeyState, ReplayGuard,
-    hop_header::{MAC_LEN, Parsed, is_word},
+    hop_header::{MAC_LEN, Parsed, TLS_SESSION_LEN, is_word},
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
 };
@@ -99,6 +99,16 @@ impl HopKeys {
             own: own.clone(),
             peers,
         })
+    }
+
+    /// What stands for a client's TLS session in [`HopFields::tls_session`]: the same for all nodes of a site, and
+    /// nothing to who does not hold the key.
+    pub fn tls_session(&self, identity: &[u8]) -> [u8; TLS_SESSION_LEN] {
+        let mut mac = self.keys[self.active].mac.clone();
+        length_prefixed(&[b"homing/hop/1/tls-session"], |bytes| mac.update(bytes));
+        mac.update(identity);
+        let hash = mac.finalize().into_bytes();
+        *hash.first_chunk().expect("32 bytes begin with 16")
     }
 
     /// The header's value for a request: its method, authority (`Host`) and path with query, as they are sent.
@@ -202,11 +212,11 @@ const PURPOSE: &str = "homing/hop/1";
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
-    use std::net::IpAddr;
-
     use crate::site_cookie::{ClientScheme, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
@@ -349,6 +359,14 @@ mod tests {
             site(C).sign(&fields(&A.into(), "r-1"), "GET", "a.com", "/pay?x=1").expect("good fields");
         assert_eq!(verify(&site(A), &stranger), Err(HopRefusal::UnknownSite));
         assert_eq!(verify(&site(B), &signed()), Err(HopRefusal::UnknownSite), "our own is not a peer's");
+    }
+
+    #[test]
+    fn a_tls_session_is_known_by_a_keyed_hash() {
+        let hash = site(B).tls_session(b"one");
+        assert_eq!(hash, site(B).tls_session(b"one"));
+        assert_ne!(hash, site(B).tls_session(b"two"));
+        assert_ne!(hash, site_of(B, SERVICE, KeyState::Next).tls_session(b"one"), "another key");
     }
 
     #[test]

@@ -169,7 +169,8 @@ pub(super) fn is_word(text: &str) -> bool {
 /// Bytes of the MAC.
 pub(super) const MAC_LEN: usize = 32;
 
-const TLS_SESSION_LEN: usize = 16;
+/// Bytes of a TLS session's hash.
+pub(super) const TLS_SESSION_LEN: usize = 16;
 const MAX_WORD_LEN: usize = 128;
 
 /// Room for four words of the greatest length and the rest.
