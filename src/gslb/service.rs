@@ -121,11 +121,6 @@ impl Membership {
         self.peers.iter().find(|peer| peer.id == *id)
     }
 
-    /// A peer by the address of its server in the SP pool.
-    pub fn peer_at(&self, addr: SocketAddr) -> Option<&PeerMember> {
-        self.peers.iter().find(|peer| peer.addr == addr)
-    }
-
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).
     pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> Cookie {
         let epoch_of = |member: &[u8; 32]| self.epoch_of(&MemberId::from(*member));
