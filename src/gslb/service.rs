@@ -1,5 +1,5 @@
-//! A GSLB service as one virtual service of this site sees it: who it is itself, who its peers are, and how it
-//! reads and makes the cookies that name them.
+//! A GSLB service as one virtual service of this site sees it: who it is itself, who its peers are, and how
+//! it reads and makes the cookies that name them.
 //!
 //! Made once when a configuration is loaded; nothing here changes afterwards. The health of peers is the SP
 //! pool's, and what follows from a cookie is the policy's.
@@ -184,7 +184,8 @@ pub enum MembershipError {
     Hop { service: String, source: HopError },
 }
 
-/// Whether a request bears a token in its `CDN-Loop` fields (RFC 8586): it has been through the federation before.
+/// Whether a request bears a token in its `CDN-Loop` fields (RFC 8586): it has been through the federation
+/// before.
 pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token: &str) -> bool {
     fields.into_iter().flat_map(|field| field.split(|byte| *byte == b',')).any(|info| {
         let id = info.split(|byte| *byte == b';').next().unwrap_or_default();

@@ -1,8 +1,9 @@
 //! The description of a site-persistence pool: the peers of a virtual service as the servers of a pool.
 //!
-//! It is made by us alone: users can neither configure, reference nor rename it. Nothing is balanced in it, for a
-//! cookie names the one server that a request is for; it is a pool so that peers are monitored, counted, drained
-//! and shown like any server. Name, uuid and settings are those of the SP pools that Avi's controller makes.
+//! It is made by us alone: users can neither configure, reference nor rename it. Nothing is balanced in it,
+//! for a cookie names the one server that a request is for; it is a pool so that peers are monitored,
+//! counted, drained and shown like any server. Name, uuid and settings are those of the SP pools that Avi's
+//! controller makes.
 
 use std::{sync::Arc, time::Duration};
 

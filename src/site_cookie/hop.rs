@@ -46,11 +46,11 @@ struct HopKey {
 /// Why a hop cannot be signed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HopError {
-    #[error("uuid `{0}`: 1 to 128 letters, digits and `-._:` are allowed, for it travels in a header")]
+    #[error("uuid `{0}`: 1 to 128 letters, digits and `-_.:` are allowed, for it travels in a header")]
     Uuid(String),
     #[error("site `{0}` is not a peer of this site")]
     UnknownSite(String),
-    #[error("request id `{0}`: 1 to 128 letters, digits and `-._:` are allowed")]
+    #[error("request id `{0}`: 1 to 128 letters, digits and `-_.:` are allowed")]
     RequestId(String),
     #[error("the request's target is too long to be signed")]
     TooLong,
@@ -73,7 +73,8 @@ pub enum HopRefusal {
     Skewed,
     #[error("replayed")]
     Replayed,
-    /// It is proven, but meant for another site: answered with [`HomeRefusal::WrongSite`](super::HomeRefusal).
+    /// It is proven, but meant for another site: answered with
+    /// [`HomeRefusal::WrongSite`](super::HomeRefusal).
     #[error("wrong_site")]
     WrongSite,
 }
@@ -101,8 +102,8 @@ impl HopKeys {
         })
     }
 
-    /// What stands for a client's TLS session in [`HopFields::tls_session`]: the same for all nodes of a site, and
-    /// nothing to who does not hold the key.
+    /// What stands for a client's TLS session in [`HopFields::tls_session`]: the same for all nodes of a
+    /// site, and nothing to who does not hold the key.
     pub fn tls_session(&self, identity: &[u8]) -> [u8; TLS_SESSION_LEN] {
         let mut mac = self.keys[self.active].mac.clone();
         length_prefixed(&[b"homing/hop/1/tls-session"], |bytes| mac.update(bytes));
@@ -111,7 +112,8 @@ impl HopKeys {
         *hash.first_chunk().expect("32 bytes begin with 16")
     }
 
-    /// The header's value for a request: its method, authority (`Host`) and path with query, as they are sent.
+    /// The header's value for a request: its method, authority (`Host`) and path with query, as they are
+    /// sent.
     pub fn sign(
         &self,
         fields: &HopFields<'_>,
@@ -143,8 +145,8 @@ impl HopKeys {
         Ok(value)
     }
 
-    /// Proves a hop. The request is given as it was received, `now` in Unix seconds. A request with more than one
-    /// such header has none.
+    /// Proves a hop. The request is given as it was received, `now` in Unix seconds. A request with more than
+    /// one such header has none.
     pub fn verify(
         &self,
         value: &str,
@@ -396,7 +398,7 @@ mod tests {
 
         #[test]
         fn any_good_request_is_proven(
-            rid in "[A-Za-z0-9._:-]{1,128}", client: IpAddr, tls_session: Option<[u8; 16]>, path in "/.{0,99}",
+            rid in "[A-Za-z0-9_.:-]{1,128}", client: IpAddr, tls_session: Option<[u8; 16]>, path in "/.{0,99}",
         ) {
             let dst = A.into();
             let fields = HopFields { client, tls_session, ..fields(&dst, &rid) };

@@ -158,7 +158,7 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// What may stand in a field: nothing that ends it.
 pub(super) fn is_word(text: &str) -> bool {
     (1..=MAX_WORD_LEN).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
 /// Bytes of the MAC.
