@@ -17,7 +17,8 @@ pub fn cookie_values<'a>(
         .filter_map(move |pair| value_of(pair, name.as_bytes()))
 }
 
-/// A `Cookie` field without the cookie `name`; the others stay as they are and in order. `None`: nothing is left.
+/// A `Cookie` field without the cookie `name`; the others stay as they are and in order. `None`: nothing is
+/// left.
 pub fn without_cookie<'a>(field: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
     let is_other = |pair: &&[u8]| value_of(pair, name.as_bytes()).is_none();
     if field.split(|byte| *byte == b';').all(|pair| is_other(&pair)) {

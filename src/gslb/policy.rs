@@ -12,8 +12,8 @@
 //! | any | us, without proof | – | serve here; issue if none, refused or stale | `loop` |
 //! | any | a peer, for another site | – | refuse: 421 | `from_peer` |
 //!
-//! A home that refuses the first connection is as good as down: [`Decision::after_failure`] says what follows.
-//! A request that came from a peer is never sent to a peer.
+//! A home that refuses the first connection is as good as down: [`Decision::after_failure`] says what
+//! follows. A request that came from a peer is never sent to a peer.
 //!
 //! The recoveries are Avi's `server_hm_down_recovery`; BIG-IP's counterpart is "action on service down".
 
@@ -104,7 +104,8 @@ pub fn decide(
 }
 
 impl Decision {
-    /// The decision that takes this one's place when home is down, refuses the connection, or refuses the hop.
+    /// The decision that takes this one's place when home is down, refuses the connection, or refuses the
+    /// hop.
     pub fn after_failure(self) -> Self {
         match self {
             Self::Proxy { on_failure: OnFailure::ServeHere, .. } => {

@@ -1,5 +1,5 @@
-//! A GSLB service as one virtual service of this site sees it: who it is itself, who its peers are, and how it
-//! reads and makes the cookies that name them.
+//! A GSLB service as one virtual service of this site sees it: who it is itself, who its peers are, and how
+//! it reads and makes the cookies that name them.
 //!
 //! Made once when a configuration is loaded; nothing here changes afterwards. The health of peers is the SP
 //! pool's, and what follows from a cookie is the policy's.
@@ -45,7 +45,7 @@ pub struct PeerMember {
     pub site: SiteName,
     pub cluster_uuid: ClusterUuid,
     pub vs_uuid: VsUuid,
-    /// Where requests for it are sent: its TLS port if it has one.
+    /// Where requests for it are sent: its TLS port where every peer has one, else its plain port.
     pub addr: SocketAddr,
     pub enable_ssl: bool,
     pub enabled: bool,
@@ -82,16 +82,19 @@ impl Membership {
         let hop = HopKeys::new(&keys, service.uuid.as_str(), &own.cluster_uuid, sites)
             .map_err(|source| MembershipError::Hop { service: service.name.to_string(), source })?;
 
-        let own_id = MemberId::of(&own.cluster_uuid, &own.vs_uuid);
+        let members = service.groups.iter().flat_map(|group| &group.members);
+        let others: Vec<_> = members.filter(|member| member.cluster_uuid != own.cluster_uuid).collect();
+        // A pool speaks TLS or does not, so sites that have it on their side only are asked in clear.
+        let tls = others.iter().all(|member| member.services.iter().any(|port| port.enable_ssl));
         let mut peers: Vec<PeerMember> = Vec::new();
-        for member in service.groups.iter().flat_map(|group| &group.members) {
-            let peer = PeerMember::new(member, gslb);
-            if peer.cluster_uuid != own.cluster_uuid && peers.iter().all(|known| known.id != peer.id) {
+        for member in others {
+            let peer = PeerMember::new(member, tls, gslb);
+            if peers.iter().all(|known| known.id != peer.id) {
                 peers.push(peer);
             }
         }
         Ok(Self {
-            own: own_id,
+            own: MemberId::of(&own.cluster_uuid, &own.vs_uuid),
             peers,
             loop_token: format!("homing-{}", gslb.federation_id),
             hop,
@@ -154,9 +157,10 @@ impl Membership {
 }
 
 impl PeerMember {
-    fn new(member: &GslbMember, gslb: &Gslb) -> Self {
+    /// `tls`: prefer a TLS port, else a plain one.
+    fn new(member: &GslbMember, tls: bool, gslb: &Gslb) -> Self {
         let site = gslb.sites.iter().find(|site| site.cluster_uuid == member.cluster_uuid);
-        let port = member.services.iter().find(|port| port.enable_ssl).or(member.services.first());
+        let port = member.services.iter().find(|port| port.enable_ssl == tls).or(member.services.first());
         let port = port.expect("a member has at least one service");
         Self {
             id: MemberId::of(&member.cluster_uuid, &member.vs_uuid),
@@ -180,7 +184,8 @@ pub enum MembershipError {
     Hop { service: String, source: HopError },
 }
 
-/// Whether a request bears a token in its `CDN-Loop` fields (RFC 8586): it has been through the federation before.
+/// Whether a request bears a token in its `CDN-Loop` fields (RFC 8586): it has been through the federation
+/// before.
 pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token: &str) -> bool {
     fields.into_iter().flat_map(|field| field.split(|byte| *byte == b',')).any(|info| {
         let id = info.split(|byte| *byte == b';').next().unwrap_or_default();
@@ -227,15 +232,19 @@ mod tests {
         let b = membership.peer(&peers[0].1).expect("a peer");
         assert_eq!((b.addr.to_string().as_str(), b.enable_ssl, b.enabled), ("127.0.0.12:18100", false, true));
         let c = membership.peer(&peers[1].1).expect("a peer");
-        assert_eq!((c.addr.to_string().as_str(), c.enable_ssl, c.enabled), ("127.0.0.13:18443", true, false));
+        assert_eq!(
+            (c.addr.to_string().as_str(), c.enable_ssl, c.enabled),
+            ("127.0.0.13:18100", false, false)
+        );
         assert_eq!(membership.peer(&membership.own), None);
         assert_eq!(membership.loop_token, "homing-demo");
     }
 
     #[test]
     fn a_virtual_service_outside_of_a_persistent_service_has_no_membership() {
-        let none =
-            |vs, site, gslb: &Gslb| Membership::of(vs, site, gslb).expect("a good federation").is_none();
+        let none = |vs: &VirtualService, site: &Site, gslb: &Gslb| {
+            Membership::of(vs, site, gslb).expect("a good federation").is_none()
+        };
         let (vs, site, gslb) = (fixtures::vs(A), fixtures::site(A), fixtures::gslb());
         assert!(!none(&vs, &site, &gslb));
         assert!(none(&VirtualService { uuid: None, ..vs.clone() }, &site, &gslb));

@@ -1,7 +1,8 @@
-//! Handing the site cookie to a client: the `Set-Cookie` value and what an answer that carries it says to caches.
+//! Handing the site cookie to a client: the `Set-Cookie` value and what an answer that carries it says to
+//! caches.
 //!
-//! Attributes are those of RFC 6265bis and draft-cutler-httpbis-partitioned-cookies. Avi writes `; path=/` and no more, which
-//! `avi_compatible` asks for.
+//! Attributes are those of RFC 6265bis and draft-cutler-httpbis-partitioned-cookies. Avi writes `; path=/`
+//! and no more, which `avi_compatible` asks for.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -32,8 +33,8 @@ impl SetCookie {
     }
 }
 
-/// What `Cache-Control` must become on an answer that sets a cookie; `None`: it may stay as it is. `present` is the
-/// value of all fields joined.
+/// What `Cache-Control` must become on an answer that sets a cookie; `None`: it may stay as it is. `present`
+/// is the value of all fields joined.
 pub fn private_cache_control(present: Option<&str>) -> Option<Cow<'static, str>> {
     let Some(present) = present else { return Some(PRIVATE.into()) };
     if directives(present).any(|directive| is_any(directive, &[PRIVATE, "no-store"])) {
@@ -85,7 +86,8 @@ fn attributes(options: &SiteCookieOptions, tls: bool) -> String {
     text
 }
 
-/// The directives of a `Cache-Control` value; a comma between quotes does not end one (RFC 9110, section 5.6).
+/// The directives of a `Cache-Control` value; a comma between quotes does not end one (RFC 9110, section
+/// 5.6).
 fn directives(value: &str) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;

@@ -1,8 +1,9 @@
 //! The description of a site-persistence pool: the peers of a virtual service as the servers of a pool.
 //!
-//! It is made by us alone: users can neither configure, reference nor rename it. Nothing is balanced in it, for a
-//! cookie names the one server that a request is for; it is a pool so that peers are monitored, counted, drained
-//! and shown like any server. Name, uuid and settings are those of the SP pools that Avi's controller makes.
+//! It is made by us alone: users can neither configure, reference nor rename it. Nothing is balanced in it,
+//! for a cookie names the one server that a request is for; it is a pool so that peers are monitored,
+//! counted, drained and shown like any server. Name, uuid and settings are those of the SP pools that Avi's
+//! controller makes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,8 +18,7 @@ use crate::{
 pub struct SpPool {
     /// `pool-` and the virtual service's uuid without its kind.
     pub uuid: String,
-    /// Named `SP-<GSLB service>-<virtual service>`; its servers are in the order of the peers. Whether a server is
-    /// spoken to with TLS is said by its peer, for sites may differ.
+    /// Named `SP-<GSLB service>-<virtual service>`; its servers are in the order of the peers.
     pub pool: Arc<Pool>,
 }
 
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(sp.pool.algorithm, LbAlgorithm::LeastConnections);
         assert_eq!(sp.pool.monitors, gslb.services[0].monitors);
         let servers: Vec<_> = sp.pool.servers.iter().map(|s| (s.addr.to_string(), s.enabled)).collect();
-        assert_eq!(servers, [("127.0.0.12:18100".into(), true), ("127.0.0.13:18443".into(), false)]);
+        assert_eq!(servers, [("127.0.0.12:18100".into(), true), ("127.0.0.13:18100".into(), false)]);
         assert!(!sp.pool.enable_ssl && !sp.pool.verify, "one peer is plain");
     }
 

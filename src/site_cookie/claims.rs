@@ -4,8 +4,8 @@
 //! u8 layout = 1 | u8 0 | u16 0 | u32 drain_epoch | u64 iat | u64 exp | 32 B member | 8 B server_tag
 //! ```
 //!
-//! All big-endian. Avi's cookie holds a cluster's and a virtual service's uuid; ours holds their hash, which Avi
-//! shows as `prst_hdr_val`.
+//! All big-endian. Avi's cookie holds a cluster's and a virtual service's uuid; ours holds their hash, which
+//! Avi shows as `prst_hdr_val`.
 
 use sha2::{Digest, Sha256};
 
@@ -24,8 +24,8 @@ pub struct Claims {
     pub server_tag: [u8; 8],
 }
 
-/// The identity of a virtual service among the members of a GSLB service, Avi's `prst_hdr_val`: the SHA-256 of
-/// `<cluster uuid>:<virtual service uuid>`.
+/// The identity of a virtual service among the members of a GSLB service, Avi's `prst_hdr_val`: the SHA-256
+/// of `<cluster uuid>:<virtual service uuid>`.
 pub fn member_id(cluster_uuid: &str, vs_uuid: &str) -> [u8; 32] {
     Sha256::new().chain_update(cluster_uuid).chain_update(":").chain_update(vs_uuid).finalize().into()
 }

@@ -106,8 +106,8 @@ impl Codec {
         Ok(opened)
     }
 
-    /// Of several cookies with our name, the valid one that was sealed last. At most four are looked at. Where
-    /// none is valid, the reason is that of the first; `None` where there is no cookie.
+    /// Of several cookies with our name, the valid one that was sealed last. At most four are looked at.
+    /// Where none is valid, the reason is that of the first; `None` where there is no cookie.
     pub fn open_best(
         &self,
         values: impl IntoIterator<Item: AsRef<[u8]>>,

@@ -21,7 +21,7 @@ use thiserror::Error;
 
 use super::{
     Hop, HopFields, KeyRing, KeyState, ReplayGuard,
-    hop_header::{MAC_LEN, Parsed, is_word},
+    hop_header::{MAC_LEN, Parsed, TLS_SESSION_LEN, is_word},
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
 };
@@ -46,11 +46,11 @@ struct HopKey {
 /// Why a hop cannot be signed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HopError {
-    #[error("uuid `{0}`: 1 to 128 letters, digits and `-._:` are allowed, for it travels in a header")]
+    #[error("uuid `{0}`: 1 to 128 letters, digits and `-_.:` are allowed, for it travels in a header")]
     Uuid(String),
     #[error("site `{0}` is not a peer of this site")]
     UnknownSite(String),
-    #[error("request id `{0}`: 1 to 128 letters, digits and `-._:` are allowed")]
+    #[error("request id `{0}`: 1 to 128 letters, digits and `-_.:` are allowed")]
     RequestId(String),
     #[error("the request's target is too long to be signed")]
     TooLong,
@@ -73,7 +73,8 @@ pub enum HopRefusal {
     Skewed,
     #[error("replayed")]
     Replayed,
-    /// It is proven, but meant for another site: answered with [`HomeRefusal::WrongSite`](super::HomeRefusal).
+    /// It is proven, but meant for another site: answered with
+    /// [`HomeRefusal::WrongSite`](super::HomeRefusal).
     #[error("wrong_site")]
     WrongSite,
 }
@@ -101,7 +102,18 @@ impl HopKeys {
         })
     }
 
-    /// The header's value for a request: its method, authority (`Host`) and path with query, as they are sent.
+    /// What stands for a client's TLS session in [`HopFields::tls_session`]: the same for all nodes of a
+    /// site, and nothing to who does not hold the key.
+    pub fn tls_session(&self, identity: &[u8]) -> [u8; TLS_SESSION_LEN] {
+        let mut mac = self.keys[self.active].mac.clone();
+        length_prefixed(&[b"homing/hop/1/tls-session"], |bytes| mac.update(bytes));
+        mac.update(identity);
+        let hash = mac.finalize().into_bytes();
+        *hash.first_chunk().expect("32 bytes begin with 16")
+    }
+
+    /// The header's value for a request: its method, authority (`Host`) and path with query, as they are
+    /// sent.
     pub fn sign(
         &self,
         fields: &HopFields<'_>,
@@ -133,8 +145,8 @@ impl HopKeys {
         Ok(value)
     }
 
-    /// Proves a hop. The request is given as it was received, `now` in Unix seconds. A request with more than one
-    /// such header has none.
+    /// Proves a hop. The request is given as it was received, `now` in Unix seconds. A request with more than
+    /// one such header has none.
     pub fn verify(
         &self,
         value: &str,
@@ -175,16 +187,6 @@ impl HopKeys {
     }
 }
 
-impl HopKeys {
-    /// What a hop says of a client's TLS session: a keyed hash of its identity, which is of no use elsewhere.
-    pub fn tls_session(&self, identity: &[u8]) -> [u8; super::hop_header::TLS_SESSION_LEN] {
-        let mut mac = self.keys[self.active].mac.clone();
-        length_prefixed(&[TLS_SESSION_PURPOSE.as_bytes(), identity], |bytes| mac.update(bytes));
-        let hash: [u8; MAC_LEN] = mac.finalize().into_bytes().into();
-        std::array::from_fn(|n| hash[n])
-    }
-}
-
 impl HopKey {
     fn new(key: &Key, service_uuid: &str) -> Self {
         let derived = key.derive(PURPOSE, service_uuid);
@@ -209,15 +211,14 @@ impl HopKey {
 pub(super) const MAX_SKEW: u64 = 30;
 
 const PURPOSE: &str = "homing/hop/1";
-const TLS_SESSION_PURPOSE: &str = "homing/hop/1/tid";
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
-    use std::net::IpAddr;
-
     use crate::site_cookie::{ClientScheme, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
@@ -363,6 +364,14 @@ mod tests {
     }
 
     #[test]
+    fn a_tls_session_is_known_by_a_keyed_hash() {
+        let hash = site(B).tls_session(b"one");
+        assert_eq!(hash, site(B).tls_session(b"one"));
+        assert_ne!(hash, site(B).tls_session(b"two"));
+        assert_ne!(hash, site_of(B, SERVICE, KeyState::Next).tls_session(b"one"), "another key");
+    }
+
+    #[test]
     fn no_field_can_bring_another() {
         let a = A.into();
         let sign = |dst: &ClusterUuid, rid: &str| site(B).sign(&fields(dst, rid), "GET", "a.com", "/").err();
@@ -389,7 +398,7 @@ mod tests {
 
         #[test]
         fn any_good_request_is_proven(
-            rid in "[A-Za-z0-9._:-]{1,128}", client: IpAddr, tls_session: Option<[u8; 16]>, path in "/.{0,99}",
+            rid in "[A-Za-z0-9_.:-]{1,128}", client: IpAddr, tls_session: Option<[u8; 16]>, path in "/.{0,99}",
         ) {
             let dst = A.into();
             let fields = HopFields { client, tls_session, ..fields(&dst, &rid) };

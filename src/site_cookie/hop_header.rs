@@ -144,11 +144,6 @@ impl HomeRefusal {
             Self::PoolDown => 503,
         }
     }
-
-    /// Reads the header's value; `None` for a word that we do not know.
-    pub fn from_header(value: &[u8]) -> Option<Self> {
-        [Self::WrongSite, Self::PoolDown].into_iter().find(|refusal| refusal.as_str().as_bytes() == value)
-    }
 }
 
 /// Canonical base64 of exactly `N` bytes.
@@ -163,12 +158,13 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// What may stand in a field: nothing that ends it.
 pub(super) fn is_word(text: &str) -> bool {
     (1..=MAX_WORD_LEN).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
 }
 
 /// Bytes of the MAC.
 pub(super) const MAC_LEN: usize = 32;
 
+/// Bytes of a TLS session's hash.
 pub(super) const TLS_SESSION_LEN: usize = 16;
 const MAX_WORD_LEN: usize = 128;
 
@@ -180,12 +176,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_home_refuses_is_read_back() {
-        for refusal in [HomeRefusal::WrongSite, HomeRefusal::PoolDown] {
-            assert_eq!(HomeRefusal::from_header(refusal.as_str().as_bytes()), Some(refusal));
+    fn what_home_refuses_has_a_word_and_a_status() {
+        for (refusal, word, status) in
+            [(HomeRefusal::WrongSite, "wrong_site", 421), (HomeRefusal::PoolDown, "pool_down", 503)]
+        {
+            assert_eq!((refusal.as_str(), refusal.status()), (word, status));
         }
-        assert_eq!(HomeRefusal::from_header(b"later"), None);
-        assert_eq!((HomeRefusal::WrongSite.status(), HomeRefusal::PoolDown.status()), (421, 503));
     }
 
     #[test]

@@ -9,9 +9,9 @@
 
 use std::{
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
@@ -173,11 +173,6 @@ pub fn write_new_secret(path: &Path, secret: &Secret) -> Result<(), KeyFileError
         .map_err(|source| KeyFileError::Unwritable { path: path.into(), source })
 }
 
-/// Whether others than its owner can read a key file, which deserves a warning.
-pub fn others_can_read(path: &Path) -> io::Result<bool> {
-    Ok(fs::metadata(path)?.permissions().mode() & 0o044 != 0)
-}
-
 /// What is wrong with a key file. The text of the file is never part of it.
 #[derive(Debug, Error)]
 pub enum KeyFileError {
@@ -219,6 +214,8 @@ const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
     use rand::{SeedableRng, rngs::StdRng};
 
     use super::*;
@@ -287,16 +284,12 @@ mod tests {
         let secret = Secret::generate(&mut StdRng::seed_from_u64(1));
         write_new_secret(&path, &secret).expect("a file");
         assert_eq!(fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o600);
-        assert!(!others_can_read(&path).expect("the file"));
         assert_eq!(read_secret(&path).expect("a key").expose(), secret.expose());
 
         let other = Secret::generate(&mut StdRng::seed_from_u64(2));
         assert_ne!(other.expose(), secret.expose());
         write_new_secret(&path, &other).expect_err("the file exists");
         assert_eq!(read_secret(&path).expect("a key").expose(), secret.expose());
-
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("our file");
-        assert!(others_can_read(&path).expect("the file"));
     }
 
     #[test]

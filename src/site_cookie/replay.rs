@@ -1,9 +1,10 @@
-//! Which request ids of proven hops were seen lately, so that a hop that somebody overheard cannot be sent again.
+//! Which request ids of proven hops were seen lately, so that a hop that somebody overheard cannot be sent
+//! again.
 //!
-//! Ids are kept as hashes in two generations: the younger one is written, both are asked, and the older one is
-//! thrown away whole. An id is so remembered for one to two times [`GENERATION_SECONDS`]. Memory is bounded: when a
-//! generation is full before its time it ages at once, which forgets the oldest ids first and refuses nobody.
-//! Only ids whose MAC was right get here, so that strangers cannot fill it.
+//! Ids are kept as hashes in two generations: the younger one is written, both are asked, and the older one
+//! is thrown away whole. An id is so remembered for one to two times [`GENERATION_SECONDS`]. Memory is
+//! bounded: when a generation is full before its time it ages at once, which forgets the oldest ids first and
+//! refuses nobody. Only ids whose MAC was right get here, so that strangers cannot fill it.
 
 use std::{
     collections::HashSet,
