@@ -24,6 +24,7 @@ use crate::{
     proxy::Proxy,
     rule::{Registry, Rule, RuleError, Setup},
     session::SessionTable,
+    site_cookie::ReplayGuard,
     snapshot::{self, BuildError, Live, Parts, Snapshot},
     tls::{Acceptor, AcceptorError, CertificateError, CertificateStore, CertifiedKey, TicketKeys},
 };
@@ -143,7 +144,7 @@ impl Builder {
         let capacity = config.session_entries;
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
         let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
-        let parts = Parts { metrics, clock, sessions, ticket_keys };
+        let parts = Parts { metrics, clock, sessions, ticket_keys, replay: Arc::new(ReplayGuard::new()) };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
     }

@@ -26,6 +26,7 @@ use crate::{
     pool::{Pool, monitor::Monitors},
     rule::{Chain, ChainEntry, Registry, RuleError, Services, Setup, SiteSetup, UnknownRule},
     session::SessionTable,
+    site_cookie::ReplayGuard,
     tls::TicketKeys,
 };
 
@@ -36,12 +37,13 @@ pub struct Live {
     pub clock: Clock,
     pub sessions: Arc<SessionTable>,
     pub ticket_keys: TicketKeys,
+    pub replay: Arc<ReplayGuard>,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
-        let Parts { metrics, clock, sessions, ticket_keys } = parts;
-        Self { current: ArcSwap::from_pointee(snapshot), metrics, clock, sessions, ticket_keys }
+        let Parts { metrics, clock, sessions, ticket_keys, replay } = parts;
+        Self { current: ArcSwap::from_pointee(snapshot), metrics, clock, sessions, ticket_keys, replay }
     }
 
     /// The current snapshot.
@@ -67,6 +69,7 @@ pub struct Parts {
     pub sessions: Arc<SessionTable>,
     /// One set for all listeners, so that a TLS session keeps its identity among them.
     pub ticket_keys: TicketKeys,
+    pub replay: Arc<ReplayGuard>,
 }
 
 /// A configuration, at work.
@@ -292,7 +295,12 @@ fn site_setup(
     Ok(membership.map(|membership| {
         let SpPool { uuid, pool } = SpPool::of(vs, &membership, gslb);
         let sp_pool = Pool::new(&pool, &parts.metrics, None, parts.clock.wall());
-        SiteSetup { membership: Arc::new(membership), sp_pool, sp_pool_uuid: uuid.into() }
+        SiteSetup {
+            membership: Arc::new(membership),
+            sp_pool,
+            sp_pool_uuid: uuid.into(),
+            replay: parts.replay.clone(),
+        }
     }))
 }
 

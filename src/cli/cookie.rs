@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::{Error, check, print, table};
 use crate::{
-    config::{self, Config, CookieKey, GslbMember, GslbService, HmDownRecovery},
+    config::{Config, GslbMember, GslbService, HmDownRecovery},
     server::Builder,
-    site_cookie::{Claims, Codec, Key, KeyRing, KeyState, Opened, Refusal, Secret, member_id},
+    site_cookie::{Claims, Codec, KeyRing, KeyState, Opened, Refusal, member_id},
 };
 
 #[derive(Subcommand, Debug)]
@@ -88,7 +88,7 @@ fn inspect(config: &Config, value: &str, now: u64) -> Inspection {
 /// What the cookie means if it is one of this service; `None` where the service issues no cookies.
 fn inspect_as(config: &Config, service: &GslbService, value: &str, now: u64) -> Option<Inspection> {
     let profile = service.site_persistence.as_deref()?;
-    let ring = key_ring(&profile.cookie.keys)?;
+    let ring = KeyRing::new(profile.cookie.keys.clone()).ok()?;
     let codec =
         Codec::new(&ring, service.uuid.as_str(), &profile.cookie.name, profile.cookie.domain.as_deref());
     let key_id = value.strip_prefix("1S").and_then(|rest| rest.get(..KEY_ID_LEN));
@@ -181,20 +181,6 @@ fn members(service: &GslbService) -> impl Iterator<Item = &GslbMember> {
 
 fn identity(member: &GslbMember) -> [u8; 32] {
     member_id(member.cluster_uuid.as_str(), member.vs_uuid.as_str())
-}
-
-/// The keys as the cookie's own module knows them; `None` where they make no ring, which loading has refused.
-fn key_ring(keys: &[CookieKey]) -> Option<KeyRing> {
-    let key = |key: &CookieKey| Key {
-        uuid: key.uuid.clone(),
-        state: match key.state {
-            config::KeyState::Next => KeyState::Next,
-            config::KeyState::Active => KeyState::Active,
-            config::KeyState::Retiring => KeyState::Retiring,
-        },
-        secret: Secret::new(*key.secret.expose()),
-    };
-    KeyRing::new(keys.iter().map(key).collect()).ok()
 }
 
 fn word(state: KeyState) -> &'static str {

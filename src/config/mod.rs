@@ -40,7 +40,7 @@ pub use gslb::{
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
 pub use load::{Loaded, load, load_from};
-pub use persistence::{CookieKey, GslbSitePersistence, KeyState, SameSite, Secret, SiteCookieOptions};
+pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};

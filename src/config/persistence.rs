@@ -13,6 +13,7 @@ use super::{
     words,
     yaml::Node,
 };
+use crate::site_cookie::{Key, KeyState, Secret};
 
 /// A federated profile of type `gslb_site`.
 #[derive(Clone, Debug)]
@@ -39,7 +40,7 @@ pub struct SiteCookieOptions {
     /// Exactly `; path=/`, as Avi writes it.
     pub avi_compatible: bool,
     /// Exactly one of them is active.
-    pub keys: Vec<CookieKey>,
+    pub keys: Vec<Key>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -48,42 +49,6 @@ pub enum SameSite {
     Lax,
     Strict,
     None,
-}
-
-/// A key's uuid, state and secret.
-#[derive(Clone, Debug)]
-pub struct CookieKey {
-    pub uuid: String,
-    pub state: KeyState,
-    pub secret: Secret,
-}
-
-/// `next` opens, `active` seals and opens, `retiring` opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Next,
-    Active,
-    Retiring,
-}
-
-/// 32 bytes that no `Debug` shows and that are wiped when dropped.
-#[derive(Clone)]
-pub struct Secret(pub(crate) Zeroizing<[u8; 32]>);
-
-impl Secret {
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes.into())
-    }
-
-    pub fn expose(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
-    }
 }
 
 impl GslbSitePersistence {
@@ -154,10 +119,10 @@ impl SiteCookieOptions {
             http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
             persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),
             avi_compatible: o.field("avi_compatible", units::flag).unwrap_or(default.avi_compatible),
-            keys: o.required_objects("keys", CookieKey::read),
+            keys: o.required_objects("keys", read_key),
         };
         options.check(o);
-        CookieKey::check(o, &options.keys);
+        check_keys(o, &options.keys);
         options
     }
 
@@ -198,62 +163,45 @@ fn cookie_path(node: &Node) -> Result<String, Wrong> {
     Err(Wrong::new(format!("{} is not a cookie path", shown(&path)), help))
 }
 
-impl CookieKey {
-    fn read(o: &mut Object<'_>) -> Option<Self> {
-        let states = [
-            ("next", "", KeyState::Next),
-            ("active", "", KeyState::Active),
-            ("retiring", "", KeyState::Retiring),
-        ];
-        let uuid = o.required("uuid", words::uuid);
-        let state = o.required("state", words::choice(&states));
-        let file = o.required_file("key_file").map(|(path, bytes)| (path, Zeroizing::new(bytes)));
-        let secret = file.as_ref().and_then(|(path, bytes)| {
-            o.warn_if_others_read("key_file", path);
-            let secret = Secret::from_hex(bytes.trim_ascii());
-            if secret.is_none() {
-                let what = format!("file {} is not a key of 64 hex digits", path.display());
-                o.wrong("key_file", what, "make one with `homing keys new`");
-            }
-            secret
-        });
-        // A key without secret still counts when the states are checked, so that one mistake is one problem.
-        let secret = secret.unwrap_or_else(|| Secret::new([0; 32]));
-        Some(Self { uuid: uuid.unwrap_or_default(), state: state?, secret })
-    }
-
-    fn check(o: &Object<'_>, keys: &[Self]) {
-        let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
-        if active != 1 && !keys.is_empty() {
-            let what = format!("{active} keys are active");
-            o.wrong("keys", what, "exactly one seals: make it `active`, the others `next` or `retiring`");
+fn read_key(o: &mut Object<'_>) -> Option<Key> {
+    let states = [
+        ("next", "", KeyState::Next),
+        ("active", "", KeyState::Active),
+        ("retiring", "", KeyState::Retiring),
+    ];
+    let uuid = o.required("uuid", words::uuid);
+    let state = o.required("state", words::choice(&states));
+    let file = o.required_file("key_file").map(|(path, bytes)| (path, Zeroizing::new(bytes)));
+    let secret = file.as_ref().and_then(|(path, bytes)| {
+        o.warn_if_others_read("key_file", path);
+        let secret = Secret::from_key_file(bytes);
+        if secret.is_none() {
+            let what = format!("file {} is not a key of 64 hex digits", path.display());
+            o.wrong("key_file", what, "make one with `homing keys new`");
         }
-        for (n, key) in keys.iter().enumerate().filter(|(_, key)| !key.uuid.is_empty()) {
-            let kid = |key: &Self| key.uuid.get(..16).map(str::to_string);
-            if keys[..n].iter().any(|other| kid(other) == kid(key)) {
-                let what = format!("two keys have uuids that begin with {}", shown(&key.uuid[..16]));
-                o.wrong(
-                    "keys",
-                    what,
-                    "cookies name keys by these 16 characters: make one with `homing keys new`",
-                );
-            }
-        }
-    }
+        secret
+    });
+    // A key without secret still counts when the states are checked, so that one mistake is one problem.
+    let secret = secret.unwrap_or_else(|| Secret::new([0; 32]));
+    Some(Key { uuid: uuid.unwrap_or_default(), state: state?, secret })
 }
 
-impl Secret {
-    /// 64 hex digits.
-    fn from_hex(digits: &[u8]) -> Option<Self> {
-        let mut secret = Self::new([0; 32]);
-        if digits.len() != 64 {
-            return None;
+fn check_keys(o: &Object<'_>, keys: &[Key]) {
+    let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
+    if active != 1 && !keys.is_empty() {
+        let what = format!("{active} keys are active");
+        o.wrong("keys", what, "exactly one seals: make it `active`, the others `next` or `retiring`");
+    }
+    for (n, key) in keys.iter().enumerate().filter(|(_, key)| !key.uuid.is_empty()) {
+        let kid = |key: &Key| key.uuid.get(..16).map(str::to_string);
+        if keys[..n].iter().any(|other| kid(other) == kid(key)) {
+            let what = format!("two keys have uuids that begin with {}", shown(&key.uuid[..16]));
+            o.wrong(
+                "keys",
+                what,
+                "cookies name keys by these 16 characters: make one with `homing keys new`",
+            );
         }
-        for (byte, pair) in secret.0.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |digit: u8| (digit as char).to_digit(16);
-            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-        }
-        Some(secret)
     }
 }
 

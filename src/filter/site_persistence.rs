@@ -14,7 +14,6 @@ pub struct SitePersistence {
     site: SiteSetup,
     /// The virtual service's own pool; without a server up, a hop is refused.
     pool: Option<PoolName>,
-    replay: ReplayGuard,
     counters: OutcomeCounters,
 }
 
@@ -32,7 +31,7 @@ impl SitePersistence {
         let site = setup.site?.clone();
         let vs = setup.virtual_service;
         let counters = OutcomeCounters::new(setup.metrics, &site.membership.service.name, &vs.name);
-        Some(Self { pool: vs.pool.clone(), replay: ReplayGuard::new(), counters, site }.into_rule())
+        Some(Self { pool: vs.pool.clone(), counters, site }.into_rule())
     }
 
     /// How the request came here. A peer that proves itself is believed who the client is.
@@ -46,7 +45,7 @@ impl SitePersistence {
         let proof = header.map(|header| {
             let (method, target) = (request.method().as_str(), request.path_and_query());
             let now = request.clock().unix_seconds();
-            membership.hop.verify(header, method, request.host(), target, now, &self.replay)
+            membership.hop.verify(header, method, request.host(), target, now, &self.site.replay)
         });
         match proof {
             Some(Ok(hop)) => {
@@ -167,13 +166,17 @@ impl Rule for SitePersistence {
             }
             return Ok(());
         }
-        if let Decision::Local { issue: true, .. } = decided.decision {
+        // An error of our own makes this site nobody's home.
+        let own_error = response.server().is_none() && response.status() >= 500;
+        if let Decision::Local { issue: true, .. } = decided.decision
+            && !own_error
+        {
             let membership = &self.site.membership;
             let nonce = response.random_bytes();
             let cookie =
                 membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
             response.append_header("Set-Cookie", &cookie)?;
-            if let Some(private) = private_cache_control(response.header("cache-control")) {
+            if let Some(private) = private_cache_control(response.joined("cache-control").as_deref()) {
                 response.set_header("Cache-Control", &private)?;
             }
         }

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::config::{
-    AddressLists, ApplicationProfile, CookieKey, Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService,
-    GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, KeyState, MemberPort, MonitorType,
-    PoolAlgorithm, SameSite, Secret, Site, SiteCookieOptions, SiteMode, SiteRef, VirtualService,
+    AddressLists, ApplicationProfile, Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService,
+    GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort, MonitorType, PoolAlgorithm,
+    SameSite, Site, SiteCookieOptions, SiteMode, SiteRef, VirtualService,
 };
+use crate::site_cookie::{Key, KeyState, Secret};
 
 #[derive(Clone, Copy)]
 pub struct TestSite {
@@ -139,7 +140,7 @@ pub fn cookie_options() -> SiteCookieOptions {
         http_only: true,
         persistent: false,
         avi_compatible: false,
-        keys: vec![CookieKey {
+        keys: vec![Key {
             uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(),
             state: KeyState::Active,
             secret: Secret::new([7; 32]),

@@ -12,12 +12,9 @@ use thiserror::Error;
 
 use super::{Cookie, MemberId, SetCookie, cookie_values};
 use crate::{
-    config::{
-        CookieKey, Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, KeyState, Site,
-        VirtualService,
-    },
+    config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
     names::{ClusterUuid, SiteName, VsUuid},
-    site_cookie::{self, Claims, Codec, HopError, HopKeys, Key, KeyRing, KeyRingError, Secret},
+    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError},
 };
 
 /// The membership of one virtual service of this site in a site-persistent GSLB service.
@@ -76,7 +73,7 @@ impl Membership {
         gslb: &Gslb,
     ) -> Result<Self, MembershipError> {
         let options = &profile.cookie;
-        let keys = KeyRing::new(options.keys.iter().map(key).collect())
+        let keys = KeyRing::new(options.keys.clone())
             .map_err(|source| MembershipError::Keys { profile: profile.name.clone(), source })?;
         let sites = gslb.sites.iter().map(|site| site.cluster_uuid.clone());
         let hop = HopKeys::new(&keys, service.uuid.as_str(), &own.cluster_uuid, sites)
@@ -191,18 +188,6 @@ pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token:
         let id = info.split(|byte| *byte == b';').next().unwrap_or_default();
         id.trim_ascii().eq_ignore_ascii_case(token.as_bytes())
     })
-}
-
-fn key(key: &CookieKey) -> Key {
-    Key {
-        uuid: key.uuid.clone(),
-        state: match key.state {
-            KeyState::Next => site_cookie::KeyState::Next,
-            KeyState::Active => site_cookie::KeyState::Active,
-            KeyState::Retiring => site_cookie::KeyState::Retiring,
-        },
-        secret: Secret::new(*key.secret.expose()),
-    }
 }
 
 #[cfg(test)]

@@ -466,6 +466,13 @@ impl<'a> Response<'a> {
         &self.head.headers
     }
 
+    /// All values of a header that is a list, as one (RFC 9110, 5.3). Values that are no text are left out.
+    pub fn joined(&self, name: &str) -> Option<String> {
+        let values: Vec<_> =
+            self.head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+        (!values.is_empty()).then(|| values.join(", "))
+    }
+
     /// Sets a header, replacing all of its values.
     ///
     /// # Errors

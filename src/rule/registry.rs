@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use super::{Rule, RuleError, services::Services};
-use crate::{config, gslb::Membership, metrics::Metrics, names::RuleName, pool::Pool};
+use crate::{
+    config, gslb::Membership, metrics::Metrics, names::RuleName, pool::Pool, site_cookie::ReplayGuard,
+};
 
 /// Makes a rule for one virtual service.
 pub type Factory = Arc<dyn Fn(&Setup<'_>) -> Result<Arc<dyn Rule>, RuleError> + Send + Sync>;
@@ -27,6 +29,8 @@ pub struct SiteSetup {
     pub sp_pool: Arc<Pool>,
     /// As `show pool` prints it.
     pub sp_pool_uuid: Arc<str>,
+    /// Hops that were proven lately, of all virtual services, over reloads.
+    pub replay: Arc<ReplayGuard>,
 }
 
 impl SiteSetup {

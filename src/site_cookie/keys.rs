@@ -9,8 +9,8 @@
 
 use std::{
     fmt,
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    fs::OpenOptions,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -120,6 +120,21 @@ impl Secret {
         Self(bytes.into())
     }
 
+    /// Of the text of a key file: 64 hex digits, in either case, and at most a line end.
+    pub fn from_key_file(text: &[u8]) -> Option<Self> {
+        let text = text.strip_suffix(b"\n").unwrap_or(text);
+        let text = text.strip_suffix(b"\r").unwrap_or(text);
+        if text.len() != HEX_LEN {
+            return None;
+        }
+        let mut bytes = Zeroizing::new([0; 32]);
+        for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+            let digit = |n: usize| char::from(digits[n]).to_digit(16).map(|digit| digit as u8);
+            *byte = digit(0)? << 4 | digit(1)?;
+        }
+        Some(Self(bytes))
+    }
+
     /// A new secret.
     pub fn generate(rng: &mut impl CryptoRng) -> Self {
         let mut bytes = Zeroizing::new([0; 32]);
@@ -149,16 +164,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Reads a key file: 64 hex digits, in either case, and at most a line end.
-pub fn read_secret(path: &Path) -> Result<Secret, KeyFileError> {
-    let unreadable = |source| KeyFileError::Unreadable { path: path.into(), source };
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN));
-    File::open(path)
-        .and_then(|file| file.take(MAX_FILE_LEN as u64).read_to_end(&mut text))
-        .map_err(unreadable)?;
-    parse_secret(&text).ok_or_else(|| KeyFileError::Malformed(path.into()))
-}
-
 /// Writes a key file that only its owner can read (mode 0600). A file that exists is not touched.
 pub fn write_new_secret(path: &Path, secret: &Secret) -> Result<(), KeyFileError> {
     OpenOptions::new()
@@ -176,26 +181,8 @@ pub fn write_new_secret(path: &Path, secret: &Secret) -> Result<(), KeyFileError
 /// What is wrong with a key file. The text of the file is never part of it.
 #[derive(Debug, Error)]
 pub enum KeyFileError {
-    #[error("key file `{}` cannot be read: {source}; make one with `homing keys new`", path.display())]
-    Unreadable { path: PathBuf, source: io::Error },
-    #[error("key file `{}` does not hold 64 hex digits; make one with `homing keys new`", .0.display())]
-    Malformed(PathBuf),
     #[error("key file `{}` cannot be written: {source}", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-}
-
-fn parse_secret(text: &[u8]) -> Option<Secret> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    if text.len() != HEX_LEN {
-        return None;
-    }
-    let mut bytes = Zeroizing::new([0; 32]);
-    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |n: usize| char::from(digits[n]).to_digit(16).map(|digit| digit as u8);
-        *byte = digit(0)? << 4 | digit(1)?;
-    }
-    Some(Secret(bytes))
 }
 
 fn is_uuid(text: &str) -> bool {
@@ -208,7 +195,6 @@ pub(super) const KEY_ID_LEN: usize = 16;
 const HEX_LEN: usize = 64;
 
 /// Digits, a line end, and one more to see that there is more.
-const MAX_FILE_LEN: usize = HEX_LEN + 3;
 
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
@@ -247,8 +233,6 @@ mod tests {
     #[test]
     fn a_key_file_is_64_hex_digits_and_at_most_a_line_end() {
         let digits = "000102030405060708090a0b0c0d0e0f101112131415161718191a1B1C1D1E1F";
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("key");
         for (text, good) in [
             (digits.to_owned(), true),
             (format!("{digits}\n"), true),
@@ -261,35 +245,25 @@ mod tests {
             (digits.replace("0a", "+a"), false),
             (String::new(), false),
         ] {
-            fs::write(&path, &text).expect("a file");
-            match read_secret(&path) {
-                Ok(secret) => {
-                    assert!(good, "{text:?}");
-                    assert_eq!(secret.expose()[31], 0x1f);
-                }
-                Err(error) => {
-                    assert!(!good, "{text:?}: {error}");
-                    assert!(!error.to_string().contains("0001"), "the secret is not told: {error}");
-                }
-            }
+            let last = Secret::from_key_file(text.as_bytes()).map(|secret| secret.expose()[31]);
+            assert_eq!(last, good.then_some(0x1f), "{text:?}");
         }
-        let missing = read_secret(&directory.path().join("none")).expect_err("no such file");
-        assert!(missing.to_string().contains("none` cannot be read"), "{missing}");
     }
 
     #[test]
     fn a_new_key_file_is_its_owners_alone_and_never_overwritten() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("key");
+        let read = |path: &Path| Secret::from_key_file(&fs::read(path).expect("the file")).expect("a key");
         let secret = Secret::generate(&mut StdRng::seed_from_u64(1));
         write_new_secret(&path, &secret).expect("a file");
         assert_eq!(fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o600);
-        assert_eq!(read_secret(&path).expect("a key").expose(), secret.expose());
+        assert_eq!(read(&path).expose(), secret.expose());
 
         let other = Secret::generate(&mut StdRng::seed_from_u64(2));
         assert_ne!(other.expose(), secret.expose());
         write_new_secret(&path, &other).expect_err("the file exists");
-        assert_eq!(read_secret(&path).expect("a key").expose(), secret.expose());
+        assert_eq!(read(&path).expose(), secret.expose());
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use claims::{Claims, Opened, member_id};
 pub use format::{Codec, Refusal};
 pub use hop::{HopError, HopKeys, HopRefusal};
 pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields};
-pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, read_secret, write_new_secret};
+pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
 pub use replay::ReplayGuard;
 
 /// Hands `put` every field with its length before it (16 bits, big-endian), so that no two lists of fields
