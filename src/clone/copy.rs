@@ -1,0 +1,219 @@
+//! A request's head as a clone member gets it: HTTP/1.1 bytes, made once, on the app's path.
+//!
+//! What concerns only one connection is left out (RFC 9110 section 7.6.1), and `Expect`, the hop header
+//! between sites and what the clone section strips; `Cookie` fields are joined and lose the site cookie. The
+//! body is framed anew, whatever framed the original. Each copy is marked with [`MARK`].
+
+use std::{fmt, io::Write};
+
+use http::{HeaderMap, HeaderName, Method, header};
+
+use super::count::DropReason;
+use crate::{config::CloneSection, names::VsName};
+
+/// A request, as far as its copy needs it.
+pub struct CopyHead<'a> {
+    pub method: &'a Method,
+    /// Path and query.
+    pub target: &'a str,
+    /// Host and port, as the client asked.
+    pub host: &'a str,
+    pub headers: &'a HeaderMap,
+    /// Names the session to analysers; copies of one session share a lane.
+    pub session: u64,
+    /// The number of the request within its session.
+    pub seq: u64,
+    pub request_id: &'a dyn fmt::Display,
+    /// A cookie that is not copied: the site cookie.
+    pub drop_cookie: Option<&'a str>,
+    pub body: BodyKind,
+}
+
+/// What is known of a request's body before it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyKind {
+    None,
+    /// Bytes, of `Content-Length`.
+    Length(u64),
+    Unknown,
+}
+
+/// Whether a request is a copy itself, which must not be copied again.
+pub fn is_copy(headers: &HeaderMap) -> bool {
+    headers.contains_key(&MARK)
+}
+
+/// What the heads of all copies of a clone section have in common.
+pub(super) struct Recipe {
+    left_out: Vec<HeaderName>,
+    copies_cookies: bool,
+    writes_host: bool,
+    /// Header lines that are set, then the mark up to the session.
+    added: Vec<u8>,
+}
+
+/// How a copy's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// No body.
+    None,
+    Length(u64),
+    /// The body was cut to this length.
+    CutTo(u64),
+    /// Its end may say that it was cut.
+    Chunked {
+        may_be_cut: bool,
+    },
+}
+
+impl Recipe {
+    pub fn new(section: &CloneSection, vs: &VsName) -> Self {
+        let mut left_out = NEVER_COPIED.to_vec();
+        left_out.extend(section.strip_headers.iter().filter_map(|name| name.parse::<HeaderName>().ok()));
+        let mut added = Vec::new();
+        for (name, value) in &section.set_headers {
+            if NEVER_COPIED.contains(name) && *name != header::HOST {
+                continue;
+            }
+            write_field(&mut added, name.as_str(), value.as_bytes());
+            left_out.push(name.clone());
+        }
+        added.extend_from_slice(b"X-Homing-Clone: vs=");
+        for byte in vs.as_str().bytes() {
+            match byte {
+                b'!'..=b'~' if !b";%".contains(&byte) => added.push(byte),
+                _ => write!(added, "%{byte:02X}").expect("a Vec takes every write"),
+            }
+        }
+        added.extend_from_slice(b";session=");
+        Self {
+            copies_cookies: !left_out.contains(&header::COOKIE),
+            writes_host: !section.set_headers.iter().any(|(name, _)| name == header::HOST),
+            left_out,
+            added,
+        }
+    }
+
+    /// Appends a copy's head, up to its framing. Refused is a host or a target that would break its lines.
+    pub fn write(&self, head: &CopyHead<'_>, out: &mut Vec<u8>) -> Result<(), DropReason> {
+        let breaks = |text: &str| text.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
+        if head.target.is_empty() || breaks(head.target) || breaks(head.host) {
+            return Err(DropReason::Malformed);
+        }
+        out.extend_from_slice(head.method.as_str().as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(head.target.as_bytes());
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        if self.writes_host {
+            write_field(out, "Host", head.host.as_bytes());
+        }
+        let of_connection = OfConnection::of(head.headers);
+        for (name, value) in head.headers {
+            if !self.left_out.contains(name) && *name != header::COOKIE && !of_connection.names(name) {
+                write_field(out, name.as_str(), value.as_bytes());
+            }
+        }
+        if self.copies_cookies && !of_connection.names(&header::COOKIE) {
+            write_cookies(head, out);
+        }
+        out.extend_from_slice(&self.added);
+        write!(out, "{:016x};seq={};id={}\r\n", head.session, head.seq, head.request_id)
+            .expect("a Vec takes every write");
+        Ok(())
+    }
+}
+
+impl Framing {
+    /// Appends the framing and the end of the head.
+    pub fn write(self, out: &mut Vec<u8>) {
+        let written = match self {
+            Framing::None => write!(out, "\r\n"),
+            Framing::Length(length) => write!(out, "Content-Length: {length}\r\n\r\n"),
+            Framing::CutTo(length) => {
+                write!(out, "Content-Length: {length}\r\n{TRUNCATED}: {length}\r\n\r\n")
+            }
+            Framing::Chunked { may_be_cut: false } => write!(out, "Transfer-Encoding: chunked\r\n\r\n"),
+            Framing::Chunked { may_be_cut: true } => {
+                write!(out, "Transfer-Encoding: chunked\r\nTrailer: {TRUNCATED}\r\n\r\n")
+            }
+        };
+        written.expect("a Vec takes every write");
+    }
+}
+
+/// The fields that a request's `Connection` fields name: they are for one connection only.
+struct OfConnection<'a> {
+    headers: &'a HeaderMap,
+    names_any: bool,
+}
+
+impl<'a> OfConnection<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let ours = |option: &[u8]| {
+            option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
+        };
+        Self { headers, names_any: !options(headers).all(ours) }
+    }
+
+    fn names(&self, name: &HeaderName) -> bool {
+        let is_it = |option: &[u8]| option.eq_ignore_ascii_case(name.as_str().as_bytes());
+        self.names_any && options(self.headers).any(is_it)
+    }
+}
+
+fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.get_all(header::CONNECTION).into_iter();
+    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
+/// One `Cookie` field from all of the request's, without the cookie that must not be copied.
+fn write_cookies(head: &CopyHead<'_>, out: &mut Vec<u8>) {
+    let mut separator: &[u8] = b"cookie: ";
+    for field in head.headers.get_all(header::COOKIE) {
+        for pair in field.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
+            let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end();
+            if pair.is_empty() || head.drop_cookie.is_some_and(|dropped| name == dropped.as_bytes()) {
+                continue;
+            }
+            out.extend_from_slice(separator);
+            out.extend_from_slice(pair);
+            separator = b"; ";
+        }
+    }
+    if separator == b"; " {
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Marks a copy: `vs=<name>;session=<16 hex digits>;seq=<n>;id=<request id>`.
+pub const MARK: HeaderName = HeaderName::from_static("x-homing-clone");
+
+/// Says that a copy's body was cut, and how many bytes are left of it; a trailer where the head was gone.
+pub(super) const TRUNCATED: &str = "X-Homing-Truncated";
+
+/// Fields of one connection, of framing, and of homing itself.
+const NEVER_COPIED: [HeaderName; 16] = [
+    header::HOST,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+    header::EXPECT,
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("homing-hop"),
+    HeaderName::from_static("homing-hop-refused"),
+    HeaderName::from_static("x-homing-truncated"),
+    MARK,
+];

@@ -1,0 +1,133 @@
+//! One clone member: its lanes, its share of the budget, its counters.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{error::Elapsed, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    budget::Share,
+    count::{MemberCounts, PoolCounts},
+    lane::Lane,
+};
+use crate::{config::OnOverflow, names::PoolName};
+
+pub(super) struct Member {
+    pub pool: PoolName,
+    pub addr: SocketAddr,
+    pub settings: Settings,
+    pub lanes: Box<[Lane]>,
+    pub share: Arc<Share>,
+    pub counts: MemberCounts,
+    pub pool_counts: Arc<PoolCounts>,
+    /// Set when what is idle shall end.
+    pub retired: CancellationToken,
+    /// Bodies that have a connection of their own.
+    streams: AtomicUsize,
+    unreachable: AtomicBool,
+}
+
+/// What the configuration says, for every member alike.
+#[derive(Clone)]
+pub(super) struct Settings {
+    pub inline_body_bytes: usize,
+    /// Copies under way on one connection.
+    pub depth: usize,
+    pub on_overflow: OnOverflow,
+    pub max_streams: usize,
+    pub connect_timeout: Duration,
+    /// The longest wait for an answer.
+    pub answer_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// One of the member's connections for streamed bodies, given back when dropped.
+pub(super) struct StreamSlot(Arc<Member>);
+
+impl Member {
+    pub fn new(
+        (pool, addr): (PoolName, SocketAddr),
+        lanes: usize,
+        settings: Settings,
+        share: Arc<Share>,
+        (counts, pool_counts): (MemberCounts, Arc<PoolCounts>),
+        retired: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            addr,
+            settings,
+            lanes: (0..lanes).map(|_| Lane::default()).collect(),
+            share,
+            counts,
+            pool_counts,
+            retired,
+            streams: AtomicUsize::new(0),
+            unreachable: AtomicBool::new(false),
+        })
+    }
+
+    /// The lane of a session's copies.
+    pub fn lane_of(&self, session: u64) -> usize {
+        (session % self.lanes.len() as u64) as usize
+    }
+
+    /// Opens a connection. Only the first failure of a series and its end are logged.
+    pub async fn connect(&self) -> Result<TcpStream, Unreachable> {
+        let connected = async {
+            let stream = timeout(self.settings.connect_timeout, TcpStream::connect(self.addr)).await??;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        let connected: Result<_, Unreachable> = connected.await;
+        let (pool, server) = (&self.pool, self.addr);
+        match &connected {
+            Ok(_) => {
+                if self.unreachable.swap(false, Relaxed) {
+                    tracing::info!(%pool, %server, "clone member is reachable again");
+                }
+            }
+            Err(error) => {
+                if !self.unreachable.swap(true, Relaxed) {
+                    tracing::warn!(%pool, %server, %error, "clone member cannot be reached, its copies are dropped");
+                }
+            }
+        }
+        connected
+    }
+
+    /// A connection for a streamed body, if there are not too many.
+    pub fn stream_slot(self: &Arc<Self>) -> Option<StreamSlot> {
+        let slot = StreamSlot(self.clone());
+        (self.streams.fetch_add(1, Relaxed) < self.settings.max_streams).then_some(slot)
+    }
+}
+
+impl Drop for StreamSlot {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Why no connection could be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unreachable {
+    #[error("connection not made within the connect timeout")]
+    Timeout(#[from] Elapsed),
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// How long a member may take no byte of what is written to it.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,104 @@
+//! The token that names a session: the first of a chain that the request has.
+//!
+//! A token is taken as it was sent, neither decoded nor verified; it tells sessions apart and grants nothing.
+
+use std::{borrow::Cow, io::Write, net::IpAddr};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use http::{HeaderMap, header};
+
+use crate::config::Token;
+
+/// What of a request may name its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    pub tls_session_id: Option<&'a [u8]>,
+    pub headers: &'a HeaderMap,
+    /// Without `?`.
+    pub query: Option<&'a str>,
+    pub client: IpAddr,
+}
+
+/// The first token of the chain that the request has, and its value. An empty value is none.
+pub fn find<'t, 'a>(chain: &'t [Token], facts: &Facts<'a>) -> Option<(&'t Token, Cow<'a, [u8]>)> {
+    chain.iter().find_map(|token| {
+        let value = value(token, facts)?;
+        (!value.is_empty()).then_some((token, value))
+    })
+}
+
+/// The key of a token's value in the session table, in words: `cookie:SID=abc`, `source_ip=192.0.2.1`,
+/// `tls_session_id=00ff…`. A value longer than 4 KiB counts with its first 4 KiB and its length, so that a
+/// client cannot make us hash without end.
+pub fn key(token: &Token, value: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(64 + value.len().min(MAX_VALUE));
+    let written = match token {
+        Token::TlsSessionId => write!(key, "tls_session_id="),
+        Token::Cookie(name) => write!(key, "cookie:{name}="),
+        Token::Header(name) => write!(key, "header:{name}="),
+        Token::Jwt(claim) => write!(key, "jwt:{claim}="),
+        Token::Query(name) => write!(key, "query:{name}="),
+        Token::SourceIp => write!(key, "source_ip="),
+    };
+    written.expect("a Vec takes every write");
+    let (value, rest) = value.split_at(value.len().min(MAX_VALUE));
+    match token {
+        Token::TlsSessionId => {
+            for byte in value {
+                key.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+            }
+        }
+        _ => key.extend_from_slice(value),
+    }
+    if !rest.is_empty() {
+        write!(key, "+{}", rest.len()).expect("a Vec takes every write");
+    }
+    key
+}
+
+fn value<'a>(token: &Token, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
+    match token {
+        Token::TlsSessionId => facts.tls_session_id.map(Cow::Borrowed),
+        Token::Cookie(name) => cookie(facts.headers, name).map(Cow::Borrowed),
+        Token::Header(name) => facts.headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
+        Token::Jwt(claim) => jwt(facts.headers, claim).map(|claim| Cow::Owned(claim.into_bytes())),
+        Token::Query(name) => query(facts.query?, name).map(|value| Cow::Borrowed(value.as_bytes())),
+        Token::SourceIp => Some(Cow::Owned(facts.client.to_canonical().to_string().into_bytes())),
+    }
+}
+
+/// The first value of a cookie, over all `Cookie` fields.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let fields = headers.get_all(header::COOKIE).into_iter();
+    let mut pairs = fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// The first value of a parameter, as it was sent.
+fn query<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// A claim of `Authorization: Bearer`, a text or a number.
+fn jwt(headers: &HeaderMap, claim: &str) -> Option<String> {
+    let credentials = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = credentials.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let mut parts = token.trim().split('.');
+    let payload = parts.nth(1).filter(|payload| payload.len() <= MAX_JWT)?;
+    parts.next()?;
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(payload).ok()?;
+    let mut claims: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&claims).ok()?;
+    match claims.remove(claim)? {
+        serde_json::Value::String(text) => Some(text),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+const MAX_VALUE: usize = 4 * 1024;
+
+/// Base64 characters of a payload that are looked at.
+const MAX_JWT: usize = 16 * 1024;
