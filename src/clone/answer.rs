@@ -240,3 +240,116 @@ fn number(value: &[u8]) -> Option<u64> {
 const MAX_HEAD: usize = 64 * 1024;
 
 const MAX_FIELDS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The statuses of the answers in `input`, given in pieces that end at `cuts`; HEAD was asked by `heads`.
+    fn read(input: &[u8], cuts: &[usize], heads: &[bool]) -> Result<(Vec<Answer>, Option<Answer>), NotHttp> {
+        let mut framer = Framer::default();
+        let mut answers = Vec::new();
+        let mut begin = 0;
+        for end in cuts.iter().copied().chain([input.len()]) {
+            let mut piece = &input[begin..end];
+            begin = end;
+            while !piece.is_empty() {
+                let head = heads.get(answers.len()).copied().unwrap_or(false);
+                answers.extend(framer.next(&mut piece, head)?);
+            }
+        }
+        Ok((answers, framer.close()))
+    }
+
+    fn statuses(input: &str) -> Result<Vec<u16>, NotHttp> {
+        Ok(read(input.as_bytes(), &[], &[])?.0.into_iter().map(|answer| answer.status).collect())
+    }
+
+    const EVERY_FRAMING: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/\
+        HTTP/1.1 204 No Content\r\n\r\n\
+        HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n\
+        HTTP/1.1 201 Created\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n\
+        a;x=y\r\n0123456789\r\n1 \r\nz\r\n0\r\nTrailer: x\r\n\r\n\
+        HTTP/1.1 304 Not Modified\r\nContent-Length: 900\r\n\r\n\
+        HTTP/1.1 404 Not Found\nContent-Length: 0\n\n\
+        \r\nHTTP/1.1 500 \r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n\
+        HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
+
+    #[test]
+    fn answers_end_where_their_framing_says() {
+        assert_eq!(statuses(EVERY_FRAMING), Ok(vec![200, 204, 201, 304, 404, 500, 202]));
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body() {
+        let input =
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nHTTP/1.1 201 C\r\nContent-Length: 1\r\n\r\nx";
+        let (answers, _) = read(input, &[], &[true, false]).expect("HTTP");
+        assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 201]);
+    }
+
+    #[test]
+    fn an_answer_says_whether_the_connection_ends() {
+        for (head, closes) in [
+            ("HTTP/1.1 204 N\r\n\r\n", false),
+            ("HTTP/1.1 204 N\r\nConnection: x, Close\r\n\r\n", true),
+            ("HTTP/1.0 204 N\r\n\r\n", true),
+            ("HTTP/1.0 204 N\r\nConnection: keep-alive\r\n\r\n", false),
+        ] {
+            let (answers, at_close) = read(head.as_bytes(), &[], &[]).expect("HTTP");
+            assert_eq!(answers, [Answer { status: 204, closes }], "{head}");
+            assert_eq!(at_close, None);
+        }
+        let (answers, at_close) = read(b"HTTP/1.1 200 OK\r\n\r\nuntil the end", &[], &[]).expect("HTTP");
+        assert_eq!((answers, at_close), (vec![], Some(Answer { status: 200, closes: true })));
+    }
+
+    #[test]
+    fn what_is_not_http_is_refused() {
+        for garbage in [
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            "HTTP/2 200\r\n\r\n",
+            "HTTP/1.1 101 Switching\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n11111111111111111\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
+        ] {
+            assert_eq!(statuses(garbage), Err(NotHttp), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn a_head_of_64_kib_is_read_and_an_endless_one_is_not() {
+        let long =
+            |length| format!("HTTP/1.1 200 OK\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(length));
+        let in_pieces = |text: String| {
+            let cuts: Vec<_> = (1..text.len() / 1000).map(|n| n * 1000).collect();
+            read(text.as_bytes(), &cuts, &[]).map(|(answers, _)| answers.len())
+        };
+        assert_eq!(in_pieces(long(65_000)), Ok(1));
+        assert_eq!(in_pieces(long(70_000)), Err(NotHttp));
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_where_reads_are_cut(mut cuts in prop::collection::vec(0..600_usize, 0..40)) {
+            let input = EVERY_FRAMING;
+            cuts.iter_mut().for_each(|cut| *cut = (*cut).min(input.len()));
+            cuts.sort_unstable();
+            prop_assert_eq!(read(input.as_bytes(), &cuts, &[]), read(input.as_bytes(), &[], &[]));
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(input in any::<Vec<u8>>(), head in any::<bool>()) {
+            let _ = read(&input, &[], &[head]);
+            let _ = read(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", &*input].concat(), &[], &[]);
+            let _ = read(&[b"HTTP/1.1 200 OK\r\n", &*input, b"\r\n\r\n"].concat(), &[], &[]);
+        }
+    }
+}

@@ -217,3 +217,135 @@ const NEVER_COPIED: [HeaderName; 16] = [
     HeaderName::from_static("x-homing-truncated"),
     MARK,
 ];
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::clone::tests::section;
+
+    /// The copy's head of a GET with these headers, as text.
+    fn copied(section: &CloneSection, headers: &[(&str, &str)], drop_cookie: Option<&str>) -> String {
+        let headers: HeaderMap = headers
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect();
+        let head = CopyHead {
+            method: &Method::GET,
+            target: "/a?b=c",
+            host: "a.com:80",
+            headers: &headers,
+            session: 0xabc,
+            seq: 7,
+            request_id: &"0123",
+            drop_cookie,
+            body: BodyKind::None,
+        };
+        let mut out = Vec::new();
+        Recipe::new(section, &"pay@site A".into()).write(&head, &mut out).expect("a good head");
+        Framing::None.write(&mut out);
+        String::from_utf8(out).expect("text")
+    }
+
+    const MARKED: &str = "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0123\r\n\r\n";
+
+    #[test]
+    fn a_copy_has_what_the_request_had_and_the_mark() {
+        assert_eq!(
+            copied(&section(), &[("host", "else.com"), ("x-a", "1"), ("x-a", "2"), ("accept", "*/*")], None),
+            format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\nx-a: 1\r\nx-a: 2\r\naccept: */*\r\n{MARKED}")
+        );
+    }
+
+    #[test]
+    fn what_concerns_one_connection_or_homing_itself_is_not_copied() {
+        let mut section = section();
+        section.strip_headers = ["authorization".to_owned()].into();
+        for (name, value) in [
+            ("connection", "close"),
+            ("connection", "x-secret , keep-alive"),
+            ("x-secret", "named by Connection"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+            ("upgrade", "websocket"),
+            ("http2-settings", "AAMAAABkAAQAAP__"),
+            ("expect", "100-continue"),
+            ("homing-hop", "v=1"),
+            ("x-homing-clone", "vs=forged"),
+            ("x-homing-truncated", "1"),
+            ("authorization", "Bearer stripped"),
+        ] {
+            let text = copied(&section, &[("connection", "x-secret"), (name, value)], None);
+            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{MARKED}"), "{name}");
+        }
+    }
+
+    #[test]
+    fn cookies_are_joined_without_the_site_cookie() {
+        for (fields, expected) in [
+            (&["a=1", "b=2; c=3"][..], "cookie: a=1; b=2; c=3\r\n"),
+            (&["SITE=x; a=1", "b=2;SITE=y"], "cookie: a=1; b=2\r\n"),
+            (&["SITE=x"], ""),
+            (&["SITEX=x; site=y; junk;; =v"], "cookie: SITEX=x; site=y; junk; =v\r\n"),
+            (&["SITE = x", "SITE"], ""),
+        ] {
+            let headers: Vec<_> = fields.iter().map(|field| ("cookie", *field)).collect();
+            let text = copied(&section(), &headers, Some("SITE"));
+            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{expected}{MARKED}"));
+        }
+        let mut stripping = section();
+        stripping.strip_headers = ["cookie".to_owned()].into();
+        assert!(!copied(&stripping, &[("cookie", "a=1")], None).contains("a=1"));
+    }
+
+    #[test]
+    fn headers_that_are_set_replace_those_that_came() {
+        let mut section = section();
+        for (name, value) in [("x-env", "mirror"), ("host", "clone.local"), ("content-length", "9")] {
+            section.set_headers.push((name.parse().unwrap(), HeaderValue::from_static(value)));
+        }
+        assert_eq!(
+            copied(&section, &[("x-env", "live"), ("x-env", "too")], None),
+            format!("GET /a?b=c HTTP/1.1\r\nx-env: mirror\r\nhost: clone.local\r\n{MARKED}")
+        );
+    }
+
+    #[test]
+    fn a_host_or_target_that_would_break_the_head_is_refused() {
+        let (recipe, headers) = (Recipe::new(&section(), &"vs".into()), HeaderMap::new());
+        for (host, target, good) in [
+            ("a.com", "/", true),
+            ("", "*", true),
+            ("a.com\r\nx: y", "/", false),
+            ("a.com", "/ HTTP/1.1", false),
+            ("a.com", "", false),
+            ("a.com", "/\u{7f}", false),
+        ] {
+            let head = CopyHead {
+                method: &Method::GET,
+                target,
+                host,
+                headers: &headers,
+                session: 0,
+                seq: 0,
+                request_id: &"",
+                drop_cookie: None,
+                body: BodyKind::None,
+            };
+            assert_eq!(recipe.write(&head, &mut Vec::new()).is_ok(), good, "{host:?} {target:?}");
+        }
+    }
+
+    #[test]
+    fn a_copy_is_known_by_its_mark() {
+        let mut headers = HeaderMap::new();
+        assert!(!is_copy(&headers));
+        headers.insert("X-Homing-Clone", HeaderValue::from_static("vs=a"));
+        assert!(is_copy(&headers));
+    }
+}

@@ -93,14 +93,14 @@ impl ClonePool {
                 retired.clone(),
             )
         };
-        let mut members: (Vec<_>, bool) = (members.servers.iter().map(member).collect(), members.enable_ssl);
-        members.0.sort_by_key(|member| member.addr);
+        let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
+        by_address.sort_by_key(|member| member.addr);
         Arc::new(Self {
             pool: section.pool.clone(),
             recipe: Recipe::new(section, vs),
             inline_body_bytes: section.inline_body_bytes as u64,
-            tls: members.1,
-            members: members.0,
+            tls: members.enable_ssl,
+            members: by_address,
             counts,
         })
     }
@@ -163,3 +163,6 @@ const STREAMS_PER_LANE: usize = 4;
 
 /// Room for most heads.
 const HEAD_CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests;

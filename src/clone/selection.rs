@@ -119,3 +119,92 @@ fn rendezvous(candidates: &[Candidate], session: u64) -> Option<&Candidate> {
     let candidates = candidates.iter().filter(|candidate| candidate.ratio > 0);
     candidates.max_by(|a, b| score(a).total_cmp(&score(b)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::config::CloneSelection::{LeastSessions, Random, Rendezvous, RoundRobin};
+
+    fn candidates(of: &[(u16, u64)]) -> Vec<Candidate> {
+        let candidate = |(n, (ratio, sessions)): (u8, &(u16, u64))| Candidate {
+            addr: SocketAddr::from(([10, 0, 0, n], 80)),
+            ratio: *ratio,
+            sessions: *sessions,
+        };
+        (1..).zip(of).map(candidate).collect()
+    }
+
+    /// How often each candidate is chosen in so many turns.
+    fn shares(selection: CloneSelection, of: &[(u16, u64)], turns: u64) -> Vec<usize> {
+        let (candidates, mut rng) = (candidates(of), StdRng::seed_from_u64(1));
+        let hash = StableHash::new("vs");
+        let mut chosen: HashMap<SocketAddr, usize> = HashMap::new();
+        for turn in 0..turns {
+            let server = choose(selection, &candidates, turn, hash.of(&turn.to_be_bytes()), &mut rng);
+            *chosen.entry(server.expect("there are candidates")).or_default() += 1;
+        }
+        candidates.iter().map(|candidate| chosen.get(&candidate.addr).copied().unwrap_or(0)).collect()
+    }
+
+    #[test]
+    fn every_selection_honours_ratios_and_never_takes_ratio_0() {
+        assert_eq!(shares(RoundRobin, &[(1, 0), (0, 0), (2, 0)], 300), [100, 0, 200]);
+        for selection in [Random, Rendezvous] {
+            let shares = shares(selection, &[(1, 0), (0, 0), (2, 0), (3, 0)], 6000);
+            for (share, expected) in shares.iter().zip([1000, 0, 2000, 3000]) {
+                assert!(share.abs_diff(expected) < 150, "{selection:?}: {shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn least_sessions_takes_the_emptiest_for_its_ratio_and_chance_among_equals() {
+        assert_eq!(shares(LeastSessions, &[(1, 5), (0, 0), (1, 4), (1, 9)], 10), [0, 0, 10, 0]);
+        assert_eq!(shares(LeastSessions, &[(1, 5), (4, 16)], 10), [0, 10], "4 for each is less than 5");
+        let equals = shares(LeastSessions, &[(1, 0), (1, 0), (1, 1)], 1000);
+        assert!(equals[0] > 400 && equals[1] > 400 && equals[2] == 0, "{equals:?}");
+    }
+
+    #[test]
+    fn nobody_is_chosen_from_nobody() {
+        for selection in [Random, RoundRobin, LeastSessions, Rendezvous] {
+            for none in [candidates(&[]), candidates(&[(0, 0), (0, 0)])] {
+                assert_eq!(choose(selection, &none, 3, 4, &mut StdRng::seed_from_u64(1)), None);
+            }
+        }
+    }
+
+    #[test]
+    fn under_rendezvous_a_member_that_goes_moves_only_its_own_sessions() {
+        let (all, mut rng) = (candidates(&[(1, 0), (1, 0), (1, 0)]), StdRng::seed_from_u64(1));
+        let hash = StableHash::new("vs");
+        for session in 0..1000_u32 {
+            let session = hash.of(&session.to_be_bytes());
+            let before = choose(Rendezvous, &all, 0, session, &mut rng).expect("a candidate");
+            let after = choose(Rendezvous, &all[1..], 0, session, &mut rng).expect("a candidate");
+            assert!(before == all[0].addr || before == after);
+        }
+    }
+
+    #[test]
+    fn a_sample_is_whole_sessions_and_the_same_everywhere() {
+        let hash = StableHash::new("virtualservice-dc871051");
+        let sampled = |permille| {
+            let session = |n: &u32| hash.is_sampled(&n.to_be_bytes(), permille);
+            (0..10_000).filter(session).collect::<Vec<_>>()
+        };
+        assert_eq!((sampled(0).len(), sampled(1000).len()), (0, 10_000));
+        let tenth = sampled(100);
+        assert!(tenth.len().abs_diff(1000) < 100, "{}", tenth.len());
+        assert!(
+            tenth.iter().all(|session| sampled(200).contains(session)),
+            "a larger sample has the smaller"
+        );
+        // Other nodes, and other versions, must agree on this.
+        assert_eq!(hash.of(b"cookie:SID=1"), 9_734_633_093_532_450_350);
+    }
+}

@@ -102,3 +102,97 @@ const MAX_VALUE: usize = 4 * 1024;
 
 /// Base64 characters of a payload that are looked at.
 const MAX_JWT: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    fn headers(of: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a header value"))
+        };
+        of.iter().map(field).collect()
+    }
+
+    /// The key of the first token that the request has.
+    fn found(chain: &[Token], fields: &[(&'static str, &str)], query: Option<&str>) -> Option<String> {
+        let facts =
+            Facts { tls_session_id: Some(b"\x00\xff"), headers: &headers(fields), query, client: CLIENT };
+        let (token, value) = find(chain, &facts)?;
+        Some(String::from_utf8(key(token, &value)).expect("these keys are text"))
+    }
+
+    #[test]
+    fn the_first_token_that_the_request_has_names_its_session() {
+        let chain = [
+            Token::Cookie("SID".into()),
+            Token::Header(HeaderName::from_static("x-session")),
+            Token::Query("sid".into()),
+            Token::SourceIp,
+        ];
+        for (fields, query, expected) in [
+            (&[("cookie", "a=b"), ("cookie", "xSID=no; SID=1; SID=2")][..], None, "cookie:SID=1"),
+            (&[("cookie", "SID=; sid=2"), ("x-session", "s")], None, "header:x-session=s"),
+            (&[], Some("a=b&sid=%20x&sid=y"), "query:sid=%20x"),
+            (&[], Some("asid=1"), "source_ip=192.0.2.1"),
+        ] {
+            assert_eq!(found(&chain, fields, query).as_deref(), Some(expected));
+        }
+        assert_eq!(found(&[Token::TlsSessionId], &[], None).as_deref(), Some("tls_session_id=00ff"));
+        assert_eq!(found(&chain[..3], &[], None), None);
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_over_ipv6_sockets() {
+        let client = "::ffff:192.0.2.1".parse().expect("an address");
+        let facts = Facts { tls_session_id: None, headers: &HeaderMap::new(), query: None, client };
+        let chain = [Token::TlsSessionId, Token::SourceIp];
+        let (token, value) = find(&chain, &facts).expect("every client has an address");
+        assert_eq!(key(token, &value), b"source_ip=192.0.2.1");
+    }
+
+    #[test]
+    fn a_claim_of_a_bearer_token_is_read_without_verifying_it() {
+        let bearer = |claims: &str| format!("Bearer e30.{}.c2ln", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let chain = [Token::Jwt("sub".into())];
+        for (credentials, expected) in [
+            (bearer(r#"{"iss":"x","sub":"alice"}"#), Some("jwt:sub=alice")),
+            (bearer(r#"{"sub":42}"#).replace("Bearer", "bearer"), Some("jwt:sub=42")),
+            (bearer(r#"{"sub":["a"]}"#), None),
+            (bearer(r#"{"iss":"x"}"#), None),
+            (bearer(r#"["sub"]"#), None),
+            (bearer("{"), None),
+            (bearer(r#"{"sub":"alice"}"#).replace("Bearer", "Basic"), None),
+            ("Bearer e30.!!.c2ln".into(), None),
+            ("Bearer opaque".into(), None),
+            (format!("Bearer e30.{}.c2ln", "e".repeat(MAX_JWT + 1)), None),
+        ] {
+            let found = found(&chain, &[("authorization", &credentials)], None);
+            assert_eq!(found.as_deref(), expected, "{credentials}");
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_bounded_and_still_tells_sessions_apart() {
+        let token = Token::Cookie("SID".into());
+        let (long, longer) = (vec![b'x'; 100_000], vec![b'x'; 100_001]);
+        assert!(key(&token, &long).len() < MAX_VALUE + 64);
+        assert_ne!(key(&token, &long), key(&token, &longer));
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_client_sends_makes_it_panic(text in "[ -~]{0,200}", query in ".*") {
+            let chain = [Token::Jwt("sub".into()), Token::Cookie("".into()), Token::Query("".into())];
+            for token in &chain {
+                let credentials = format!("Bearer a.{text}.b");
+                found(std::slice::from_ref(token), &[("cookie", &text), ("authorization", &credentials)], Some(&query));
+            }
+        }
+    }
+}

@@ -304,4 +304,6 @@ impl Drop for Assigned {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
