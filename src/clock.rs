@@ -45,11 +45,16 @@ impl Clock {
         self.virtual_time.as_ref().map_or_else(Instant::now, |time| time.lock().now)
     }
 
+    /// The time of day, for what people read: when a server went down.
+    pub fn wall(&self) -> SystemTime {
+        match &self.virtual_time {
+            Some(time) => UNIX_EPOCH + time.lock().unix,
+            None => SystemTime::now(),
+        }
+    }
+
     /// Seconds since 1970, for what other machines read: cookies and hop headers.
     pub fn unix_seconds(&self) -> u64 {
-        match &self.virtual_time {
-            Some(time) => time.lock().unix.as_secs(),
-            None => SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        }
+        self.wall().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
     }
 }

@@ -113,17 +113,12 @@ impl ClonePool {
     /// Opens a copy of a request to a member. A request without body is complete with this. `None`: the copy
     /// was dropped and counted. Call it once for a request, however often that is tried.
     pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Option<Tap> {
-        self.open(to, head).map_err(|reason| self.drop_copy(reason)).ok()
+        self.open(to, head).map_err(|reason| self.counts.dropped(reason, 1)).ok()
     }
 
     /// Counts a request that is not meant to be copied.
     pub fn skip(&self, reason: SkipReason) {
         self.counts.skipped(reason);
-    }
-
-    /// Counts a copy that could not be made.
-    pub fn drop_copy(&self, reason: DropReason) {
-        self.counts.dropped(reason, 1);
     }
 
     fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {

@@ -1,9 +1,16 @@
 //! The clone sections of a virtual service.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+use std::{collections::BTreeSet, fmt, num::NonZeroUsize, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 
+use super::{
+    problem::{Wrong, shown},
+    read::{Object, Reference},
+    units::{self, days, milliseconds, seconds},
+    words,
+    yaml::Node,
+};
 use crate::names::PoolName;
 
 /// One entry of a virtual service's `clone`: which pool gets copies, and how sessions are told apart.
@@ -65,3 +72,133 @@ pub enum OnOverflow {
     /// The body is cut, and a header says so.
     Truncate,
 }
+
+impl CloneSection {
+    /// Copies to a pool that no section of the virtual service names: what a rule orders, by default settings.
+    pub fn of(pool: PoolName) -> Self {
+        Self {
+            pool,
+            tokens: Vec::new(),
+            timeout: seconds(300),
+            lifetime: None,
+            selection: CloneSelection::default(),
+            sample_permille: 1000,
+            strip_headers: default_strip_headers(),
+            set_headers: Vec::new(),
+            max_buffered_bytes: 16 << 20,
+            inline_body_bytes: 64 << 10,
+            connections_per_server: NonZeroUsize::new(4).expect("4 is not 0"),
+            pipeline_depth: NonZeroUsize::new(64).expect("64 is not 0"),
+            on_overflow: OnOverflow::default(),
+        }
+    }
+
+    /// `pool` reports a reference to a pool that is not there.
+    pub(super) fn read(o: &mut Object<'_>, pool: impl Fn(&Reference) -> Option<PoolName>) -> Option<Self> {
+        let timeouts = || units::duration(milliseconds(1)..=days(365));
+        let pool = o.required_reference("pool_ref").and_then(|reference| pool(&reference));
+        let section = Self {
+            pool: pool.unwrap_or_else(|| "".into()),
+            tokens: o.required_list("tokens", Token::parse),
+            timeout: o.field("timeout", timeouts()).unwrap_or(seconds(300)),
+            lifetime: o.field("lifetime", timeouts()),
+            selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or_default(),
+            sample_permille: o.field("sample", units::permille).unwrap_or(1000),
+            strip_headers: o
+                .list("strip_headers", |node| {
+                    Ok(words::header_name(&words::text(node)?)?.as_str().to_string())
+                })
+                .map_or_else(default_strip_headers, BTreeSet::from_iter),
+            set_headers: o.map("set_headers", set_header).unwrap_or_default(),
+            max_buffered_bytes: o.field("max_buffered_bytes", units::size(1..=1 << 40)).unwrap_or(16 << 20),
+            inline_body_bytes: o.field("inline_body", units::size(0..=1 << 30)).unwrap_or(64 << 10),
+            connections_per_server: positive(o, "connections_per_server", 4, 256),
+            pipeline_depth: positive(o, "pipeline_depth", 64, 1024),
+            on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or_default(),
+        };
+        Some(section)
+    }
+}
+
+fn positive(o: &mut Object<'_>, key: &'static str, default: usize, most: usize) -> NonZeroUsize {
+    let value = o.field(key, units::whole(1..=most)).unwrap_or(default);
+    NonZeroUsize::new(value).expect("the range and the default begin at 1")
+}
+
+fn default_strip_headers() -> BTreeSet<String> {
+    [header::AUTHORIZATION, header::PROXY_AUTHORIZATION]
+        .iter()
+        .map(|name| name.as_str().to_string())
+        .collect()
+}
+
+/// A header that every copy gets. What frames a message is for the lane to write.
+fn set_header(name: &str, value: &Node) -> Result<(HeaderName, HeaderValue), Wrong> {
+    let framing = [
+        header::CONNECTION,
+        header::CONTENT_LENGTH,
+        header::EXPECT,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ];
+    let name = words::header_name(name)?;
+    if framing.contains(&name) {
+        return Err(Wrong::new("this header belongs to one connection", "leave it out"));
+    }
+    let text = value
+        .text()
+        .ok_or_else(|| Wrong::new("a header's value that is not a text", "put it into quotes"))?;
+    Ok((name, words::header_value(text)?))
+}
+
+impl fmt::Display for Token {
+    /// As it is written in YAML.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TlsSessionId => f.write_str("tls_session_id"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Jwt(claim) => write!(f, "jwt:{claim}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+            Self::SourceIp => f.write_str("source_ip"),
+        }
+    }
+}
+
+impl Token {
+    fn parse(node: &Node) -> Result<Self, Wrong> {
+        let text = words::text(node)?;
+        let token = match text.split_once(':') {
+            None if text == "tls_session_id" => Self::TlsSessionId,
+            None if text == "source_ip" => Self::SourceIp,
+            Some(("cookie", name)) => Self::Cookie(words::cookie_name(name)?),
+            Some(("header", name)) => Self::Header(words::header_name(name)?),
+            Some(("jwt", claim)) if !claim.is_empty() => Self::Jwt(claim.into()),
+            Some(("query", name)) if !name.is_empty() => Self::Query(name.into()),
+            _ => {
+                let help = "write tls_session_id, source_ip, `cookie:NAME`, `header:NAME`, `jwt:CLAIM` or `query:NAME`";
+                return Err(Wrong::new(format!("{} names no session", shown(&text)), help));
+            }
+        };
+        Ok(token)
+    }
+}
+
+impl CloneSelection {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&SELECTIONS, self)
+    }
+}
+
+const SELECTIONS: [(&str, &str, CloneSelection); 4] = [
+    ("random", "", CloneSelection::Random),
+    ("round_robin", "", CloneSelection::RoundRobin),
+    ("least_sessions", "", CloneSelection::LeastSessions),
+    ("rendezvous", "", CloneSelection::Rendezvous),
+];
+
+const OVERFLOWS: [(&str, &str, OnOverflow); 2] =
+    [("drop", "", OnOverflow::Drop), ("truncate", "", OnOverflow::Truncate)];

@@ -1,8 +1,16 @@
 //! The federation: sites, GSLB services and their members.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{GslbSitePersistence, HealthMonitor};
+use super::{
+    GslbSitePersistence, HealthMonitor,
+    pool::resolve_monitors,
+    problem::{Place, shown},
+    read::Object,
+    table::Table,
+    units::{self, days, seconds},
+    words,
+};
 use crate::names::{ClusterUuid, GslbServiceName, GslbServiceUuid, SiteName, VsUuid};
 
 /// Objects that are the same on every site.
@@ -12,7 +20,7 @@ pub struct Gslb {
     pub sites: Vec<SiteRef>,
     pub services: Vec<Arc<GslbService>>,
     /// PEM files of the federated PKI profile.
-    pub ca_certs: Vec<std::path::PathBuf>,
+    pub ca_certs: Vec<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,3 +121,168 @@ pub enum GslbAlgorithm {
     Topology,
     PreferenceOrder,
 }
+
+/// A service and where its members stand, for the checks of members against sites and virtual services.
+pub(super) struct PlacedService {
+    pub(super) service: Arc<GslbService>,
+    /// In the order of the file.
+    pub(super) members: Vec<PlacedMember>,
+}
+
+/// The names and uuids of the services so far.
+pub(super) struct Defined {
+    names: Table<()>,
+    uuids: Table<()>,
+}
+
+impl Default for Defined {
+    fn default() -> Self {
+        Self { names: Table::new("GSLB service"), uuids: Table::new("GSLB service with uuid") }
+    }
+}
+
+pub(super) struct PlacedMember {
+    pub(super) cluster_uuid: ClusterUuid,
+    pub(super) vs_uuid: VsUuid,
+    pub(super) place: Place,
+}
+
+impl SiteRef {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        sites: &mut Table<SiteRef>,
+        names: &mut Table<()>,
+    ) -> Option<Self> {
+        let modes = [
+            ("active", "GSLB_ACTIVE_MEMBER", SiteMode::Active),
+            ("passive", "GSLB_PASSIVE_MEMBER", SiteMode::Passive),
+        ];
+        let name = o.name();
+        let cluster_uuid = o.required("cluster_uuid", words::identifier);
+        let mode = o.field("mode", words::choice(&modes)).unwrap_or_default();
+        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode };
+        names.define(o, "name", site.name.as_str(), ());
+        sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
+        Some(site)
+    }
+}
+
+impl GslbService {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        monitors: &Table<Arc<HealthMonitor>>,
+        profiles: &Table<Arc<GslbSitePersistence>>,
+        defined: &mut Defined,
+    ) -> Option<PlacedService> {
+        let name = o.name();
+        let uuid = o.required("uuid", words::identifier);
+        let profile = o.reference("application_persistence_profile_ref");
+        let profile = profile.and_then(|reference| profiles.resolve(&reference, o.source.report).cloned());
+        let is_persistent = o.field("site_persistence_enabled", units::flag).unwrap_or(false);
+        if is_persistent && !o.has("application_persistence_profile_ref") {
+            let help = "add `application_persistence_profile_ref: …` with a profile of type gslb_site";
+            o.wrong("site_persistence_enabled", "site persistence without a profile", help);
+        }
+        let mut members = Vec::new();
+        let persistent_name = name.as_deref().filter(|_| is_persistent);
+        let mut groups = o.required_objects("groups", |o| GslbGroup::read(o, persistent_name, &mut members));
+        groups.sort_by_key(|group| std::cmp::Reverse(group.priority));
+        let service = Self {
+            name: name.as_deref().unwrap_or_default().into(),
+            uuid: uuid.unwrap_or_default().into(),
+            domain_names: o.required_list("domain_names", words::host_pattern),
+            enabled: o.field("enabled", units::flag).unwrap_or(true),
+            site_persistence: profile.filter(|_| is_persistent),
+            monitors: resolve_monitors(o, monitors),
+            monitor_scope: o.field("health_monitor_scope", words::choice(&SCOPES)).unwrap_or_default(),
+            controller_health_status_enabled: o
+                .field("controller_health_status_enabled", units::flag)
+                .unwrap_or(true),
+            use_edns_client_subnet: o.field("use_edns_client_subnet", units::flag).unwrap_or(true),
+            wildcard_match: o.field("wildcard_match", units::flag).unwrap_or(false),
+            pool_algorithm: o.field("pool_algorithm", words::choice(&POOL_ALGORITHMS)).unwrap_or_default(),
+            min_members: o.field("min_members", units::whole(0..=1000)).unwrap_or(0),
+            ttl: o.field("ttl", units::duration(seconds(0)..=days(1))).unwrap_or(seconds(30)),
+            groups,
+        };
+        if service.ttl.subsec_nanos() != 0 {
+            o.wrong("ttl", "DNS counts whole seconds", "write it as in `30s`");
+        }
+        defined.uuids.define(o, "uuid", service.uuid.as_str(), ());
+        defined.names.define(o, "name", &name?, ());
+        Some(PlacedService { service: Arc::new(service), members })
+    }
+}
+
+impl GslbGroup {
+    /// `persistent`: the service's name, if it has site persistence.
+    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+        let name = o.name();
+        let priority = o.field("priority", units::whole(0..=100)).unwrap_or(10);
+        let algorithm = o.field("algorithm", words::choice(&ALGORITHMS)).unwrap_or_default();
+        let members = o.required_objects("members", |o| GslbMember::read(o, persistent, placed));
+        Some(Self { name: name?, priority, algorithm, members })
+    }
+}
+
+impl GslbMember {
+    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+        let ip = o.required("ip", words::ip);
+        if let (Some(service), Some(ip)) = (persistent, ip)
+            && !o.has("cluster_uuid")
+            && !o.has("vs_uuid")
+        {
+            let what = format!(
+                "GSLB service {} has site persistence, and {ip} is no virtual service of a site",
+                shown(service)
+            );
+            o.wrong("ip", what, "name its `cluster_uuid` and `vs_uuid`, or switch site persistence off");
+        }
+        let cluster_uuid = o.required("cluster_uuid", words::identifier).map(ClusterUuid::from);
+        let vs_uuid = o.required("vs_uuid", words::identifier).map(VsUuid::from);
+        let services = o.required_objects("services", MemberPort::read);
+        let ratio = o.field("ratio", units::whole(1..=20)).unwrap_or(1);
+        let enabled = o.field("enabled", units::flag).unwrap_or(true);
+        let drain_epoch = o.field("drain_epoch", units::whole(0..=u32::MAX)).unwrap_or(0);
+        let (cluster_uuid, vs_uuid) = (cluster_uuid?, vs_uuid?);
+        placed.push(PlacedMember {
+            cluster_uuid: cluster_uuid.clone(),
+            vs_uuid: vs_uuid.clone(),
+            place: o.place.clone(),
+        });
+        Some(Self { cluster_uuid, vs_uuid, ip: ip?, services, ratio, enabled, drain_epoch })
+    }
+}
+
+impl MemberPort {
+    fn read(o: &mut Object<'_>) -> Option<Self> {
+        let port = o.required("port", units::port);
+        let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
+        Some(Self { port: port?, enable_ssl })
+    }
+}
+
+const SCOPES: [(&str, &str, HmScope); 2] = [
+    ("all_members", "GSLB_SERVICE_HEALTH_MONITOR_ALL_MEMBERS", HmScope::AllMembers),
+    ("only_non_avi_members", "GSLB_SERVICE_HEALTH_MONITOR_ONLY_NON_AVI_MEMBERS", HmScope::OnlyNonAviMembers),
+];
+
+const POOL_ALGORITHMS: [(&str, &str, PoolAlgorithm); 2] = [
+    ("priority", "GSLB_SERVICE_ALGORITHM_PRIORITY", PoolAlgorithm::Priority),
+    ("geo", "GSLB_SERVICE_ALGORITHM_GEO", PoolAlgorithm::Geo),
+];
+
+impl GslbAlgorithm {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&ALGORITHMS, self)
+    }
+}
+
+const ALGORITHMS: [(&str, &str, GslbAlgorithm); 5] = [
+    ("round_robin", "GSLB_ALGORITHM_ROUND_ROBIN", GslbAlgorithm::RoundRobin),
+    ("consistent_hash", "GSLB_ALGORITHM_CONSISTENT_HASH", GslbAlgorithm::ConsistentHash),
+    ("geo", "GSLB_ALGORITHM_GEO", GslbAlgorithm::Geo),
+    ("topology", "GSLB_ALGORITHM_TOPOLOGY", GslbAlgorithm::Topology),
+    ("preference_order", "GSLB_ALGORITHM_PREFERENCE_ORDER", GslbAlgorithm::PreferenceOrder),
+];

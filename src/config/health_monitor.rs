@@ -1,7 +1,17 @@
 //! Health monitors: how a server's health is probed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use http::{HeaderName, HeaderValue, Method};
+
+use super::{
+    problem::{Wrong, shown},
+    read::{FileKind, Object},
+    table::Table,
+    units::{self, hours, milliseconds, seconds},
+    words,
+    yaml::Node,
+};
 use crate::names::MonitorName;
 
 /// An active probe. Defaults are Avi's: every 10 s, 4 s to answer, 2 successes or 2 failures to change state.
@@ -34,10 +44,10 @@ pub enum MonitorType {
 /// `http_request: GET /healthz [HTTP/1.1]`, header lines may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpRequest {
-    pub method: http::Method,
+    pub method: Method,
     /// Path and query.
     pub target: String,
-    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Accepted status classes (`http_2xx`, …; `http_any`) as bits, bit `n` for class `n`, and single codes.
@@ -50,5 +60,132 @@ pub struct ResponseCodes {
 impl ResponseCodes {
     pub fn contains(&self, code: u16) -> bool {
         self.classes & (1 << (code / 100).min(7)) != 0 || self.codes.contains(&code)
+    }
+}
+
+impl HealthMonitor {
+    pub(super) fn read(o: &mut Object<'_>, kind: FileKind, monitors: &mut Table<Arc<Self>>) {
+        let name = o.name();
+        let is_federated = o.is_federated(kind);
+        let intervals = || units::duration(milliseconds(1)..=hours(1));
+        let monitor = Self {
+            name: name.as_deref().unwrap_or_default().into(),
+            is_federated,
+            kind: MonitorType::read(o),
+            send_interval: o.field("send_interval", intervals()).unwrap_or(seconds(10)),
+            receive_timeout: o.field("receive_timeout", intervals()).unwrap_or(seconds(4)),
+            successful_checks: o.field("successful_checks", units::whole(1..=50)).unwrap_or(2),
+            failed_checks: o.field("failed_checks", units::whole(1..=50)).unwrap_or(2),
+            monitor_port: o.field("monitor_port", units::port),
+        };
+        if let Some(name) = name {
+            monitors.define(o, "name", &name, Arc::new(monitor));
+        }
+    }
+}
+
+impl MonitorType {
+    fn read(o: &mut Object<'_>) -> Self {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Kind {
+            Tcp,
+            Http,
+            Https,
+        }
+        let kinds = [
+            ("tcp", "HEALTH_MONITOR_TCP", Kind::Tcp),
+            ("http", "HEALTH_MONITOR_HTTP", Kind::Http),
+            ("https", "HEALTH_MONITOR_HTTPS", Kind::Https),
+        ];
+        let kind = o.required("type", words::choice(&kinds));
+        let request = o.field("http_request", HttpRequest::parse).unwrap_or_default();
+        let list = o.list("http_response_code", response_code);
+        if list.as_ref().is_some_and(Vec::is_empty) {
+            o.wrong("http_response_code", "no code means up", "write at least one, as in `[http_2xx]`");
+        }
+        let mut codes = ResponseCodes::default();
+        list.unwrap_or_else(|| vec![Code::Class(2), Code::Class(3)])
+            .into_iter()
+            .for_each(|code| codes.add(code));
+        if kind == Some(Kind::Tcp) {
+            for key in ["http_request", "http_response_code"].into_iter().filter(|key| o.has(key)) {
+                o.wrong(
+                    key,
+                    "a monitor of type tcp sends no request",
+                    "leave the key out, or write `type: http`",
+                );
+            }
+        }
+        match kind {
+            Some(Kind::Http) => Self::Http { request, codes },
+            Some(Kind::Https) => Self::Https { request, codes },
+            Some(Kind::Tcp) | None => Self::Tcp,
+        }
+    }
+}
+
+impl Default for HttpRequest {
+    fn default() -> Self {
+        Self { method: Method::GET, target: "/".into(), headers: Vec::new() }
+    }
+}
+
+impl HttpRequest {
+    fn parse(node: &Node) -> Result<Self, Wrong> {
+        let text = words::text(node)?;
+        let mut lines = text.trim_end().lines();
+        let line = lines.next().unwrap_or_default();
+        let wrong = || {
+            let help = "write a method and a path, as in `GET /healthz`, then header lines if any";
+            Wrong::new(format!("{} is not a request line", shown(line)), help)
+        };
+        let mut words = line.split_ascii_whitespace();
+        let method =
+            words.next().and_then(|word| Method::from_bytes(word.as_bytes()).ok()).ok_or_else(wrong)?;
+        let is_path = |word: &&str| word.starts_with('/') && word.parse::<http::Uri>().is_ok();
+        let target = words.next().filter(is_path).ok_or_else(wrong)?.to_string();
+        if words.next().is_some_and(|version| !version.starts_with("HTTP/1.")) || words.next().is_some() {
+            return Err(wrong());
+        }
+        let headers = lines.map(header_line).collect::<Result<_, _>>()?;
+        Ok(Self { method, target, headers })
+    }
+}
+
+fn header_line(line: &str) -> Result<(HeaderName, HeaderValue), Wrong> {
+    let (name, value) = line.split_once(':').ok_or_else(|| {
+        Wrong::new("a header line without a colon", "write `Name: value` on each further line")
+    })?;
+    Ok((words::header_name(name)?, words::header_value(value.trim())?))
+}
+
+enum Code {
+    Class(u16),
+    Any,
+    Single(u16),
+}
+
+fn response_code(node: &Node) -> Result<Code, Wrong> {
+    if node.text().is_none() {
+        return units::whole(100..=599)(node).map(Code::Single);
+    }
+    words::choice(&[
+        ("http_any", "HTTP_ANY", 0),
+        ("http_1xx", "HTTP_1XX", 1),
+        ("http_2xx", "HTTP_2XX", 2),
+        ("http_3xx", "HTTP_3XX", 3),
+        ("http_4xx", "HTTP_4XX", 4),
+        ("http_5xx", "HTTP_5XX", 5),
+    ])(node)
+    .map(|class| if class == 0 { Code::Any } else { Code::Class(class) })
+}
+
+impl ResponseCodes {
+    fn add(&mut self, code: Code) {
+        match code {
+            Code::Any => self.classes = 0b11_1110,
+            Code::Class(class) => self.classes |= 1 << class,
+            Code::Single(code) => self.codes.push(code),
+        }
     }
 }

@@ -1,32 +1,48 @@
 //! The configuration as it is meant: loaded, checked, and impossible to get wrong.
 //!
-//! `load` reads a file and the federation file that it names. What a person writes is parsed into private
-//! structs that refuse unknown keys, checked as a whole, and turned into the structs of this module, in which
-//! every reference names something that exists. All problems are reported at once, see `Problem`.
+//! [`load`] reads a file and the federation file that it names. YAML becomes a tree that knows its lines
+//! (`yaml`), objects are read from it field by field (`read`, `units`, `words`), and references are followed (`table`),
+//! so that in the structs of this module every reference names something that exists. Nothing stops at the
+//! first problem: all are reported at once, see [`Problem`].
 //!
-//! Object and field names are Avi's; units stand in the values (`300s`, `64KiB`).
+//! Object and field names are Avi's; units stand in the values (`300s`, `64KiB`). Unknown keys are refused.
 
 mod admin;
 mod clone;
+mod federation;
+mod files;
 mod gslb;
 mod health_monitor;
+mod listeners;
+mod load;
 mod persistence;
 mod pool;
+mod problem;
 mod profile;
+mod read;
 mod rule;
 mod site;
+mod table;
+#[cfg(test)]
+mod tests;
 mod tls;
+mod units;
 mod virtual_service;
+mod words;
+mod yaml;
 
 pub use admin::{Admin, AdminListen};
 pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
     Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
-pub use persistence::{CookieKey, GslbSitePersistence, KeyState, SameSite, Secret, SiteCookieOptions};
+pub use load::{Loaded, load, load_from};
+pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
+pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use site::Site;

@@ -1,8 +1,19 @@
 //! Application persistence profiles. Of these, GSLB site persistence.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use super::HmDownRecovery;
+use zeroize::Zeroizing;
+
+use super::{
+    HmDownRecovery,
+    problem::{Wrong, shown},
+    read::{FileKind, Object},
+    table::Table,
+    units::{self, days, seconds},
+    words,
+    yaml::Node,
+};
+use crate::site_cookie::{Key, KeyState, Secret};
 
 /// A federated profile of type `gslb_site`.
 #[derive(Clone, Debug)]
@@ -29,7 +40,7 @@ pub struct SiteCookieOptions {
     /// Exactly `; path=/`, as Avi writes it.
     pub avi_compatible: bool,
     /// Exactly one of them is active.
-    pub keys: Vec<CookieKey>,
+    pub keys: Vec<Key>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -40,38 +51,166 @@ pub enum SameSite {
     None,
 }
 
-/// A key's uuid, state and secret.
-#[derive(Clone, Debug)]
-pub struct CookieKey {
-    pub uuid: String,
-    pub state: KeyState,
-    pub secret: Secret,
-}
-
-/// `next` opens, `active` seals and opens, `retiring` opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyState {
-    Next,
-    Active,
-    Retiring,
-}
-
-/// 32 bytes that no `Debug` shows and that are wiped when dropped.
-#[derive(Clone)]
-pub struct Secret(pub(crate) zeroize::Zeroizing<[u8; 32]>);
-
-impl Secret {
-    pub fn new(bytes: [u8; 32]) -> Self {
-        Self(bytes.into())
-    }
-
-    pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+impl GslbSitePersistence {
+    pub(super) fn read(o: &mut Object<'_>, kind: FileKind, profiles: &mut Table<Arc<Self>>) {
+        let name = o.name();
+        let is_federated = o.is_federated(kind);
+        let is_gslb_site = o.required("persistence_type", persistence_type).is_some();
+        let recovery = o.field("server_hm_down_recovery", words::choice(&RECOVERIES)).unwrap_or_default();
+        let cookie = o.required_object("http_cookie_persistence_profile", SiteCookieOptions::read);
+        if is_gslb_site && kind == FileKind::Site && !is_federated {
+            let what = "a profile of type gslb_site that is not federated";
+            o.wrong(
+                "persistence_type",
+                what,
+                "move it to the file that `federation` names, with `is_federated: true`",
+            );
+        }
+        let Some(name) = name else { return };
+        let profile = Self { name: name.clone(), is_federated, recovery, cookie: cookie.unwrap_or_default() };
+        profiles.define(o, "name", &name, Arc::new(profile));
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret")
+fn persistence_type(node: &Node) -> Result<(), Wrong> {
+    let word = words::text(node)?;
+    match word.as_str() {
+        "gslb_site" | "PERSISTENCE_TYPE_GSLB_SITE" => Ok(()),
+        _ => {
+            let what = format!("persistence of type {} is not supported", shown(&word));
+            Err(Wrong::new(what, "write `gslb_site`, the one that is"))
+        }
     }
 }
+
+impl Default for SiteCookieOptions {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            timeout: None,
+            path: "/".into(),
+            domain: None,
+            same_site: SameSite::Lax,
+            partitioned: false,
+            http_only: true,
+            persistent: false,
+            avi_compatible: false,
+            keys: Vec::new(),
+        }
+    }
+}
+
+impl SiteCookieOptions {
+    fn read(o: &mut Object<'_>) -> Self {
+        let sites = [
+            ("lax", "Lax", SameSite::Lax),
+            ("strict", "Strict", SameSite::Strict),
+            ("none", "None", SameSite::None),
+        ];
+        let default = Self::default();
+        let name = o.required("cookie_name", |node| words::cookie_name(&words::text(node)?));
+        let options = Self {
+            name: name.unwrap_or_default(),
+            timeout: o.field("timeout", units::duration(seconds(1)..=days(400))),
+            path: o.field("path", cookie_path).unwrap_or(default.path),
+            domain: o.field("domain", words::host),
+            same_site: o.field("same_site", words::choice(&sites)).unwrap_or(default.same_site),
+            partitioned: o.field("partitioned", units::flag).unwrap_or(default.partitioned),
+            http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
+            persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),
+            avi_compatible: o.field("avi_compatible", units::flag).unwrap_or(default.avi_compatible),
+            keys: o.required_objects("keys", read_key),
+        };
+        options.check(o);
+        check_keys(o, &options.keys);
+        options
+    }
+
+    /// What the options forbid each other; RFC 6265bis for the prefixes.
+    fn check(&self, o: &Object<'_>) {
+        let prefix =
+            |prefix: &str| self.name.get(..prefix.len()).is_some_and(|p| p.eq_ignore_ascii_case(prefix));
+        let host = prefix("__Host-");
+        if host && self.domain.is_some() {
+            o.wrong("domain", "a `__Host-` cookie has no domain", "leave it out, or rename the cookie");
+        }
+        if host && self.path != "/" {
+            o.wrong("path", "a `__Host-` cookie has the path `/`", "leave it out, or rename the cookie");
+        }
+        if self.avi_compatible && (host || prefix("__Secure-")) {
+            let what = "exactly `; path=/` lacks the `Secure` that the prefix of the cookie's name asks for";
+            o.wrong("avi_compatible", what, "rename the cookie, or leave `avi_compatible` out");
+        }
+        if self.avi_compatible {
+            let attributes = ["path", "domain", "same_site", "partitioned", "http_only", "persistent"];
+            for key in attributes.into_iter().filter(|key| o.has(key)) {
+                let what = "no effect beside `avi_compatible: true`, which writes exactly `; path=/`";
+                o.wrong(key, what, "leave one of the two out");
+            }
+        }
+        if self.persistent && self.timeout.is_none() {
+            o.wrong("persistent", "a persistent cookie needs an end", "add `timeout`, as in `timeout: 8h`");
+        }
+    }
+}
+
+fn cookie_path(node: &Node) -> Result<String, Wrong> {
+    let path = words::text(node)?;
+    if path.starts_with('/') && path.bytes().all(|b| b.is_ascii_graphic() && b != b';') {
+        return Ok(path);
+    }
+    let help = "write visible ASCII without `;` that begins with `/`";
+    Err(Wrong::new(format!("{} is not a cookie path", shown(&path)), help))
+}
+
+fn read_key(o: &mut Object<'_>) -> Option<Key> {
+    let states = [
+        ("next", "", KeyState::Next),
+        ("active", "", KeyState::Active),
+        ("retiring", "", KeyState::Retiring),
+    ];
+    let uuid = o.required("uuid", words::uuid);
+    let state = o.required("state", words::choice(&states));
+    let file = o.required_file("key_file").map(|(path, bytes)| (path, Zeroizing::new(bytes)));
+    let secret = file.as_ref().and_then(|(path, bytes)| {
+        o.warn_if_others_read("key_file", path);
+        let secret = Secret::from_key_file(bytes);
+        if secret.is_none() {
+            let what = format!("file {} is not a key of 64 hex digits", path.display());
+            o.wrong("key_file", what, "make one with `homing keys new`");
+        }
+        secret
+    });
+    // A key without secret still counts when the states are checked, so that one mistake is one problem.
+    let secret = secret.unwrap_or_else(|| Secret::new([0; 32]));
+    Some(Key { uuid: uuid.unwrap_or_default(), state: state?, secret })
+}
+
+fn check_keys(o: &Object<'_>, keys: &[Key]) {
+    let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
+    if active != 1 && !keys.is_empty() {
+        let what = format!("{active} keys are active");
+        o.wrong("keys", what, "exactly one seals: make it `active`, the others `next` or `retiring`");
+    }
+    for (n, key) in keys.iter().enumerate().filter(|(_, key)| !key.uuid.is_empty()) {
+        let kid = |key: &Key| key.uuid.get(..16).map(str::to_string);
+        if keys[..n].iter().any(|other| kid(other) == kid(key)) {
+            let what = format!("two keys have uuids that begin with {}", shown(&key.uuid[..16]));
+            o.wrong(
+                "keys",
+                what,
+                "cookies name keys by these 16 characters: make one with `homing keys new`",
+            );
+        }
+    }
+}
+
+const RECOVERIES: [(&str, &str, HmDownRecovery); 3] = [
+    ("pick_new_server", "HM_DOWN_PICK_NEW_SERVER", HmDownRecovery::PickNewServer),
+    ("abort_connection", "HM_DOWN_ABORT_CONNECTION", HmDownRecovery::AbortConnection),
+    (
+        "continue_persistent_server",
+        "HM_DOWN_CONTINUE_PERSISTENT_SERVER",
+        HmDownRecovery::ContinuePersistentServer,
+    ),
+];

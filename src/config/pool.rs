@@ -2,7 +2,15 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::HealthMonitor;
+use super::{
+    HealthMonitor,
+    problem::Wrong,
+    read::Object,
+    table::Table,
+    units::{self, days, hours, milliseconds, seconds},
+    words,
+    yaml::Node,
+};
 use crate::names::PoolName;
 
 /// Servers among which a balancer chooses: of an app, or clone members.
@@ -45,3 +53,121 @@ pub enum LbAlgorithm {
     #[default]
     LeastConnections,
 }
+
+impl Pool {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        monitors: &Table<Arc<HealthMonitor>>,
+        pools: &mut Table<Arc<Pool>>,
+    ) -> Option<Arc<Pool>> {
+        let name = o.required("name", pool_name);
+        let default_port = o.field("default_server_port", units::port).unwrap_or(80);
+        let timeouts = || units::duration(milliseconds(1)..=hours(1));
+        let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
+        let pool = Arc::new(Self {
+            name: name.as_deref().unwrap_or_default().into(),
+            enabled: o.field("enabled", units::flag).unwrap_or(true),
+            algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or_default(),
+            servers: Server::read_all(o, default_port),
+            monitors: resolve_monitors(o, monitors),
+            connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(seconds(5)),
+            read_timeout: o
+                .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
+                .unwrap_or(seconds(60)),
+            idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(seconds(60)),
+            enable_ssl,
+            sni: o.field("sni", words::host),
+            verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
+        });
+        for key in ["sni", "verify"].into_iter().filter(|key| o.has(key) && !enable_ssl) {
+            o.wrong(
+                key,
+                "the pool's servers are connected to without TLS",
+                "add `enable_ssl: true`, or leave it out",
+            );
+        }
+        pools.define(o, "name", &name?, pool.clone());
+        Some(pool)
+    }
+}
+
+impl Pool {
+    /// A pool of servers without monitors, everything else by default.
+    pub fn of(name: PoolName, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let server = |addr| Server { addr, hostname: None, ratio: 1, enabled: true };
+        Self {
+            name,
+            enabled: true,
+            algorithm: LbAlgorithm::default(),
+            servers: servers.into_iter().map(server).collect(),
+            monitors: Vec::new(),
+            connect_timeout: seconds(5),
+            read_timeout: seconds(60),
+            idle_timeout: seconds(60),
+            enable_ssl: false,
+            sni: None,
+            verify: false,
+        }
+    }
+}
+
+/// `SP-…` pools are made by homing, from GSLB services; a configured one would be mistaken for them.
+fn pool_name(node: &Node) -> Result<String, Wrong> {
+    let name = words::name(node)?;
+    if is_sp_pool(&name) {
+        let help = "choose a name that does not begin with `SP-`; site-persistence pools are made by homing";
+        return Err(Wrong::new("a name kept for site-persistence pools", help));
+    }
+    Ok(name)
+}
+
+/// Whether this is a name of a pool of a GSLB member's peers.
+pub(super) fn is_sp_pool(name: &str) -> bool {
+    name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("SP-"))
+}
+
+/// The monitors that `health_monitor_refs` names.
+pub(super) fn resolve_monitors(
+    o: &mut Object<'_>,
+    monitors: &Table<Arc<HealthMonitor>>,
+) -> Vec<Arc<HealthMonitor>> {
+    let references = o.references("health_monitor_refs");
+    references.iter().filter_map(|reference| monitors.resolve(reference, o.source.report).cloned()).collect()
+}
+
+impl Server {
+    fn read_all(o: &mut Object<'_>, default_port: u16) -> Vec<Self> {
+        let mut servers: Vec<Self> = Vec::new();
+        o.objects("servers", |o| {
+            let hostname = o.field("hostname", words::host);
+            let ip = o.required("ip", words::ip);
+            let port = o.field("port", units::port).unwrap_or(default_port);
+            let ratio = o.field("ratio", units::whole(0..=1000)).unwrap_or(1);
+            let enabled = o.field("enabled", units::flag).unwrap_or(true);
+            let server = Self { addr: SocketAddr::new(ip?, port), hostname, ratio, enabled };
+            if servers.iter().any(|other| other.addr == server.addr) {
+                o.wrong(
+                    "ip",
+                    format!("server {} is in this pool twice", server.addr),
+                    "raise its `ratio` instead",
+                );
+            }
+            servers.push(server);
+            Some(())
+        });
+        servers
+    }
+}
+
+impl LbAlgorithm {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&ALGORITHMS, self)
+    }
+}
+
+const ALGORITHMS: [(&str, &str, LbAlgorithm); 3] = [
+    ("round_robin", "LB_ALGORITHM_ROUND_ROBIN", LbAlgorithm::RoundRobin),
+    ("random", "LB_ALGORITHM_RANDOM", LbAlgorithm::Random),
+    ("least_connections", "LB_ALGORITHM_LEAST_CONNECTIONS", LbAlgorithm::LeastConnections),
+];

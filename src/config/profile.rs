@@ -1,6 +1,13 @@
 //! Profiles that virtual services share.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    read::Object,
+    table::Table,
+    units::{self, days, hours, milliseconds, seconds},
+    words,
+};
 
 /// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +38,77 @@ pub struct SslProfile {
 pub enum TlsVersion {
     Tls12,
     Tls13,
+}
+
+impl ApplicationProfile {
+    /// The profile of virtual services that name none, unless it is defined otherwise; Avi calls it so.
+    pub(super) const DEFAULT: &str = "System-HTTP";
+
+    pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
+        let name = o.name();
+        let default = Self::default();
+        let profile = Self {
+            name: name.clone().unwrap_or_default(),
+            http_to_https: o.field("http_to_https", units::flag).unwrap_or(default.http_to_https),
+            client_header_timeout: o
+                .field("client_header_timeout", units::duration(milliseconds(1)..=hours(1)))
+                .unwrap_or(default.client_header_timeout),
+            keepalive_timeout: o
+                .field("keepalive_timeout", units::duration(milliseconds(1)..=days(1)))
+                .unwrap_or(default.keepalive_timeout),
+        };
+        if let Some(name) = name {
+            profiles.define(o, "name", &name, Arc::new(profile));
+        }
+    }
+}
+
+impl Default for ApplicationProfile {
+    fn default() -> Self {
+        Self {
+            name: Self::DEFAULT.into(),
+            http_to_https: false,
+            client_header_timeout: seconds(10),
+            keepalive_timeout: seconds(60),
+        }
+    }
+}
+
+impl SslProfile {
+    /// The profile of services that name none, unless it is defined otherwise; Avi calls it so.
+    pub(super) const DEFAULT: &str = "System-Standard";
+
+    pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
+        let versions = [
+            ("tls1.2", "SSL_VERSION_TLS1_2", TlsVersion::Tls12),
+            ("tls1.3", "SSL_VERSION_TLS1_3", TlsVersion::Tls13),
+        ];
+        let name = o.name();
+        let default = Self::default();
+        let profile = Self {
+            name: name.clone().unwrap_or_default(),
+            min_version: o.field("min_version", words::choice(&versions)).unwrap_or(default.min_version),
+            max_version: o.field("max_version", words::choice(&versions)).unwrap_or(default.max_version),
+            session_tickets: o.field("session_tickets", units::flag).unwrap_or(default.session_tickets),
+            http2: o.field("http2", units::flag).unwrap_or(default.http2),
+        };
+        if profile.min_version > profile.max_version {
+            o.wrong("min_version", "the oldest version is newer than `max_version`", "swap the two");
+        }
+        if let Some(name) = name {
+            profiles.define(o, "name", &name, Arc::new(profile));
+        }
+    }
+}
+
+impl Default for SslProfile {
+    fn default() -> Self {
+        Self {
+            name: Self::DEFAULT.into(),
+            min_version: TlsVersion::Tls12,
+            max_version: TlsVersion::Tls13,
+            session_tickets: true,
+            http2: true,
+        }
+    }
 }

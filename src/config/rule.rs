@@ -1,5 +1,13 @@
 //! Rules as named in YAML.
 
+use std::sync::Arc;
+
+use super::{
+    problem::{listed, nearest, shown},
+    read::Object,
+    table::Table,
+    words,
+};
 use crate::names::RuleName;
 
 /// `rules: [{ name: canary, rule: canary_by_header, on_error: fail_open, config: {…} }]`
@@ -22,4 +30,36 @@ pub enum OnError {
     FailOpen,
     /// The request is answered with 500, the connection refused.
     FailClosed,
+}
+
+impl RuleSpec {
+    /// `registered`: the rules that this program has.
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        registered: &[&str],
+        rules: &mut Table<Arc<RuleSpec>>,
+    ) -> Option<Arc<RuleSpec>> {
+        let actions = [("fail_open", "", OnError::FailOpen), ("fail_closed", "", OnError::FailClosed)];
+        let name = o.name();
+        let explicit = o.field("rule", words::name);
+        let key = if o.has("rule") { "rule" } else { "name" };
+        let rule = explicit.or(name.clone());
+        if let Some(rule) = rule.as_deref().filter(|rule| !registered.contains(rule)) {
+            let mut known = registered.to_vec();
+            known.sort_unstable();
+            let help = match nearest(rule, &known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("registered: {}; a rule is registered in code", listed(known)),
+            };
+            o.wrong(key, format!("rule {} is not registered in this program", shown(rule)), help);
+        }
+        let rule = Arc::new(Self {
+            name: name.as_deref().unwrap_or_default().into(),
+            rule: rule.unwrap_or_default().into(),
+            on_error: o.field("on_error", words::choice(&actions)).unwrap_or_default(),
+            config: o.anything("config"),
+        });
+        rules.define(o, "name", &name?, rule.clone());
+        Some(rule)
+    }
 }

@@ -1,6 +1,10 @@
 //! Certificates of listeners.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use openssl::{pkey::PKey, x509::X509};
+
+use super::{read::Object, table::Table};
 
 /// A certificate chain and its key, PEM files. `load` has shown that both exist, parse and belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,4 +12,41 @@ pub struct Certificate {
     pub name: String,
     pub certificate_file: PathBuf,
     pub key_file: PathBuf,
+}
+
+impl Certificate {
+    pub(super) fn read(o: &mut Object<'_>, certificates: &mut Table<Arc<Self>>) {
+        let name = o.name();
+        let chain = o.required_file("certificate_file");
+        let key = o.required_file("key_file");
+        if let (Some((_, chain)), Some((path, key))) = (&chain, &key) {
+            check_pair(o, chain, key);
+            o.warn_if_others_read("key_file", path);
+        }
+        let Some(name) = name else { return };
+        let path = |file: Option<(PathBuf, Vec<u8>)>| file.map(|(path, _)| path).unwrap_or_default();
+        let certificate = Self { name: name.clone(), certificate_file: path(chain), key_file: path(key) };
+        certificates.define(o, "name", &name, Arc::new(certificate));
+    }
+}
+
+/// OpenSSL's own words are left out: they name none of what an operator could mend.
+fn check_pair(o: &Object<'_>, chain: &[u8], key: &[u8]) {
+    let chain = X509::stack_from_pem(chain).unwrap_or_default();
+    if chain.is_empty() {
+        let help = "write PEM: the server's certificate first, then the intermediate ones";
+        o.wrong("certificate_file", "the file holds no certificate", help);
+    }
+    // A callback that gives no passphrase, lest OpenSSL asks for one at the terminal.
+    let key = PKey::private_key_from_pem_callback(key, |_| Ok(0));
+    if key.is_err() {
+        let help = "write PEM, without a passphrase; the file's mode protects it";
+        o.wrong("key_file", "the file holds no private key that can be read", help);
+    }
+    if let (Some(leaf), Ok(key)) = (chain.first(), key)
+        && !leaf.public_key().is_ok_and(|public| public.public_eq(&key))
+    {
+        let help = "name the key that the first certificate of `certificate_file` was made for";
+        o.wrong("key_file", "the key does not belong to the certificate", help);
+    }
 }

@@ -4,7 +4,14 @@ use std::{net::SocketAddr, sync::Arc};
 
 use ipnet::IpNet;
 
-use super::{ApplicationProfile, Certificate, CloneSection, RuleSpec, SslProfile};
+use super::{
+    ApplicationProfile, Certificate, CloneSection, Pool, RuleSpec, SslProfile, Token,
+    pool::is_sp_pool,
+    problem::{Place, Report, shown},
+    read::{Object, Reference},
+    table::Table,
+    units, words,
+};
 use crate::names::{PoolName, VsName, VsUuid};
 
 /// Names, addresses and ports that clients connect to, and what happens to their requests.
@@ -26,7 +33,7 @@ pub struct VirtualService {
 }
 
 /// One address and port of a virtual service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     pub addr: SocketAddr,
     /// `None`: plain. Several virtual services on one address bring one certificate each, chosen by SNI.
@@ -34,7 +41,7 @@ pub struct Service {
 }
 
 /// TLS of a service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceTls {
     pub certificate: Arc<Certificate>,
     pub profile: Arc<SslProfile>,
@@ -46,4 +53,155 @@ pub struct ServiceTls {
 pub struct AddressLists {
     pub allow: Vec<IpNet>,
     pub deny: Vec<IpNet>,
+}
+
+/// What virtual services may refer to.
+pub(super) struct Known {
+    pub(super) pools: Table<Arc<Pool>>,
+    pub(super) rules: Table<Arc<RuleSpec>>,
+    pub(super) profiles: Table<Arc<ApplicationProfile>>,
+    pub(super) ssl_profiles: Table<Arc<SslProfile>>,
+    pub(super) certificates: Table<Arc<Certificate>>,
+}
+
+/// A virtual service, and where its parts stand, for the checks of all of them together.
+pub(super) struct Placed {
+    pub(super) vs: Arc<VirtualService>,
+    pub(super) place: Place,
+    /// Of each service.
+    pub(super) services: Vec<Place>,
+    /// Of each domain name.
+    pub(super) domain_names: Vec<Place>,
+}
+
+impl VirtualService {
+    pub(super) fn read(o: &mut Object<'_>, known: &Known, names: &mut Table<()>) -> Option<Placed> {
+        let report = o.source.report;
+        let name = o.name();
+        let (domain_names, name_places) =
+            o.placed_list("domain_names", words::host_pattern).unwrap_or_default().into_iter().unzip();
+        let (services, service_places) = read_services(o, known);
+        let pool = o.reference("pool_ref");
+        let clones = read_clones(o, known, &services);
+        let rules = o.references("rule_refs");
+        let rules: Vec<_> =
+            rules.iter().filter_map(|reference| known.rules.resolve(reference, report).cloned()).collect();
+        if !o.has("pool_ref") && !o.has("rule_refs") {
+            let what = "`pool_ref` is missing, and no rule could choose a pool or answer";
+            report.problem(o.place.clone(), what, "write `pool_ref: …`, or `rule_refs: […]`");
+        }
+        o.misplaced(
+            "application_persistence_profile_ref",
+            "virtual services have no persistence profile of their own",
+            "a gslb_site profile is named by a GSLB service in the federation file",
+        );
+        let vs = Self {
+            name: name.as_deref().unwrap_or_default().into(),
+            uuid: o.field("uuid", words::identifier).map(Into::into),
+            enabled: o.field("enabled", units::flag).unwrap_or(true),
+            domain_names,
+            services,
+            pool: pool.and_then(|reference| resolve_pool(&reference, known, report)),
+            clones,
+            rules,
+            profile: application_profile(o, known),
+            address_lists: AddressLists {
+                allow: o.list("allow", words::network).unwrap_or_default(),
+                deny: o.list("deny", words::network).unwrap_or_default(),
+            },
+        };
+        if let Some(name) = name {
+            names.define(o, "name", &name, ());
+        }
+        let place = o.place.clone();
+        Some(Placed { vs: Arc::new(vs), place, services: service_places, domain_names: name_places })
+    }
+}
+
+fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>) {
+    let report = o.source.report;
+    let certificate = o.reference("ssl_key_and_certificate_ref");
+    let certificate =
+        certificate.and_then(|reference| known.certificates.resolve(&reference, report).cloned());
+    let has_certificate = o.has("ssl_key_and_certificate_ref");
+    let profile = ssl_profile(o, known);
+    let services: Vec<(Service, Place)> = o.required_objects("services", |o| {
+        let address = o.required("address", words::ip);
+        let port = o.required("port", units::port);
+        let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
+        let own = o.reference("ssl_key_and_certificate_ref");
+        let own = own.and_then(|reference| known.certificates.resolve(&reference, report).cloned());
+        let own_profile = ssl_profile(o, known);
+        for key in ["ssl_key_and_certificate_ref", "ssl_profile_ref"] {
+            if o.has(key) && !enable_ssl {
+                o.wrong(key, "this service is plain", "add `enable_ssl: true`, or leave the key out");
+            }
+        }
+        if enable_ssl && !has_certificate && !o.has("ssl_key_and_certificate_ref") {
+            let help = "write `ssl_key_and_certificate_ref: …` here or at the virtual service";
+            report.problem(o.place.clone(), "a TLS service without a certificate", help);
+        }
+        let profile = own_profile.or_else(|| profile.clone()).unwrap_or_else(|| default_ssl_profile(known));
+        let tls = own.or_else(|| certificate.clone()).filter(|_| enable_ssl);
+        let tls = tls.map(|certificate| ServiceTls { certificate, profile });
+        Some((Service { addr: SocketAddr::new(address?, port?), tls }, o.place.clone()))
+    });
+    if has_certificate && certificate.is_some() && services.iter().all(|(service, _)| service.tls.is_none()) {
+        let what = "a certificate, but no service of this virtual service has TLS";
+        o.dubious("ssl_key_and_certificate_ref", what, "add `enable_ssl: true` to a service");
+    }
+    services.into_iter().unzip()
+}
+
+fn read_clones(o: &mut Object<'_>, known: &Known, services: &[Service]) -> Vec<CloneSection> {
+    let report = o.source.report;
+    let has_tls = services.iter().any(|service| service.tls.is_some());
+    let mut clones: Vec<CloneSection> = Vec::new();
+    o.object_or_objects("clone", |o| {
+        let clone = CloneSection::read(o, |reference| resolve_pool(reference, known, report))?;
+        if !clone.pool.as_str().is_empty() && clones.iter().any(|other| other.pool == clone.pool) {
+            let what = format!("pool {} already has a clone section here", shown(clone.pool.as_str()));
+            o.wrong("pool_ref", what, "merge the two sections, or name another pool");
+        }
+        if clone.tokens.contains(&Token::TlsSessionId) && !has_tls {
+            let what = "the token tls_session_id, but no service of this virtual service has TLS";
+            o.dubious("tokens", what, "add `enable_ssl: true` to a service, or leave the token out");
+        }
+        clones.push(clone);
+        Some(())
+    });
+    clones
+}
+
+fn resolve_pool(reference: &Reference, known: &Known, report: &Report) -> Option<PoolName> {
+    if is_sp_pool(&reference.name) {
+        let what =
+            format!("{} is a site-persistence pool, which cannot be referred to", shown(&reference.name));
+        report.problem(
+            reference.place.clone(),
+            what,
+            "name a pool of your own; homing chooses this one itself",
+        );
+        return None;
+    }
+    known.pools.resolve(reference, report).map(|pool| pool.name.clone())
+}
+
+fn application_profile(o: &mut Object<'_>, known: &Known) -> Arc<ApplicationProfile> {
+    let name = o.reference("application_profile_ref");
+    let name = name.filter(|reference| reference.name != ApplicationProfile::DEFAULT);
+    let named = name.and_then(|reference| known.profiles.resolve(&reference, o.source.report));
+    named.or_else(|| known.profiles.find(ApplicationProfile::DEFAULT)).cloned().unwrap_or_default()
+}
+
+fn ssl_profile(o: &mut Object<'_>, known: &Known) -> Option<Arc<SslProfile>> {
+    let reference = o.reference("ssl_profile_ref")?;
+    if reference.name == SslProfile::DEFAULT {
+        return Some(default_ssl_profile(known));
+    }
+    known.ssl_profiles.resolve(&reference, o.source.report).cloned()
+}
+
+fn default_ssl_profile(known: &Known) -> Arc<SslProfile> {
+    known.ssl_profiles.find(SslProfile::DEFAULT).cloned().unwrap_or_default()
 }

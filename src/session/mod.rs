@@ -226,6 +226,15 @@ impl SessionTable {
         rows
     }
 
+    /// The tables that were named, and how many keys each holds.
+    pub fn tables(&self) -> Vec<(String, u64)> {
+        self.tables
+            .all()
+            .iter()
+            .map(|table| (table.name.to_string(), table.entries.get().max(0) as u64))
+            .collect()
+    }
+
     /// How many sessions of a table each server has, for choosing the one with the fewest.
     pub fn sessions_per_server(&self, table: &str) -> HashMap<SocketAddr, u64> {
         self.tables.numbered(self.tables.number(table)).servers.lock().clone()

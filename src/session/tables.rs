@@ -71,6 +71,14 @@ impl Tables {
         self.numbered(key.table())
     }
 
+    /// Every table, but for the one of those beyond the number while it is empty.
+    pub fn all(&self) -> Vec<Arc<Table>> {
+        let directory = self.directory.load();
+        let (other, named) = directory.tables.split_first().expect("there is always the table of the others");
+        let other = Some(other).filter(|other| other.entries.get() > 0);
+        named.iter().chain(other).cloned().collect()
+    }
+
     /// Keys in all tables.
     pub fn entries(&self) -> usize {
         let entries: i64 = self.directory.load().tables.iter().map(|table| table.entries.get()).sum();

@@ -1,1 +1,16 @@
+//! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
+mod admin;
+mod clone_faults;
+mod clones;
+mod config;
+mod demo;
+mod layers;
+mod listen;
+mod pools;
+mod routing;
+mod shutdown;
+mod site_faults;
+mod sites;
+mod support;
+mod tls;

@@ -1,0 +1,39 @@
+# homing: `make demo` to see it, `make test` to try it. What a machine lacks is installed by `make deps`.
+
+SHELL := /bin/bash
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: help deps build demo test lint bench check
+
+help:
+	@echo 'make demo    two sites, their apps and clone members in one process, with curl lines to try'
+	@echo 'make test    all tests'
+	@echo 'make build   target/release/homing'
+	@echo 'make lint    formatting, clippy, documentation'
+	@echo 'make check   homing check of CONFIG=$(CONFIG)'
+	@echo 'make bench   side by side with the proxies that are installed'
+	@echo 'make deps    what building needs (the others do it by themselves)'
+
+deps:
+	@scripts/deps
+
+build: deps
+	cargo build --release --locked
+
+demo: build
+	target/release/homing demo
+
+test: deps
+	cargo test --locked
+
+lint: deps
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps
+
+CONFIG ?= conf/homing.yaml
+check: build
+	target/release/homing check --config $(CONFIG)
+
+bench: build
+	python3 benches/compare.py

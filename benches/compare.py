@@ -1,0 +1,320 @@
+#!/usr/bin/env python3
+"""CPU per request and memory per idle connection of homing, beside a bare Pingora proxy and the peers that are
+installed (nginx, HAProxy, Envoy), in front of one origin, under one load, in turn, within one run.
+
+CPU comes from the kernel's accounting of the proxy's processes; it is the figure that holds on a noisy machine.
+Compare within one run only. Everything stays on 127.0.0.1, is bounded in time, and ends by itself.
+
+    make bench                     # all of it
+    benches/compare.py --help      # parts of it
+"""
+import argparse, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def family(pid):
+    """The process and its descendants."""
+    pids = [pid]
+    for p in pids:
+        try:
+            for task in os.listdir(f"/proc/{p}/task"):
+                pids += [int(c) for c in open(f"/proc/{p}/task/{task}/children").read().split()]
+        except OSError:
+            pass
+    return pids
+
+
+def cpu_seconds(pid):
+    total = 0
+    for p in family(pid):
+        fields = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def rss_kib(pid):
+    return sum(
+        int(line.split()[1]) for p in family(pid) for line in open(f"/proc/{p}/status") if line.startswith("VmRSS")
+    )
+
+
+def wait_for(port, process, seconds=15):
+    end = time.time() + seconds
+    while time.time() < end:
+        if process.poll() is not None:
+            sys.exit(f"{process.args[0]} ended with {process.returncode} before it listened on {port}")
+        try:
+            socket.create_connection(("127.0.0.1", port), 0.2).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"nothing listens on {port}")
+
+
+class Bench:
+    def __init__(self, args):
+        self.args = args
+        self.dir = tempfile.mkdtemp(prefix="homing-bench-")
+        self.running = []
+        self.origin = self.nginx_origin("x" * args.body)
+        self.clones = self.nginx_origin("x" * args.clone_body) if args.clone_body else self.nginx_origin("")
+
+    def start(self, argv, env=None, port=None):
+        log = open(f"{self.dir}/log", "ab")
+        process = subprocess.Popen(argv, env={**os.environ, **(env or {})}, stdout=log, stderr=log)
+        self.running.append(process)
+        if port:
+            wait_for(port, process)
+        return process
+
+    def file(self, name, text, mode=0o644):
+        path = f"{self.dir}/{name}"
+        with open(path, "w") as out:
+            out.write(text)
+        os.chmod(path, mode)
+        return path
+
+    def nginx_http(self, name, workers, http):
+        temp = " ".join(f"{kind}_temp_path {self.dir}/{name}-{kind};" for kind in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        return self.file(f"{name}.conf", f"""daemon off; worker_processes {workers}; pid {self.dir}/{name}.pid;
+error_log stderr error; events {{ worker_connections 16384; }}
+http {{ access_log off; keepalive_requests 1000000000; {temp} {http} }}""")
+
+    def nginx_origin(self, body):
+        port = free_port()
+        answer = f'return 200 "{body}"' if body else "return 204"
+        conf = self.nginx_http(f"origin{port}", 1, f"server {{ listen 127.0.0.1:{port}; location / {{ {answer}; }} }}")
+        self.start(["nginx", "-c", conf], port=port)
+        return port
+
+    # Every proxy: (name, argv, environment), listening on `port`.
+
+    def nginx(self, port, clone):
+        mirror = "mirror /_mirror;" if clone else ""
+        to_clone = "location = /_mirror { internal; proxy_pass http://clone; proxy_http_version 1.1; " \
+                   "proxy_set_header Connection ''; }" if clone else ""
+        conf = self.nginx_http(f"nginx{port}", self.args.threads, f"""
+upstream app {{ server 127.0.0.1:{self.origin}; keepalive 256; keepalive_requests 1000000000; }}
+upstream clone {{ server 127.0.0.1:{self.clones}; keepalive 256; keepalive_requests 1000000000; }}
+server {{ listen 127.0.0.1:{port} reuseport;
+  location / {{ {mirror} proxy_pass http://app; proxy_http_version 1.1; proxy_set_header Connection '';
+                proxy_set_header Host $host; }} {to_clone} }}""")
+        return ["nginx", "-c", conf], {}
+
+    def haproxy(self, port, clone):
+        conf = self.file(f"haproxy{port}.cfg", f"""global
+  nbthread {self.args.threads}
+  maxconn 16384
+defaults
+  mode http
+  timeout client 30s
+  timeout server 30s
+  timeout connect 5s
+  http-reuse always
+frontend f
+  bind 127.0.0.1:{port}
+  default_backend b
+backend b
+  server s1 127.0.0.1:{self.origin}
+""")
+        return ["haproxy", "-db", "-f", conf], {}
+
+    def envoy(self, port, clone):
+        def cluster(name, to):
+            return f"""
+  - name: {name}
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {to}}}}}}}}}]}}]}}
+    circuit_breakers: {{thresholds: [{{max_connections: 4096, max_pending_requests: 4096, max_requests: 8192}}]}}"""
+        mirror = "request_mirror_policies: [{cluster: clone}]" if clone else ""
+        conf = self.file(f"envoy{port}.yaml", f"""static_resources:
+  listeners:
+  - address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
+    filter_chains:
+    - filters:
+      - name: hcm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: bench
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ["*"]
+              routes: [{{match: {{prefix: "/"}}, route: {{cluster: app, {mirror}}}}}]
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+  clusters:{cluster("app", self.origin)}{cluster("clone", self.clones)}
+""")
+        return [shutil.which("envoy"), "-c", conf, "--concurrency", str(self.args.threads), "-l", "off", "--base-id",
+                str(port)], {}
+
+    def bare(self, port, clone):
+        return [self.args.bare], {"LISTEN": f"127.0.0.1:{port}", "ORIGIN": f"127.0.0.1:{self.origin}",
+                                  "THREADS": str(self.args.threads)}
+
+    def homing(self, port, clone, site=False):
+        name = f"homing{port}"
+        section = "" if not clone else """
+    clone: { pool_ref: clones, tokens: ["cookie:SID", source_ip] }"""
+        federation = ""
+        if site:
+            self.file("bench.key", "00" * 31 + "01\n", 0o600)
+            self.file("federation.yaml", SITES.format(port=port, peer=free_port()))
+            federation = """
+site: { name: site_A, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a }
+federation: federation.yaml"""
+        conf = self.file(f"{name}.yaml", f"""threads: {self.args.threads}
+admin: {{ listen: none }}{federation}
+pools:
+  - {{ name: app, servers: [{{ ip: 127.0.0.1, port: {self.origin} }}] }}
+  - {{ name: clones, servers: [{{ ip: 127.0.0.1, port: {self.clones} }}] }}
+virtual_services:
+  - name: bench
+    uuid: virtualservice-00000000-0000-0000-0000-00000000000a
+    services: [{{ address: 127.0.0.1, port: {port} }}]
+    pool_ref: app{section}
+""")
+        return [self.args.homing, "run", "--config", conf], {"HOMING_LOG": "warn"}
+
+    def homing_site(self, port, clone):
+        return self.homing(port, clone, site=True)
+
+    def load(self, process, port, seconds, lua=None):
+        before = cpu_seconds(process.pid)
+        script = ["-s", lua] if lua else []
+        out = subprocess.run(
+            ["wrk", "-t1", f"-c{self.args.connections}", f"-d{seconds}s", "--latency", *script,
+             f"http://127.0.0.1:{port}/"], capture_output=True, text=True).stdout
+        spent = cpu_seconds(process.pid) - before
+        requests = int(re.search(r"(\d+) requests in", out).group(1))
+        latency = dict(re.findall(r"(50|99)%\s+([\d.]+[mu]?s)", out))
+        bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
+        return spent / max(requests, 1) * 1e6, requests / seconds, latency, int(bad.group(1)) if bad else 0
+
+    def idle(self, process, port):
+        """KiB per idle keep-alive connection."""
+        def ask(s):
+            s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                answer += s.recv(4096)
+        for _ in range(200):
+            with socket.create_connection(("127.0.0.1", port)) as s:
+                ask(s)
+        before, held = rss_kib(process.pid), []
+        for _ in range(self.args.idle):
+            held.append(socket.create_connection(("127.0.0.1", port)))
+            ask(held[-1])
+        time.sleep(1)
+        grown = rss_kib(process.pid) - before
+        for s in held:
+            s.close()
+        return grown / self.args.idle
+
+    def compare(self, title, names, clone=False, lua=None):
+        print(f"\n{title} ({self.args.threads} thread(s), {self.args.connections} connections, "
+              f"{self.args.rounds} rounds of {self.args.seconds} s)")
+        rows, ends = {}, []
+        for name in names:
+            port = free_port()
+            argv, env = getattr(self, name)(port, clone)
+            ends.append((name, self.start(argv, env, port), port))
+            rows[name] = []
+        for round in range(self.args.rounds + 1):
+            for name, process, port in ends:
+                figures = self.load(process, port, self.args.seconds if round else 1, lua)
+                if round:
+                    rows[name].append(figures)
+        base = statistics.median(figures[0] for figures in rows[names[0]])
+        print(f"{'proxy':<14}{'CPU us/req':>11}{'ratio':>7}{'req/s':>9}{'p50':>10}{'p99':>10}{'KiB/idle':>10}{'bad':>6}")
+        for name, process, port in ends:
+            figures = rows[name]
+            cpu = statistics.median(f[0] for f in figures)
+            idle = f"{self.idle(process, port):.1f}" if self.args.idle else "-"
+            print(f"{name:<14}{cpu:>11.2f}{cpu / base:>7.2f}{statistics.median(f[1] for f in figures):>9.0f}"
+                  f"{figures[-1][2].get('50', '?'):>10}{figures[-1][2].get('99', '?'):>10}{idle:>10}"
+                  f"{sum(f[3] for f in figures):>6}", flush=True)
+            process.terminate()
+
+    def stop(self):
+        for process in self.running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in self.running:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+SITES = """gslb:
+  federation_id: bench
+  sites:
+    - {{ name: site_A, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a }}
+    - {{ name: site_B, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000b }}
+pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [] }}]
+application_persistence_profiles:
+  - name: sites
+    is_federated: true
+    persistence_type: gslb_site
+    http_cookie_persistence_profile:
+      cookie_name: SITE
+      timeout: 8h
+      keys: [{{ uuid: 00000000-0000-0000-0000-00000000000c, key_file: bench.key, state: active }}]
+gslb_services:
+  - name: bench
+    uuid: gslbservice-00000000-0000-0000-0000-00000000000d
+    domain_names: [bench]
+    is_federated: true
+    site_persistence_enabled: true
+    application_persistence_profile_ref: sites
+    groups:
+      - name: all
+        priority: 10
+        members:
+          - {{ cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a, vs_uuid: virtualservice-00000000-0000-0000-0000-00000000000a, ip: 127.0.0.1, services: [{{ port: {port} }}] }}
+          - {{ cluster_uuid: cluster-00000000-0000-0000-0000-00000000000b, vs_uuid: virtualservice-00000000-0000-0000-0000-00000000000b, ip: 127.0.0.1, services: [{{ port: {peer} }}] }}
+"""
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--homing", default="target/release/homing")
+    parser.add_argument("--bare", default="target/release/bare_proxy", help="the bare Pingora proxy")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--body", type=int, default=128, help="bytes of the app's answers")
+    parser.add_argument("--clone-body", type=int, default=0, help="bytes of the clone members' answers; 0: 204")
+    parser.add_argument("--idle", type=int, default=2000, help="idle connections to weigh; 0: none")
+    args = parser.parse_args()
+    for tool in ("wrk", "nginx"):
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is missing: it makes the load or the origin; apt-get install {tool}")
+    bench = Bench(args)
+    try:
+        peers = [name for name in ("nginx", "haproxy", "envoy") if shutil.which(name)]
+        bench.compare("plain", ["bare", "homing", *peers])
+        bench.compare("site persistence, no cookie yet", ["bare", "homing", "homing_site"])
+        mirrors = [name for name in peers if name != "haproxy"]
+        args.idle = 0
+        bench.compare("with a clone (the first line: without)", ["bare"])
+        bench.compare("with a clone", ["homing", *mirrors], clone=True)
+    finally:
+        bench.stop()
+
+
+main()

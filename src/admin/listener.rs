@@ -1,0 +1,256 @@
+//! Where the admin API listens, and the bounds that keep a flood of connections from costing more than it may.
+
+use std::{
+    fs,
+    future::Future,
+    io,
+    net::SocketAddr,
+    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener, UnixStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::AdminListen;
+
+/// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
+pub struct AdminListener {
+    socket: Socket,
+}
+
+/// A listener that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("admin.listen {0} cannot be bound: {1}")]
+    Tcp(SocketAddr, #[source] io::Error),
+    #[error("admin.listen unix:{0} cannot be bound: {1}")]
+    Unix(PathBuf, #[source] io::Error),
+    #[error("admin.listen unix:{0}: another process answers there; stop it or use another path")]
+    Taken(PathBuf),
+    #[error("admin.listen unix:{0}: there is a file of another kind; remove it or use another path")]
+    NotASocket(PathBuf),
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, SocketFile),
+}
+
+impl AdminListener {
+    /// Binds what the configuration says; `None` where it says `none`. Needs a tokio runtime.
+    pub async fn bind(listen: &AdminListen) -> Result<Option<Self>, BindError> {
+        let socket = match listen {
+            AdminListen::None => return Ok(None),
+            AdminListen::Tcp(addr) => {
+                Socket::Tcp(TcpListener::bind(addr).await.map_err(|error| BindError::Tcp(*addr, error))?)
+            }
+            AdminListen::Unix(path) => {
+                let (listener, file) = bind_unix(path).await?;
+                Socket::Unix(listener, file)
+            }
+        };
+        Ok(Some(Self { socket }))
+    }
+
+    /// What `--admin` takes to reach it.
+    pub fn url(&self) -> String {
+        match &self.socket {
+            Socket::Tcp(listener) => match listener.local_addr() {
+                Ok(addr) => format!("http://{addr}"),
+                Err(error) => format!("http://({error})"),
+            },
+            Socket::Unix(_, file) => format!("unix:{}", file.path.display()),
+        }
+    }
+
+    pub(super) fn is_reachable_from_elsewhere(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(listener) => !listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback()),
+            Socket::Unix(..) => false,
+        }
+    }
+
+    /// Accepts until `shutdown`, then lets answers that are under way end.
+    pub(super) async fn serve(self, router: Router, shutdown: CancellationToken) {
+        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        tokio::select! {
+            () = self.accept(&router, &free, &shutdown) => {}
+            () = shutdown.cancelled() => {}
+        }
+        drop(self);
+        let _all_ended = free.acquire_many(MAX_CONNECTIONS).await;
+    }
+
+    async fn accept(&self, router: &Router, free: &Arc<Semaphore>, shutdown: &CancellationToken) {
+        loop {
+            let place = free.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let (router, shutdown) = (router.clone(), shutdown.clone());
+            let accepted = match &self.socket {
+                Socket::Tcp(listener) => listener
+                    .accept()
+                    .await
+                    .map(|(stream, _)| spawn(connection(stream, router, shutdown), place)),
+                Socket::Unix(listener, _) => listener
+                    .accept()
+                    .await
+                    .map(|(stream, _)| spawn(connection(stream, router, shutdown), place)),
+            };
+            if let Err(error) = accepted {
+                tracing::warn!(%error, "admin: a connection cannot be accepted");
+                sleep(AFTER_FAILED_ACCEPT).await;
+            }
+        }
+    }
+}
+
+/// Runs a connection, which takes one place for as long as it lasts.
+fn spawn(connection: impl Future<Output = ()> + Send + 'static, place: OwnedSemaphorePermit) {
+    tokio::spawn(async move {
+        connection.await;
+        drop(place);
+    });
+}
+
+/// Serves one connection. Its end is bounded: a reader that stalls gives its place back.
+async fn connection<IO>(stream: IO, router: Router, shutdown: CancellationToken)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = async { tokio::select! { () = shutdown.cancelled() => {}, () = sleep(CONNECTION_LIFE) => {} } } => {
+            connection.as_mut().graceful_shutdown();
+            timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "admin: connection ended early");
+    }
+}
+
+/// Binds beside `path` and moves the socket there, so that it never stands there with wider permissions and
+/// a file that a killed process left behind is replaced.
+async fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
+    let failed = |error| BindError::Unix(path.to_owned(), error);
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+        Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(BindError::Taken(path.to_owned())),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let beside = PathBuf::from([path.as_os_str(), ".new".as_ref()].join("".as_ref()));
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&beside).map_err(failed)?;
+    fs::set_permissions(&beside, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    fs::rename(&beside, path).map_err(failed)?;
+    let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
+    Ok((listener, SocketFile { path: path.to_owned(), inode }))
+}
+
+/// Removes the socket's file, unless another process has put its own there.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            // A file that stays is replaced at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Connections at one time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: u32 = 64;
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// From one answer, or the connection's start, to the end of the next head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// After this a connection ends with the answer that is under way.
+const CONNECTION_LIFE: Duration = Duration::from_secs(300);
+const LAST_ANSWER: Duration = Duration::from_secs(2);
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+const SOCKET_MODE: u32 = 0o660;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn bind(path: &Path) -> Result<AdminListener, BindError> {
+        let bound = AdminListener::bind(&AdminListen::Unix(path.to_owned())).await?;
+        Ok(bound.expect("a path is not none"))
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_has_mode_0660_and_goes_with_the_listener() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("admin.sock");
+        let listener = bind(&path).await.expect("it binds");
+        assert_eq!(listener.url(), format!("unix:{}", path.display()));
+        let mode = fs::metadata(&path).expect("the socket's file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o660);
+        UnixStream::connect(&path).await.expect("it accepts");
+        drop(listener);
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        let first = bind(&path).await.expect("what nobody answers on is replaced");
+        let second = bind(&path).await;
+        assert!(matches!(second, Err(BindError::Taken(_))));
+        drop(first);
+        fs::write(&path, "precious").expect("written");
+        assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+    }
+
+    #[tokio::test]
+    async fn a_listener_leaves_its_successors_file_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("admin.sock");
+        let old = bind(&path).await.expect("it binds");
+        fs::remove_file(&path).expect("removed");
+        let new = bind(&path).await.expect("it binds");
+        drop(old);
+        assert!(UnixStream::connect(&path).await.is_ok());
+        drop(new);
+    }
+
+    #[tokio::test]
+    async fn none_binds_nothing_and_a_taken_port_is_named() {
+        assert!(AdminListener::bind(&AdminListen::None).await.is_ok_and(|bound| bound.is_none()));
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = taken.local_addr().expect("its address");
+        let error = AdminListener::bind(&AdminListen::Tcp(addr)).await.map(|_| ()).expect_err("it is taken");
+        assert!(error.to_string().starts_with(&format!("admin.listen {addr} cannot be bound")), "{error}");
+    }
+}

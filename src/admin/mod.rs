@@ -1,0 +1,207 @@
+//! The admin API: metrics, health, and read-only views of the live state as JSON.
+//!
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
+//! the state, and nothing here serves clients' traffic.
+
+mod access;
+mod api;
+mod listener;
+mod source;
+pub mod view;
+
+pub use access::{Token, TokenError};
+pub use api::Source;
+pub use listener::{AdminListener, BindError};
+pub use source::LiveSource;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+/// Answers on `listener` until `shutdown`. Beyond loopback all but `/metrics`, `/healthz` and `/readyz` ask for
+/// `token`, and without one they are refused there.
+pub async fn serve<S: Source>(
+    listener: AdminListener,
+    source: Arc<S>,
+    token: Option<Token>,
+    shutdown: CancellationToken,
+) {
+    let access = access::Access::new(listener.is_reachable_from_elsewhere(), token);
+    listener.serve(api::router(source, access), shutdown).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::{view::example, *};
+    use crate::config::AdminListen;
+
+    struct Example {
+        missing: Vec<String>,
+    }
+
+    impl Source for Example {
+        fn metrics(&self) -> String {
+            "homing_build_info 1\n".into()
+        }
+
+        fn missing(&self) -> Vec<String> {
+            self.missing.clone()
+        }
+
+        fn virtual_services(&self) -> Vec<view::VirtualService> {
+            example::virtual_services()
+        }
+
+        fn pools(&self) -> Vec<view::Pool> {
+            example::pools()
+        }
+
+        fn gslb_services(&self) -> Vec<view::GslbRuntime> {
+            vec![example::gslb_runtime()]
+        }
+
+        fn session_tables(&self) -> Vec<view::SessionTable> {
+            example::sessions().tables
+        }
+
+        fn session_entries(&self, table: &str, key: Option<&str>) -> Vec<view::SessionEntry> {
+            let mut entries = example::sessions().entries;
+            match (table, key) {
+                ("ssl", _) => vec![],
+                (_, Some("alice")) => entries.split_off(1),
+                (_, Some(_)) => vec![],
+                (_, None) => std::iter::repeat_n(entries.remove(0), view::Sessions::MOST + 1).collect(),
+            }
+        }
+    }
+
+    /// A running admin API; stops when dropped.
+    struct Running {
+        port: u16,
+        _stop: tokio_util::sync::DropGuard,
+    }
+
+    impl Running {
+        async fn start(listen: &str, missing: &[&str], token: Option<Token>) -> Self {
+            let listen = AdminListen::Tcp(listen.parse().expect("an address"));
+            let listener = AdminListener::bind(&listen).await.expect("a free port").expect("not none");
+            let port = listener.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+            let source = Arc::new(Example { missing: missing.iter().map(|text| text.to_string()).collect() });
+            let stop = CancellationToken::new();
+            tokio::spawn(serve(listener, source, token, stop.clone()));
+            Self { port, _stop: stop.drop_guard() }
+        }
+
+        /// Sends a request line and header lines; returns status and the whole answer.
+        async fn ask(&self, request: &str) -> (u16, String) {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it accepts");
+            let (line, headers) = request.split_once('\n').unwrap_or((request, ""));
+            let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+            stream.write_all(request.as_bytes()).await.expect("it reads");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.expect("it answers");
+            let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+            (status, answer)
+        }
+    }
+
+    #[tokio::test]
+    async fn every_path_answers_with_its_view_or_says_what_is_wrong() {
+        let admin = Running::start("127.0.0.1:0", &[], None).await;
+        for (request, status, part) in [
+            ("GET /metrics", 200, "content-type: text/plain; version=0.0.4"),
+            ("GET /metrics", 200, "homing_build_info 1"),
+            ("GET /healthz", 200, "ok"),
+            ("GET /readyz", 200, "ready"),
+            ("GET /api/v1/virtualservices", 200, r#"[{"uuid":"virtualservice-dc871051"#),
+            ("GET /api/v1/virtualservices/PAY@SITE_a", 200, r#""sp_pool_refs":["SP-gs-1-pay@site_A"]"#),
+            (
+                "GET /api/v1/virtualservices/pay",
+                404,
+                r#"{"error":"virtual service pay is not known; known: pay@site_A, ship"}"#,
+            ),
+            ("GET /api/v1/pools", 200, r#""name":"pay""#),
+            ("GET /api/v1/pools/sp-gs-1-pay@site_a", 200, r#""graceful_disable_timeout":"1m""#),
+            ("GET /api/v1/pools/pay", 200, r#""reason":"connection refused""#),
+            ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
+            ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
+            ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
+            ("GET /api/v1/sessions", 200, r#""entries":[]"#),
+            ("GET /api/v1/sessions?table=clone:PAY@site_A:my_clonepool", 200, r#""truncated":true"#),
+            (
+                "GET /api/v1/sessions?table=clone%3Apay@site_A%3AMY_CLONEPOOL&key=alice",
+                200,
+                "60303ae22b998861",
+            ),
+            (
+                "GET /api/v1/sessions?table=clone:pay@site_A:MY_CLONEPOOL&key=bob",
+                404,
+                "no entry under this key",
+            ),
+            ("GET /api/v1/sessions?table=ssl", 200, r#""entries":[],"truncated":false"#),
+            ("GET /api/v1/sessions?table=tls", 404, "known: ssl, clone:pay@site_A:MY_CLONEPOOL"),
+            ("GET /api/v1/sessions?key=alice", 400, "add table=NAME"),
+            ("GET /api/v1/sessions?table=ssl&table=ssl", 400, r#"{"error":"the query takes"#),
+            ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
+            ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
+            ("DELETE /metrics", 405, "use GET"),
+        ] {
+            let (got, answer) = admin.ask(request).await;
+            assert_eq!(got, status, "{request}: {answer}");
+            assert!(answer.contains(part), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_ready_says_what_is_missing() {
+        let missing = ["pool pay has no health result yet", "listener 127.0.0.1:80 does not accept yet"];
+        let admin = Running::start("127.0.0.1:0", &missing, None).await;
+        let (status, answer) = admin.ask("GET /readyz").await;
+        assert_eq!(status, 503);
+        assert!(answer.ends_with(&(missing.join("\n") + "\n")), "{answer}");
+        assert_eq!(admin.ask("GET /healthz").await.0, 200);
+    }
+
+    #[tokio::test]
+    async fn beyond_loopback_the_views_ask_for_the_token() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("token");
+        std::fs::write(&file, "0123456789abcdef\n").expect("written");
+        let token = || Some(Token::read(&file).unwrap_or_else(|error| panic!("{error}")));
+        let right = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdef\r\n";
+        let wrong = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdeg\r\n";
+        for (listen, token, request, status) in [
+            ("0.0.0.0:0", token(), right, 200),
+            ("0.0.0.0:0", token(), wrong, 401),
+            ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
+            ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
+            ("0.0.0.0:0", token(), "GET /metrics", 200),
+            ("0.0.0.0:0", token(), "GET /healthz", 200),
+            ("0.0.0.0:0", token(), "GET /readyz", 200),
+            ("0.0.0.0:0", None, right, 403),
+            ("0.0.0.0:0", None, "GET /metrics", 200),
+            ("127.0.0.1:0", token(), "GET /api/v1/pools", 200),
+        ] {
+            let admin = Running::start(listen, &[], token).await;
+            let (got, answer) = admin.ask(request).await;
+            assert_eq!(got, status, "{listen}, {request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let admin = Running::start("127.0.0.1:0", &[], None).await;
+        let huge = format!("GET /healthz\nX: {}\r\n", "x".repeat(64 * 1024));
+        let mut stream = TcpStream::connect(("127.0.0.1", admin.port)).await.expect("it accepts");
+        let request = huge.replacen('\n', " HTTP/1.1\r\n", 1);
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", answer.escape_ascii());
+    }
+}

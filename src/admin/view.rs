@@ -1,0 +1,360 @@
+//! The shapes of the admin API's answers: plain data that the server fills in and the commands read back.
+//!
+//! Objects and fields carry Avi's names, so that an operator finds `sp_pools` and `oper_status` where Avi's CLI
+//! shows them; values that can be configured are spelt as in our YAML, durations with their unit. A field that
+//! has nothing to say is left out.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(test)]
+pub(crate) mod example;
+
+/// What clients connect to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualService {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    pub name: String,
+    pub enabled: bool,
+    /// Empty: any Host.
+    pub domain_names: Vec<String>,
+    pub services: Vec<Service>,
+    /// Absent where rules choose the pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_ref: Option<String>,
+    pub application_profile_ref: String,
+    /// Which pools get copies of its requests.
+    pub clone: Vec<CloneSection>,
+    pub rule_refs: Vec<String>,
+    /// The site-persistence pools that lead from here to the other sites.
+    pub sp_pool_refs: Vec<String>,
+    pub oper_status: OperStatus,
+}
+
+/// An address and port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Service {
+    /// Absent for a GSLB member, whose address is its `ip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    pub enable_ssl: bool,
+}
+
+/// How a virtual service's requests are copied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CloneSection {
+    pub pool_ref: String,
+    /// As in YAML: `cookie:SID`, `source_ip`, …
+    pub tokens: Vec<String>,
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    pub clone_selection: String,
+}
+
+/// A pool: of an app, of clone members, or the site-persistence pool of a GSLB member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    pub name: String,
+    pub lb_algorithm: String,
+    pub enabled: bool,
+    pub health_monitor_refs: Vec<String>,
+    pub servers: Vec<Server>,
+    pub num_servers: u32,
+    pub num_servers_up: u32,
+    pub oper_status: OperStatus,
+    /// What only a site-persistence pool has.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub site_persistence: Option<SpPool>,
+}
+
+/// The fields of a pool that homing made for a member of a site-persistent GSLB service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpPool {
+    /// Always true: such a pool cannot be configured.
+    pub gslb_sp_enabled: bool,
+    pub application_persistence_profile_ref: String,
+    #[serde(with = "duration")]
+    pub graceful_disable_timeout: Duration,
+    #[serde(with = "duration")]
+    pub connection_ramp_duration: Duration,
+    pub request_queue_depth: u32,
+    pub inline_health_monitor: bool,
+    pub sni_enabled: bool,
+    pub description: String,
+}
+
+/// A server of a pool; in an SP pool, a virtual service on another site.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub ip: IpAddr,
+    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    pub enabled: bool,
+    pub ratio: u16,
+    pub oper_status: OperStatus,
+    /// Requests and tunnels that it is serving.
+    pub inflight: u64,
+    /// The member identity that a site cookie carries: 64 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prst_hdr_val: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Whether something works, why not, and since when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OperStatus {
+    pub state: OperState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Absent while nothing has changed since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_changed_time: Option<Timestamp>,
+}
+
+/// Avi's words for an object's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OperState {
+    OperUp,
+    OperDown,
+    OperDisabled,
+    /// No health result yet, or another site's business.
+    OperUnknown,
+}
+
+/// A point in time, as Avi writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Timestamp {
+    /// Seconds since 1970.
+    pub secs: u64,
+    pub usecs: u32,
+}
+
+/// A GSLB service as this site sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GslbRuntime {
+    pub uuid: String,
+    pub name: String,
+    /// What the federation's file says about it; left out by [`GslbRuntime::sp_status`].
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub configured: Option<GslbConfigured>,
+    /// The highest priority first.
+    pub groups: Vec<GslbGroup>,
+    /// Whether the sites agree on the federated objects, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub services_state: Option<String>,
+    pub sp_oper_status: OperStatus,
+    /// Requests that entered at this site, by what became of them.
+    pub requests: BTreeMap<String, u64>,
+    /// The share of them that was proxied to another site, 0 to 1; absent before the first request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction_proxied: Option<f64>,
+}
+
+/// The configured fields of a GSLB service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GslbConfigured {
+    pub domain_names: Vec<String>,
+    pub enabled: bool,
+    pub site_persistence_enabled: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_persistence_profile_ref: Option<String>,
+    pub health_monitor_refs: Vec<String>,
+    #[serde(with = "duration")]
+    pub ttl: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GslbGroup {
+    pub name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    pub members: Vec<GslbMember>,
+}
+
+/// A virtual service of a GSLB service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GslbMember {
+    pub cluster_uuid: String,
+    pub site_name: String,
+    pub vs_uuid: String,
+    /// Known for this site's own member; other sites' names are theirs to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vs_name: Option<String>,
+    pub ip: IpAddr,
+    /// The addresses at which it is reached.
+    pub oper_ips: Vec<IpAddr>,
+    /// `AVI_VIP`: a virtual service of a site; `NON_AVI_VIP`: any other address.
+    pub vip_type: String,
+    pub services: Vec<Service>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// The pools that lead from this member to its peers, as far as this site has them.
+    pub sp_pools: Vec<SpPoolStatus>,
+    pub controller_status: OperStatus,
+}
+
+/// A site-persistence pool in short.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpPoolStatus {
+    pub uuid: String,
+    pub name: String,
+    pub num_servers: u32,
+    pub num_servers_up: u32,
+}
+
+/// The session tables, and the entries of the one that was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sessions {
+    pub tables: Vec<SessionTable>,
+    /// At most [`Sessions::MOST`].
+    pub entries: Vec<SessionEntry>,
+    /// There are more entries than are listed.
+    #[serde(default)]
+    pub truncated: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionTable {
+    /// `ssl`, `clone:<virtual service>:<pool>`, or as rules named it.
+    pub name: String,
+    pub entries: u64,
+}
+
+/// One session. Its token is not kept, only a hash of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SessionEntry {
+    /// The hash that copies carry in `X-Homing-Clone`.
+    pub session: String,
+    /// The clone member, or what a rule stored.
+    pub value: String,
+    /// Requests so far.
+    pub requests: u64,
+    /// An entry in use does not expire.
+    pub in_use: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// Every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    pub error: String,
+}
+
+impl GslbRuntime {
+    /// The outcome of a request that was sent on to another site.
+    const PROXIED: &str = "proxied";
+    /// The outcome of a request that a peer sent here: it was counted where it entered.
+    const FROM_PEER: &str = "from_peer";
+
+    /// The share of requests that were sent on, over all but those that peers sent here, to four digits.
+    pub fn fraction_proxied(requests: &BTreeMap<String, u64>) -> Option<f64> {
+        let entered: u64 =
+            requests.iter().filter(|(outcome, _)| *outcome != Self::FROM_PEER).map(|(_, count)| count).sum();
+        let proxied = requests.get(Self::PROXIED).copied().unwrap_or(0);
+        (entered > 0).then(|| (proxied as f64 / entered as f64 * 1e4).round() / 1e4)
+    }
+
+    /// `filter sp_status`: what concerns site persistence, without what the configuration says anyway.
+    pub fn sp_status(mut self) -> Self {
+        self.configured = None;
+        for group in &mut self.groups {
+            (group.priority, group.algorithm) = (None, None);
+            for member in &mut group.members {
+                (member.ratio, member.enabled) = (None, None);
+            }
+        }
+        self
+    }
+}
+
+impl Sessions {
+    /// The most entries in one answer; a table may hold millions.
+    pub const MOST: usize = 1_000;
+}
+
+impl OperStatus {
+    /// A state without a history.
+    pub fn new(state: OperState) -> Self {
+        Self { state, reason: None, last_changed_time: None }
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { secs: since.as_secs(), usecs: since.subsec_micros() }
+    }
+}
+
+/// Durations as in YAML: `300s`, `1m`.
+mod duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        humantime::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        fn check<T>(view: T)
+        where
+            T: Serialize + for<'de> Deserialize<'de> + PartialEq + std::fmt::Debug,
+        {
+            let text = serde_json::to_string(&view).expect("views serialise");
+            assert_eq!(serde_json::from_str::<T>(&text).expect(&text), view);
+        }
+        example::virtual_services().into_iter().for_each(check);
+        example::pools().into_iter().for_each(check);
+        check(example::gslb_runtime());
+        check(example::gslb_runtime().sp_status());
+        check(example::sessions());
+    }
+
+    #[test]
+    fn requests_from_peers_do_not_count_twice_in_the_fraction() {
+        let count = |pairs: &[(&str, u64)]| {
+            GslbRuntime::fraction_proxied(&pairs.iter().map(|(name, n)| (name.to_string(), *n)).collect())
+        };
+        assert_eq!(count(&[("new", 3), ("proxied", 1), ("from_peer", 96)]), Some(0.25));
+        assert_eq!(count(&[("new", 2)]), Some(0.0));
+        assert_eq!(count(&[("local", 2), ("proxied", 1)]), Some(0.3333));
+        assert_eq!(count(&[("from_peer", 7)]), None);
+        assert_eq!(count(&[]), None);
+    }
+
+    #[test]
+    fn states_are_spelt_as_avi_spells_them() {
+        let json = serde_json::to_value(OperStatus::new(OperState::OperUp)).expect("views serialise");
+        assert_eq!(json, serde_json::json!({ "state": "OPER_UP" }));
+    }
+}

@@ -1,0 +1,215 @@
+//! The two-site example as site_A's admin API tells it, for tests of what reads it.
+
+use super::*;
+
+pub(crate) fn virtual_services() -> Vec<VirtualService> {
+    vec![
+        VirtualService {
+            uuid: Some("virtualservice-dc871051-35e8-4bec-bd1f-3c63fb6b7087".into()),
+            name: "pay@site_A".into(),
+            enabled: true,
+            domain_names: vec!["a.com".into(), "*.a.com".into()],
+            services: vec![service("127.0.0.11", 80, false), service("127.0.0.11", 443, true)],
+            pool_ref: Some("pay".into()),
+            application_profile_ref: "System-HTTP".into(),
+            clone: vec![CloneSection {
+                pool_ref: "MY_CLONEPOOL".into(),
+                tokens: vec!["cookie:SID".into(), "source_ip".into()],
+                timeout: Duration::from_secs(300),
+                clone_selection: "random".into(),
+            }],
+            rule_refs: vec!["canary".into()],
+            sp_pool_refs: vec!["SP-gs-1-pay@site_A".into()],
+            oper_status: up(),
+        },
+        VirtualService {
+            uuid: None,
+            name: "ship".into(),
+            enabled: false,
+            domain_names: vec![],
+            services: vec![service("127.0.0.11", 81, false)],
+            pool_ref: None,
+            application_profile_ref: "System-HTTP".into(),
+            clone: vec![],
+            rule_refs: vec![],
+            sp_pool_refs: vec![],
+            oper_status: OperStatus::new(OperState::OperDisabled),
+        },
+    ]
+}
+
+pub(crate) fn pools() -> Vec<Pool> {
+    vec![
+        Pool {
+            uuid: Some("pool-dc871051-35e8-4bec-bd1f-3c63fb6b7087".into()),
+            servers: vec![Server {
+                prst_hdr_val: Some("16077db5be5a5402f8185e02769756a3f0deffcdc0ab28fe8a60ac13d0219e32".into()),
+                description: Some("Gslb site-persistence server".into()),
+                hostname: Some("127.0.0.12".into()),
+                ..server("127.0.0.12", 80, up())
+            }],
+            site_persistence: Some(SpPool {
+                gslb_sp_enabled: true,
+                application_persistence_profile_ref: "gap-1".into(),
+                graceful_disable_timeout: Duration::from_secs(60),
+                connection_ramp_duration: Duration::from_secs(600),
+                request_queue_depth: 128,
+                inline_health_monitor: true,
+                sni_enabled: true,
+                description: "Gslb site-persistence proxy pool".into(),
+            }),
+            ..pool("SP-gs-1-pay@site_A", "ghm-ping", 1)
+        },
+        Pool {
+            servers: vec![
+                server("127.0.0.1", 11201, up()),
+                server(
+                    "127.0.0.1",
+                    11202,
+                    OperStatus {
+                        state: OperState::OperDown,
+                        reason: Some("connection refused".into()),
+                        last_changed_time: Some(changed()),
+                    },
+                ),
+            ],
+            num_servers: 2,
+            ..pool("pay", "hm-http", 1)
+        },
+        Pool { oper_status: OperStatus::new(OperState::OperUnknown), ..pool("empty", "hm-http", 0) },
+    ]
+}
+
+pub(crate) fn gslb_runtime() -> GslbRuntime {
+    let requests = [("new", 3), ("local", 4), ("proxied", 1), ("from_peer", 9)];
+    let requests = requests.map(|(outcome, count)| (outcome.to_string(), count)).into();
+    GslbRuntime {
+        uuid: "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6".into(),
+        name: "gs-1".into(),
+        configured: Some(GslbConfigured {
+            domain_names: vec!["a.com".into()],
+            enabled: true,
+            site_persistence_enabled: true,
+            application_persistence_profile_ref: Some("gap-1".into()),
+            health_monitor_refs: vec!["ghm-ping".into()],
+            ttl: Duration::from_secs(30),
+        }),
+        groups: vec![
+            group("group1", 13, member("site_A", "127.0.0.11", "pay@site_A", "dc871051")),
+            group(
+                "group2",
+                12,
+                GslbMember { vs_name: None, ..member("site_B", "127.0.0.12", "pay@site_B", "8a68c656") },
+            ),
+        ],
+        services_state: None,
+        sp_oper_status: up(),
+        fraction_proxied: GslbRuntime::fraction_proxied(&requests),
+        requests,
+    }
+}
+
+pub(crate) fn sessions() -> Sessions {
+    Sessions {
+        tables: vec![
+            SessionTable { name: "ssl".into(), entries: 0 },
+            SessionTable { name: "clone:pay@site_A:MY_CLONEPOOL".into(), entries: 2 },
+        ],
+        entries: vec![
+            SessionEntry {
+                session: "9f86d081884c7d65".into(),
+                value: "127.0.0.1:11301".into(),
+                requests: 17,
+                in_use: true,
+                created: Some(changed()),
+                expires: Some(Timestamp { secs: changed().secs + 300, ..changed() }),
+            },
+            SessionEntry {
+                session: "60303ae22b998861".into(),
+                value: "127.0.0.1:11303".into(),
+                requests: 1,
+                in_use: false,
+                created: Some(changed()),
+                expires: None,
+            },
+        ],
+        truncated: false,
+    }
+}
+
+fn service(address: &str, port: u16, enable_ssl: bool) -> Service {
+    Service { address: Some(ip(address)), port, enable_ssl }
+}
+
+fn pool(name: &str, monitor: &str, num_servers_up: u32) -> Pool {
+    Pool {
+        uuid: None,
+        name: name.into(),
+        lb_algorithm: "least_connections".into(),
+        enabled: true,
+        health_monitor_refs: vec![monitor.into()],
+        servers: vec![],
+        num_servers: num_servers_up,
+        num_servers_up,
+        oper_status: up(),
+        site_persistence: None,
+    }
+}
+
+fn server(address: &str, port: u16, oper_status: OperStatus) -> Server {
+    Server {
+        ip: ip(address),
+        port,
+        hostname: None,
+        enabled: true,
+        ratio: 1,
+        oper_status,
+        inflight: 0,
+        prst_hdr_val: None,
+        description: None,
+    }
+}
+
+fn group(name: &str, priority: u32, member: GslbMember) -> GslbGroup {
+    GslbGroup {
+        name: name.into(),
+        priority: Some(priority),
+        algorithm: Some("round_robin".into()),
+        members: vec![member],
+    }
+}
+
+fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
+    GslbMember {
+        cluster_uuid: format!("cluster-of-{site}"),
+        site_name: site.into(),
+        vs_uuid: format!("virtualservice-{uuid}"),
+        vs_name: Some(vs.into()),
+        ip: ip(address),
+        oper_ips: vec![ip(address)],
+        vip_type: "AVI_VIP".into(),
+        services: vec![Service { address: None, port: 80, enable_ssl: false }],
+        ratio: Some(1),
+        enabled: Some(true),
+        sp_pools: vec![SpPoolStatus {
+            uuid: format!("pool-{uuid}"),
+            name: format!("SP-gs-1-{vs}"),
+            num_servers: 1,
+            num_servers_up: 1,
+        }],
+        controller_status: up(),
+    }
+}
+
+fn up() -> OperStatus {
+    OperStatus { state: OperState::OperUp, reason: None, last_changed_time: Some(changed()) }
+}
+
+/// Tue Feb 6 00:15:17 2018, as in Avi's article.
+fn changed() -> Timestamp {
+    Timestamp { secs: 1_517_876_117, usecs: 353_741 }
+}
+
+fn ip(address: &str) -> IpAddr {
+    address.parse().expect("addresses of the example are valid")
+}

@@ -1,0 +1,146 @@
+//! The command line: one file per command.
+//!
+//! Exit codes: 0 when all is well; 1 when something failed, with a message on stderr; 2 when what was given is
+//! wrong, the arguments or the configuration.
+
+mod check;
+mod client;
+mod cookie;
+mod demo;
+mod keys;
+mod log;
+mod run;
+mod show;
+mod table;
+
+use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::Problems,
+    server::{Builder, StartError},
+    site_cookie::KeyFileError,
+};
+
+/// A programmable load balancer that brings every session home: to its server, to its clone, to its site.
+#[derive(Parser, Debug)]
+#[command(
+    name = "homing",
+    version,
+    after_help = "Exit codes: 0 done; 1 failed; 2 wrong arguments or configuration.\n\
+                  HOMING_LOG sets what is logged on stderr, for example debug or info,homing::pool=trace."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Serve
+    Run(ConfigFile),
+    /// Say everything that is wrong with a configuration
+    Check(ConfigFile),
+    /// Two sites, their apps and clone members in one process, and curl lines to try
+    Demo,
+    /// Show what a running homing is doing
+    Show(show::Show),
+    /// Look into site cookies
+    #[command(subcommand)]
+    Cookie(cookie::Cookie),
+    /// Make keys for site cookies
+    #[command(subcommand)]
+    Keys(keys::Keys),
+}
+
+#[derive(clap::Args, Debug)]
+struct ConfigFile {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = "conf/homing.yaml")]
+    config: PathBuf,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{0}")]
+    Config(#[from] Problems),
+    /// A rule refuses its configuration, or the like.
+    #[error("{}: {reason}", file.display())]
+    Build { file: PathBuf, reason: String },
+    #[error("homing cannot start: {0}")]
+    Start(#[from] StartError),
+    #[error("homing cannot start: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("the demo cannot start: {0}")]
+    Demo(#[source] io::Error),
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
+    #[error("stdout cannot be written: {0}")]
+    Print(#[source] io::Error),
+}
+
+impl Error {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Build { .. } => ExitCode::from(2),
+            Self::Start(_)
+            | Self::Runtime(_)
+            | Self::Demo(_)
+            | Self::Client(_)
+            | Self::Keys(_)
+            | Self::Print(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// The `homing` command with the rules that `builder` has: what a program with rules of its own calls in `main`.
+pub fn main(builder: Builder) -> ExitCode {
+    let command = Cli::parse().command;
+    log::start(command.log_level());
+    let done = match command {
+        Command::Run(args) => run::run(&builder, &args.config),
+        Command::Check(args) => check::check(&builder, &args.config).and_then(print),
+        Command::Demo => demo::demo(&builder),
+        Command::Show(args) => show(args),
+        Command::Cookie(args) => cookie::cookie(&builder, args),
+        Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
+    };
+    done.unwrap_or_else(|error| {
+        match &error {
+            // What begins with a file and line is found by editors.
+            Error::Config(_) | Error::Build { .. } => eprintln!("{error}"),
+            error => eprintln!("error: {error}"),
+        }
+        error.exit_code()
+    })
+}
+
+impl Command {
+    /// What is logged unless `HOMING_LOG` says otherwise.
+    fn log_level(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "info",
+            // They print what they have to say.
+            Self::Check(_) | Self::Demo | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+        }
+    }
+}
+
+fn show(args: show::Show) -> Result<ExitCode, Error> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    print(runtime.block_on(show::show(args))?)
+}
+
+/// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.
+fn print(text: String) -> Result<ExitCode, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Print(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

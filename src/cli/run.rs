@@ -1,0 +1,60 @@
+//! `homing run`: serves until it is told to stop.
+
+use std::{io, path::Path, process::ExitCode};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Error, check};
+use crate::server::{Builder, Homing};
+
+/// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
+/// A second signal ends at once.
+pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
+    let loaded = check::load(builder, file)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(loaded.config.threads)
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    let homing = check::build(builder, loaded.config)?;
+    let done = runtime.block_on(serve(homing));
+    runtime.shutdown_background();
+    done
+}
+
+async fn serve(homing: Homing) -> Result<ExitCode, Error> {
+    let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let running = homing.start().await?;
+    signals.next().await;
+    let grace = running.grace_period();
+    tracing::info!("stopping; what is in flight has {}", humantime::format_duration(grace));
+    tokio::select! {
+        cut = running.shutdown(grace) => match cut {
+            0 => tracing::info!("stopped"),
+            cut => tracing::warn!("stopped after the grace period; {cut} connections were cut"),
+        },
+        () = signals.next() => tracing::warn!("stopped at once, at a second signal"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What asks a process to end.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on the signals no longer end the process by themselves. Needs a tokio runtime.
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Until SIGTERM or SIGINT comes.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

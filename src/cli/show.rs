@@ -1,0 +1,250 @@
+//! `homing show`: what a running homing is doing, as tables or JSON.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use super::{
+    client::{AdminUrl, Client, Error, escaped},
+    table,
+};
+use crate::admin::view;
+
+#[derive(Args, Debug)]
+pub struct Show {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    admin: AdminArgs,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "table", global = true)]
+    output: Output,
+}
+
+/// Which running homing is asked.
+#[derive(Args, Debug)]
+struct AdminArgs {
+    /// Where its admin API listens: http://HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HOMING_ADMIN",
+        default_value = "http://127.0.0.1:9901",
+        global = true
+    )]
+    admin: AdminUrl,
+    /// The file with the token that the admin API asks for beyond loopback
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// All virtual services, or one in detail
+    Virtualservice { name: Option<String> },
+    /// All pools, or one in detail
+    Pool { name: Option<String> },
+    /// A GSLB service, its members and their site-persistence pools
+    Gslbservice {
+        name: String,
+        #[command(subcommand)]
+        view: GslbView,
+    },
+    /// The session tables, the entries of one, or the entry of one session
+    Session {
+        table: Option<String>,
+        /// A token's value
+        key: Option<String>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum GslbView {
+    /// Its state as this site sees it
+    Runtime {
+        #[command(subcommand)]
+        filter: Option<Filter>,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Filter {
+    /// Only a part of it
+    Filter { part: Part },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Part {
+    /// What concerns site persistence
+    #[value(name = "sp_status")]
+    SpStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+/// Asks the running homing and returns what to print.
+pub async fn show(args: Show) -> Result<String, Error> {
+    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let as_json = args.output == Output::Json;
+    Ok(match args.what {
+        What::Virtualservice { name: None } => {
+            let all: Vec<view::VirtualService> = client.get("/api/v1/virtualservices").await?;
+            if as_json { json(&all) } else { virtual_services(&all) }
+        }
+        What::Virtualservice { name: Some(name) } => {
+            let path = format!("/api/v1/virtualservices/{}", escaped(&name));
+            one(as_json, &client.get::<view::VirtualService>(&path).await?)
+        }
+        What::Pool { name: None } => {
+            let all: Vec<view::Pool> = client.get("/api/v1/pools").await?;
+            if as_json { json(&all) } else { pools(&all) }
+        }
+        What::Pool { name: Some(name) } => {
+            let path = format!("/api/v1/pools/{}", escaped(&name));
+            one(as_json, &client.get::<view::Pool>(&path).await?)
+        }
+        What::Gslbservice { name, view: GslbView::Runtime { filter } } => {
+            let path = format!("/api/v1/gslbservices/{}/runtime", escaped(&name));
+            let runtime: view::GslbRuntime = client.get(&path).await?;
+            match filter {
+                None => one(as_json, &runtime),
+                Some(Filter::Filter { part: Part::SpStatus }) => one(as_json, &runtime.sp_status()),
+            }
+        }
+        What::Session { table, key } => {
+            let query = [("table", &table), ("key", &key)];
+            let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
+            let query: Vec<_> = query.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+            let found = client.get(&format!("/api/v1/sessions?{}", query.join("&"))).await?;
+            if as_json { json(&found) } else { sessions(&found, table.is_some(), key.is_some()) }
+        }
+    })
+}
+
+fn one(as_json: bool, object: &impl Serialize) -> String {
+    if as_json { json(object) } else { table::fields(object) }
+}
+
+fn json(view: &impl Serialize) -> String {
+    serde_json::to_string_pretty(view).expect("views consist of what JSON has") + "\n"
+}
+
+fn virtual_services(all: &[view::VirtualService]) -> String {
+    let row = |vs: &view::VirtualService| {
+        let services: Vec<_> = vs.services.iter().map(service).collect();
+        [
+            vs.name.clone(),
+            services.join(", "),
+            vs.pool_ref.clone().unwrap_or_default(),
+            word(&vs.oper_status.state),
+        ]
+    };
+    table::list(["Name", "Services", "Pool", "Oper State"], all.iter().map(row).collect())
+}
+
+/// `127.0.0.11:443 (ssl)`
+fn service(service: &view::Service) -> String {
+    let ssl = if service.enable_ssl { " (ssl)" } else { "" };
+    match service.address {
+        Some(ip) => format!("{}{ssl}", std::net::SocketAddr::new(ip, service.port)),
+        None => format!("{}{ssl}", service.port),
+    }
+}
+
+fn pools(all: &[view::Pool]) -> String {
+    let row = |pool: &view::Pool| {
+        let up = format!("{}/{}", pool.num_servers_up, pool.num_servers);
+        [pool.name.clone(), ports(pool), word(&pool.oper_status.state), up]
+    };
+    table::list(["Name", "Port", "Oper State", "Servers (up/total)"], all.iter().map(row).collect())
+}
+
+/// The servers' ports, each once; of many the first and the last.
+fn ports(pool: &view::Pool) -> String {
+    let ports: std::collections::BTreeSet<_> = pool.servers.iter().map(|server| server.port).collect();
+    let mut ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    if ports.len() > 3 {
+        ports.splice(1..ports.len() - 1, ["…".to_string()]);
+    }
+    ports.join(" ")
+}
+
+fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
+    match (of_table, of_key, found.entries.first()) {
+        (false, ..) => {
+            let row = |table: &view::SessionTable| [table.name.clone(), table.entries.to_string()];
+            table::list(["Table", "Entries"], found.tables.iter().map(row).collect())
+        }
+        (true, true, Some(entry)) => table::fields(entry),
+        (true, ..) => {
+            let date =
+                |time: Option<view::Timestamp>| time.map_or(String::new(), |t| table::date(t.secs, None));
+            let row = |entry: &view::SessionEntry| {
+                let in_use = if entry.in_use { "True" } else { "False" };
+                let requests = entry.requests.to_string();
+                let (created, expires) = (date(entry.created), date(entry.expires));
+                [entry.session.clone(), entry.value.clone(), requests, in_use.into(), created, expires]
+            };
+            let header = ["Session", "Value", "Requests", "In Use", "Created", "Expires"];
+            let text = table::list(header, found.entries.iter().map(row).collect());
+            let more = if found.truncated { "There are more; name a KEY to see its session.\n" } else { "" };
+            text + more
+        }
+    }
+}
+
+/// The word that JSON has for it.
+fn word(state: &view::OperState) -> String {
+    match serde_json::to_value(state) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => unreachable!("a state is a word"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::view::example, cli::table::golden as check};
+
+    #[test]
+    fn objects_and_lists_look_as_operators_know_them() {
+        check("virtualservice.txt", &virtual_services(&example::virtual_services()));
+        check("virtualservice-name.txt", &table::fields(&example::virtual_services()[0]));
+        check("pool.txt", &pools(&example::pools()));
+        check("pool-name.txt", &table::fields(&example::pools()[1]));
+        check("pool-sp.txt", &table::fields(&example::pools()[0]));
+        check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
+        check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
+        check("session.txt", &sessions(&example::sessions(), false, false));
+        check("session-table.txt", &sessions(&example::sessions(), true, false));
+        check("session-key.txt", &sessions(&example::sessions(), true, true));
+    }
+
+    #[test]
+    fn json_is_what_the_admin_api_answers() {
+        check("pool-name.json", &json(&example::pools()[1]));
+        check("gslbservice-runtime.json", &json(&example::gslb_runtime()));
+    }
+
+    #[test]
+    fn a_long_list_of_ports_is_cut() {
+        let server = &example::pools()[1].servers[0];
+        let with_ports = |ports: &[u16]| view::Pool {
+            servers: ports.iter().map(|port| view::Server { port: *port, ..server.clone() }).collect(),
+            ..example::pools().remove(1)
+        };
+        for (given, shown) in [
+            (&[] as &[u16], ""),
+            (&[80, 80], "80"),
+            (&[82, 80, 81], "80 81 82"),
+            (&[80, 81, 82, 83, 84], "80 … 84"),
+        ] {
+            assert_eq!(ports(&with_ports(given)), shown);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! The file that is the same on every site: GSLB services, and the profiles, monitors and sites they need.
+//!
+//! Checks here are of the federation itself, and of its members against this site's virtual services. Avi lists
+//! most of them as the restrictions of site persistence.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use openssl::x509::X509;
+
+use super::{
+    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
+    gslb::{Defined, PlacedMember, PlacedService},
+    problem::{Place, Report, listed, shown},
+    read::{FileKind, Object},
+    table::Table,
+    virtual_service::Placed,
+    words,
+};
+
+/// The federation as read, with what the checks against the site need.
+pub(super) struct Federation {
+    /// Absent: there are no `gslb` objects.
+    pub(super) gslb: Option<Gslb>,
+    sites: Table<SiteRef>,
+    services: Vec<PlacedService>,
+    /// Where the federated PKI profiles stand.
+    pki_profiles: Vec<Place>,
+    place: Place,
+}
+
+impl Federation {
+    /// Reads the federation file; its monitors join the site's.
+    pub(super) fn read(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Self {
+        let mut profiles = Table::new("application persistence profile");
+        let mut sites = Table::new("site with cluster_uuid");
+        let mut site_names = Table::new("site");
+        let mut defined = Defined::default();
+        let mut pki_profiles = Vec::new();
+        let mut ca_certs = Vec::new();
+        o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Federation, monitors));
+        o.each("application_persistence_profiles", |o| {
+            GslbSitePersistence::read(o, FileKind::Federation, &mut profiles)
+        });
+        o.each("pki_profiles", |o| {
+            o.name();
+            o.is_federated(FileKind::Federation);
+            pki_profiles.push(o.place.clone());
+            ca_certs.extend(read_ca_certs(o));
+        });
+        let head = o.object("gslb", |o| {
+            let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
+            (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
+        });
+        let services = o.objects("gslb_services", |o| {
+            o.is_federated(FileKind::Federation);
+            GslbService::read(o, monitors, &profiles, &mut defined)
+        });
+        if head.is_none() && !o.has("gslb") {
+            let what = "`gslb` is missing: federated objects need a federation";
+            o.source.report.problem(o.place.clone(), what, "write `gslb:` with `federation_id` and `sites`");
+        }
+        let gslb = head.map(|(federation_id, sites)| Gslb {
+            federation_id,
+            sites,
+            services: services.iter().map(|placed| placed.service.clone()).collect(),
+            ca_certs,
+        });
+        Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
+    }
+
+    /// Checks the members of the services against the sites, each other and this site's virtual services.
+    pub(super) fn check(&self, site: (&Site, Place), virtual_services: &[Placed], report: &Report) {
+        self.check_pki_profile(report);
+        self.check_site(site.0, site.1, report);
+        let mut seen: HashMap<_, &PlacedService> = HashMap::new();
+        for placed in &self.services {
+            let persistent = placed.service.site_persistence.is_some();
+            for (n, member) in placed.members.iter().enumerate() {
+                self.check_member_site(placed, member, report);
+                let same_site = |other: &&PlacedMember| other.cluster_uuid == member.cluster_uuid;
+                if let Some(other) = placed.members[..n].iter().find(same_site).filter(|_| persistent) {
+                    let what = format!(
+                        "GSLB service {} has site persistence and two members on site {}, {} and {}",
+                        named(placed),
+                        shown(member.cluster_uuid.as_str()),
+                        shown(other.vs_uuid.as_str()),
+                        shown(member.vs_uuid.as_str())
+                    );
+                    report.problem(member.place.clone(), what, "keep one member for each site");
+                }
+                let Some(first) = seen.insert((&member.cluster_uuid, &member.vs_uuid), placed) else {
+                    continue;
+                };
+                let either_persistent = persistent || first.service.site_persistence.is_some();
+                if either_persistent && !std::ptr::eq(first, placed) {
+                    let what = format!(
+                        "member {} is in two GSLB services, {} and {}, of which one has site persistence",
+                        shown(member.vs_uuid.as_str()),
+                        named(first),
+                        named(placed)
+                    );
+                    report.problem(
+                        member.place.clone(),
+                        what,
+                        "take it out of one, or make a virtual service for each",
+                    );
+                }
+            }
+        }
+        if let Some(cluster_uuid) = &site.0.cluster_uuid {
+            let with_uuid =
+                virtual_services.iter().filter_map(|local| Some((local.vs.uuid.as_ref()?, local)));
+            let local: HashMap<_, _> = with_uuid.collect();
+            let here = |member: &&PlacedMember| member.cluster_uuid == *cluster_uuid;
+            for placed in &self.services {
+                for member in placed.members.iter().filter(here) {
+                    check_local_member(placed, member, local.get(&member.vs_uuid).copied(), report);
+                }
+            }
+        }
+    }
+
+    fn check_pki_profile(&self, report: &Report) {
+        let persistent = self.services.iter().find(|placed| placed.service.site_persistence.is_some());
+        match (persistent, self.pki_profiles.as_slice()) {
+            (Some(placed), []) => {
+                let what = format!(
+                    "GSLB service {} has site persistence, but there is no PKI profile",
+                    named(placed)
+                );
+                report.problem(self.place.clone(), what, "add one federated profile under `pki_profiles`");
+            }
+            (_, [_, second, ..]) => {
+                let help = "one serves every GSLB service: merge their `ca_certs` into it";
+                report.problem(second.clone(), "a second federated PKI profile", help);
+            }
+            _ => {}
+        }
+    }
+
+    fn check_site(&self, site: &Site, place: Place, report: &Report) {
+        let Some(cluster_uuid) = &site.cluster_uuid else {
+            let what = "this site has no cluster_uuid, so the federation cannot know it";
+            return report.problem(
+                place,
+                what,
+                format!("write `cluster_uuid: …` under `site`; known: {}", self.known()),
+            );
+        };
+        match self.sites.find(cluster_uuid.as_str()) {
+            None => {
+                let what = format!("this site, {}, is not in the federation", shown(cluster_uuid.as_str()));
+                report.problem(place, what, format!("known: {}", self.known()));
+            }
+            Some(known) if known.name != site.name => {
+                let (ours, theirs) = (shown(site.name.as_str()), shown(known.name.as_str()));
+                let what = format!("this site is called {ours}, and {theirs} in the federation");
+                report.problem(place, what, "use one name in both files");
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn check_member_site(&self, placed: &PlacedService, member: &PlacedMember, report: &Report) {
+        match self.sites.find(member.cluster_uuid.as_str()) {
+            None if self.gslb.is_some() => {
+                let uuid = shown(member.cluster_uuid.as_str());
+                let what = format!("a member of GSLB service {} on {uuid}, which is no site", named(placed));
+                report.problem(member.place.clone(), what, format!("known: {}", self.known()));
+            }
+            Some(site) if site.mode == SiteMode::Passive && placed.service.site_persistence.is_some() => {
+                let site = shown(site.name.as_str());
+                let what = format!(
+                    "GSLB service {} has site persistence and a member on site {site}, which is passive",
+                    named(placed)
+                );
+                report.problem(member.place.clone(), what, "make the site `active`, or take the member out");
+            }
+            _ => {}
+        }
+    }
+
+    /// The sites as help texts list them.
+    fn known(&self) -> String {
+        listed(self.sites.names())
+    }
+}
+
+fn named(placed: &PlacedService) -> String {
+    shown(placed.service.name.as_str())
+}
+
+/// `local`: the virtual service of this site that is the member.
+fn check_local_member(
+    placed: &PlacedService,
+    member: &PlacedMember,
+    local: Option<&Placed>,
+    report: &Report,
+) {
+    let Some(local) = local else {
+        let what = format!(
+            "GSLB service {} has a member here, {}, which is no virtual service of this site",
+            named(placed),
+            shown(member.vs_uuid.as_str())
+        );
+        let help = "give the virtual service this `uuid`, or take the member out";
+        return report.warning(member.place.clone(), what, help);
+    };
+    let has = |tls: bool| local.vs.services.iter().any(|service| service.tls.is_some() == tls);
+    if placed.service.site_persistence.is_some() && has(true) && has(false) && !local.vs.profile.http_to_https
+    {
+        let what = format!(
+            "virtual service {} serves both HTTP and HTTPS, and GSLB service {} has site persistence",
+            shown(local.vs.name.as_str()),
+            named(placed)
+        );
+        let help =
+            format!("set `http_to_https: true` in application profile {}", shown(&local.vs.profile.name));
+        report.problem(local.place.clone(), what, help);
+    }
+}
+
+fn read_ca_certs(o: &mut Object<'_>) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
+        let path = o.source.beside(&path);
+        match o.source.files.read(&path) {
+            Err(error) => {
+                let (what, help) = super::files::unreadable(&path, &error);
+                o.source.report.problem(place, what, help);
+            }
+            Ok(pem) if X509::stack_from_pem(&pem).unwrap_or_default().is_empty() => {
+                let what = format!("file {} holds no certificate", path.display());
+                o.source.report.problem(place, what, "write PEM certificates into it");
+            }
+            Ok(_) => paths.push(path),
+        }
+    }
+    paths
+}

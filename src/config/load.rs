@@ -1,0 +1,144 @@
+//! Reads a node's file and the federation file that it names, and makes the configuration of them.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use super::{
+    Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
+    Problems, RuleSpec, Site, SslProfile, VirtualService,
+    federation::Federation,
+    files::{Disk, Files, Source, unreadable},
+    listeners,
+    problem::Report,
+    read::{FileKind, Object},
+    table::Table,
+    units::{self, days, seconds},
+    virtual_service::Known,
+    words,
+    yaml::Node,
+};
+
+/// A configuration that can be run, and what is dubious about it.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub warnings: Vec<Problem>,
+}
+
+/// Loads a configuration from disk. `registered`: the names of the rules that this program has.
+///
+/// # Errors
+///
+/// Everything that is wrong, at once; see [`Problem`] for how each is written.
+pub fn load(file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
+    load_from(&Disk, file, registered)
+}
+
+/// [`load`], from files of the caller's choice. Certificates are read again when listeners start, from disk.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_from(files: &dyn Files, file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
+    let report = Report::default();
+    let config = read(files, file, registered, &report);
+    let warnings = report.into_result()?;
+    Ok(Loaded { config: config.expect("a configuration that cannot be read is a problem"), warnings })
+}
+
+fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) -> Option<Config> {
+    let site = Source { file: file.into(), files, report };
+    let tree = match parse(&site) {
+        Ok(tree) => tree?,
+        Err(error) => {
+            let (what, help) = unreadable(file, &error);
+            report.problem(site.place(1), what, help);
+            return None;
+        }
+    };
+    Object::read_root(&site, &tree, |o| read_site(o, registered))
+}
+
+/// The tree of a file; `None`: it is not YAML, which is reported.
+fn parse(source: &Source<'_>) -> io::Result<Option<Node>> {
+    let bytes = source.files.read(&source.file)?;
+    let report = |line, what: String, help: String| {
+        source.report.problem(source.place(line), what, help);
+        None
+    };
+    let Ok(text) = String::from_utf8(bytes) else {
+        return Ok(report(1, "not UTF-8".into(), "save the file as UTF-8 text".into()));
+    };
+    Ok(Node::parse(&text).map_or_else(|(line, wrong)| report(line, wrong.what, wrong.help), Some))
+}
+
+fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
+    let report = o.source.report;
+    let mut monitors = Table::new("health monitor");
+    let federation = read_federation(o, &mut monitors);
+    o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Site, &mut monitors));
+
+    let mut known = Known {
+        pools: Table::new("pool"),
+        rules: Table::new("rule"),
+        profiles: Table::new("application profile"),
+        ssl_profiles: Table::new("SSL profile"),
+        certificates: Table::new("certificate"),
+    };
+    let pools = o.objects("pools", |o| Pool::read(o, &monitors, &mut known.pools));
+    let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
+    o.each("application_profiles", |o| ApplicationProfile::read(o, &mut known.profiles));
+    o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
+    o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
+    let mut profiles = Table::new("application persistence profile");
+    o.each("application_persistence_profiles", |o| {
+        GslbSitePersistence::read(o, FileKind::Site, &mut profiles)
+    });
+    let mut names = Table::new("virtual service");
+    let virtual_services = o.objects("virtual_services", |o| VirtualService::read(o, &known, &mut names));
+    for key in ["gslb", "gslb_services", "pki_profiles"] {
+        o.misplaced(
+            key,
+            "a federated object in a site's own file",
+            "move it to the file that `federation` names",
+        );
+    }
+
+    let site = o.object("site", Site::read).unwrap_or_default();
+    let admin = o.object("admin", Admin::read).unwrap_or_default();
+    let admin_place = o.has("admin").then(|| o.place_of("admin"));
+    listeners::check(&virtual_services, (&admin, admin_place), report);
+    if let Some(federation) = &federation {
+        federation.check((&site, o.place_of("site")), &virtual_services, report);
+    }
+    Config {
+        file: o.source.file.to_path_buf(),
+        site,
+        admin,
+        threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),
+        grace_period: o
+            .field("grace_period", units::duration(Duration::ZERO..=days(1)))
+            .unwrap_or(seconds(20)),
+        session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
+        pools,
+        virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
+        rules,
+        gslb: federation.and_then(|federation| federation.gslb).map(Arc::new),
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Option<Federation> {
+    let path = o.source.beside(&o.field("federation", words::file_name)?);
+    let source = Source { file: path.as_path().into(), ..o.source.clone() };
+    match parse(&source) {
+        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors)),
+        Err(error) => {
+            let (what, help) = unreadable(&path, &error);
+            o.wrong("federation", what, help);
+            None
+        }
+    }
+}

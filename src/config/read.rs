@@ -1,0 +1,388 @@
+//! Reads the objects of a YAML tree field by field, and goes on after a problem to find the next.
+//!
+//! An [`Object`] remembers the keys that its reader asked for: a key that nobody asked for is unknown, so what
+//! a reader asks for *is* the list of known keys, and there is no second one.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    files::{Source, unreadable},
+    problem::{Place, Wrong, listed, nearest, shown},
+    units, words,
+    yaml::{Data, Entry, Node, joined},
+};
+
+/// Which of the two files an object stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileKind {
+    /// A node's own file.
+    Site,
+    /// The file that is the same on every site.
+    Federation,
+}
+
+/// A mapping whose fields are being read.
+pub(super) struct Object<'a> {
+    pub(super) source: &'a Source<'a>,
+    pub(super) place: Place,
+    entries: &'a [Entry],
+    asked: Vec<&'static str>,
+}
+
+/// A name that stands for an object defined elsewhere.
+#[derive(Clone, Debug)]
+pub(super) struct Reference {
+    pub(super) name: String,
+    pub(super) place: Place,
+}
+
+impl<'a> Object<'a> {
+    /// Reads the whole of a file, which has to be a mapping.
+    pub(super) fn read_root<T>(
+        source: &'a Source<'a>,
+        tree: &'a Node,
+        read: impl FnOnce(&mut Object<'a>) -> T,
+    ) -> Option<T> {
+        tree.report_duplicates(&source.file, "", source.report);
+        Self::read(source, tree, String::new(), read)
+    }
+
+    fn read<T>(
+        source: &'a Source<'a>,
+        node: &'a Node,
+        path: String,
+        read: impl FnOnce(&mut Object<'a>) -> T,
+    ) -> Option<T> {
+        let place = Place { file: source.file.clone(), line: node.line, path };
+        let Data::Map(entries) = &node.data else {
+            let what = format!("{} where a mapping is meant", node.described());
+            source.report.problem(place, what, "write `key: value` lines");
+            return None;
+        };
+        let mut object = Object { source, place, entries, asked: Vec::new() };
+        let value = read(&mut object);
+        object.report_unknown();
+        Some(value)
+    }
+
+    fn report_unknown(&self) {
+        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
+            let place = Place { line: entry.line, ..self.place.clone() };
+            let what = format!("unknown key {}", shown(&entry.key));
+            let help = if entry.key == "<<" {
+                "merge keys are not supported: write the keys out, or give a whole object an anchor".into()
+            } else if let Some(near) = nearest(&entry.key, &self.asked) {
+                format!("did you mean `{near}`?")
+            } else {
+                format!("known: {}", listed(self.asked.iter().copied()))
+            };
+            self.source.report.problem(place, what, help);
+        }
+    }
+
+    /// The value of a key; one without a value counts as left out.
+    fn value(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.asked.push(key);
+        self.entry(key).map(|entry| &entry.value).filter(|value| !value.is_null())
+    }
+
+    fn entry(&self, key: &str) -> Option<&'a Entry> {
+        self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| !entry.value.is_null())
+    }
+
+    /// Where the value of a key stands; where the object does, if it is left out.
+    pub(super) fn place_of(&self, key: &str) -> Place {
+        let line = self.entry(key).map_or(self.place.line, |entry| entry.value.line);
+        Place { line, path: joined(&self.place.path, key), ..self.place.clone() }
+    }
+
+    /// Reports a problem with the value of a key.
+    pub(super) fn wrong(&self, key: &str, what: impl Into<String>, help: impl Into<String>) {
+        self.source.report.problem(self.place_of(key), what, help);
+    }
+
+    /// Reports what is dubious about the value of a key, and does not stop a start.
+    pub(super) fn dubious(&self, key: &str, what: impl Into<String>, help: impl Into<String>) {
+        self.source.report.warning(self.place_of(key), what, help);
+    }
+
+    /// A key that people look for here and that belongs elsewhere or is not there yet.
+    pub(super) fn misplaced(&mut self, key: &'static str, what: &str, help: &str) {
+        if self.has(key) {
+            self.asked.push(key);
+            self.wrong(key, what, help);
+        }
+    }
+
+    /// A field that may be left out. `None` also when it is wrong: then that is reported.
+    pub(super) fn field<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&Node) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        let node = self.value(key)?;
+        parse(node).map_err(|Wrong { what, help }| self.wrong(key, what, help)).ok()
+    }
+
+    /// A field that has to be there. `None`: that is reported.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&Node) -> Result<T, Wrong>,
+    ) -> Option<T> {
+        self.demand(key);
+        self.field(key, parse)
+    }
+
+    fn demand(&self, key: &'static str) {
+        if !self.has(key) {
+            let help = format!("write `{key}: …`");
+            self.source.report.problem(self.place.clone(), format!("`{key}` is missing"), help);
+        }
+    }
+
+    /// A list of plain values; `None` if it is left out.
+    pub(super) fn list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Node) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        Some(self.placed_list(key, parse)?.into_iter().map(|(value, _)| value).collect())
+    }
+
+    /// A list of plain values that has to be there and not be empty.
+    pub(super) fn required_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Node) -> Result<T, Wrong>,
+    ) -> Vec<T> {
+        self.demand_items(key);
+        self.list(key, parse).unwrap_or_default()
+    }
+
+    /// A list of plain values, each with its place; `None` if it is left out.
+    pub(super) fn placed_list<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&Node) -> Result<T, Wrong>,
+    ) -> Option<Vec<(T, Place)>> {
+        let items = self.items(key)?;
+        let mut values = Vec::new();
+        for (n, item) in items.iter().enumerate() {
+            let place = Place {
+                line: item.line,
+                path: format!("{}[{n}]", self.place_of(key).path),
+                ..self.place.clone()
+            };
+            match parse(item) {
+                Ok(value) => values.push((value, place)),
+                Err(Wrong { what, help }) => self.source.report.problem(place, what, help),
+            }
+        }
+        Some(values)
+    }
+
+    fn items(&mut self, key: &'static str) -> Option<&'a [Node]> {
+        let node = self.value(key)?;
+        if let Data::List(items) = &node.data {
+            return Some(items);
+        }
+        self.wrong(
+            key,
+            format!("{} where a list is meant", node.described()),
+            "write `[a, b]` or `- ` lines",
+        );
+        Some(&[])
+    }
+
+    /// A mapping inside this one; `None` if it is left out or wrong.
+    pub(super) fn object<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Object<'a>) -> T,
+    ) -> Option<T> {
+        let node = self.value(key)?;
+        Self::read(self.source, node, joined(&self.place.path, key), read)
+    }
+
+    pub(super) fn required_object<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Object<'a>) -> T,
+    ) -> Option<T> {
+        self.demand(key);
+        self.object(key, read)
+    }
+
+    /// A list of mappings. An item of which `read` makes nothing is left out; it has reported why.
+    pub(super) fn objects<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnMut(&mut Object<'a>) -> Option<T>,
+    ) -> Vec<T> {
+        let items = self.items(key).unwrap_or_default();
+        self.read_items(key, items, read)
+    }
+
+    /// A list of mappings of which the reader keeps what it wants.
+    pub(super) fn each(&mut self, key: &'static str, mut read: impl FnMut(&mut Object<'a>)) {
+        self.objects::<()>(key, |o| {
+            read(o);
+            None
+        });
+    }
+
+    pub(super) fn required_objects<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnMut(&mut Object<'a>) -> Option<T>,
+    ) -> Vec<T> {
+        self.demand_items(key);
+        self.objects(key, read)
+    }
+
+    fn demand_items(&self, key: &'static str) {
+        self.demand(key);
+        if let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key)
+            && items.is_empty()
+        {
+            self.wrong(key, "the list is empty", "write at least one");
+        }
+    }
+
+    /// One mapping, or a list of them.
+    pub(super) fn object_or_objects<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnMut(&mut Object<'a>) -> Option<T>,
+    ) -> Vec<T> {
+        match self.entry(key).map(|entry| &entry.value.data) {
+            Some(Data::Map(_)) => self.object(key, read).flatten().into_iter().collect(),
+            _ => self.objects(key, read),
+        }
+    }
+
+    fn read_items<T>(
+        &self,
+        key: &str,
+        items: &'a [Node],
+        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
+    ) -> Vec<T> {
+        let path = |n, item: &Node| format!("{}[{}]", joined(&self.place.path, key), item.label(n));
+        items
+            .iter()
+            .enumerate()
+            .filter_map(|(n, item)| Self::read(self.source, item, path(n, item), &mut read).flatten())
+            .collect()
+    }
+
+    /// A mapping with keys of the user's choice.
+    pub(super) fn map<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str, &Node) -> Result<T, Wrong>,
+    ) -> Option<Vec<T>> {
+        let node = self.value(key)?;
+        let Data::Map(entries) = &node.data else {
+            self.wrong(
+                key,
+                format!("{} where a mapping is meant", node.described()),
+                "write `name: value` lines",
+            );
+            return None;
+        };
+        let mut values = Vec::new();
+        for entry in entries {
+            match parse(&entry.key, &entry.value) {
+                Ok(value) => values.push(value),
+                Err(Wrong { what, help }) => {
+                    let path = joined(&self.place_of(key).path, &entry.key);
+                    self.source.report.problem(
+                        Place { line: entry.line, path, ..self.place.clone() },
+                        what,
+                        help,
+                    );
+                }
+            }
+        }
+        Some(values)
+    }
+
+    /// A value of any shape, as serde_yaml has it; null if left out.
+    pub(super) fn anything(&mut self, key: &'static str) -> serde_yaml::Value {
+        self.value(key).map_or(serde_yaml::Value::Null, Node::to_value)
+    }
+
+    /// The object's own name.
+    pub(super) fn name(&mut self) -> Option<String> {
+        self.required("name", words::name)
+    }
+
+    /// Avi's mark of objects that are the same on every site; it has to agree with the file.
+    pub(super) fn is_federated(&mut self, kind: FileKind) -> bool {
+        let is_federated = self.field("is_federated", units::flag).unwrap_or(false);
+        match (kind, is_federated) {
+            (FileKind::Federation, false) => {
+                let what = "an object in the federation file that is not federated";
+                let help = "write `is_federated: true`, or move the object to the site's own file";
+                self.wrong("is_federated", what, help);
+            }
+            (FileKind::Site, true) => {
+                let what = "a federated object in a site's own file";
+                self.wrong("is_federated", what, "move the object to the file that `federation` names");
+            }
+            _ => {}
+        }
+        is_federated
+    }
+
+    /// The name of an object defined elsewhere.
+    pub(super) fn reference(&mut self, key: &'static str) -> Option<Reference> {
+        let name = self.field(key, words::text)?;
+        Some(Reference { name, place: self.place_of(key) })
+    }
+
+    pub(super) fn required_reference(&mut self, key: &'static str) -> Option<Reference> {
+        self.demand(key);
+        self.reference(key)
+    }
+
+    pub(super) fn references(&mut self, key: &'static str) -> Vec<Reference> {
+        let names = self.placed_list(key, words::text).unwrap_or_default();
+        names.into_iter().map(|(name, place)| Reference { name, place }).collect()
+    }
+
+    /// A file named by a field, and its content. `None`: left out, or that it cannot be read is reported.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<(PathBuf, Vec<u8>)> {
+        let path = self.source.beside(&self.field(key, words::file_name)?);
+        match self.source.files.read(&path) {
+            Ok(bytes) => Some((path, bytes)),
+            Err(error) => {
+                let (what, help) = unreadable(&path, &error);
+                self.wrong(key, what, help);
+                None
+            }
+        }
+    }
+
+    pub(super) fn required_file(&mut self, key: &'static str) -> Option<(PathBuf, Vec<u8>)> {
+        self.demand(key);
+        self.file(key)
+    }
+
+    /// Warns of a file with a secret that others than its owner may read.
+    pub(super) fn warn_if_others_read(&self, key: &str, path: &Path) {
+        if let Some(mode) = self.source.files.mode(path).filter(|mode| mode & 0o077 != 0) {
+            let what = format!(
+                "file {} can be used by others than its owner (mode {:04o})",
+                path.display(),
+                mode & 0o7777
+            );
+            self.dubious(key, what, format!("chmod 600 {}", path.display()));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! GSLB site persistence as a rule: who began at another site is served there.
+//!
+//! At `http_request` it proves a hop from a peer, reads the site cookie, and asks the policy. What is proxied goes
+//! to the SP pool with a signed hop header; what is served here loses the cookie on its way to the app server,
+//! and gets a new one on the answer where it had none that holds. If home cannot be reached, or says that it
+//! cannot serve, the configured recovery acts on that very request.
+
+use std::sync::Arc;
+
+use crate::prelude::*;
+
+/// The rule of one virtual service that is a member of a site-persistent GSLB service.
+pub struct SitePersistence {
+    site: SiteSetup,
+    /// The virtual service's own pool; without a server up, a hop is refused.
+    pool: Option<PoolName>,
+    counters: OutcomeCounters,
+}
+
+/// What was decided about one request; kept with it until it ends.
+#[derive(Clone, Copy)]
+struct Decided {
+    decision: Decision,
+    /// A peer sent it, and proved so.
+    from_peer: bool,
+}
+
+impl SitePersistence {
+    /// The rule, if the virtual service takes part in site persistence.
+    pub fn for_virtual_service(setup: &Setup<'_>) -> Option<Arc<dyn Rule>> {
+        let site = setup.site?.clone();
+        let vs = setup.virtual_service;
+        let counters = OutcomeCounters::new(setup.metrics, &site.membership.service.name, &vs.name);
+        Some(Self { pool: vs.pool.clone(), counters, site }.into_rule())
+    }
+
+    /// How the request came here. A peer that proves itself is believed who the client is.
+    fn arrival(&self, request: &mut Request<'_>) -> Arrival {
+        let membership = &self.site.membership;
+        let mut values = request.headers().get_all(HOP_HEADER).iter();
+        let header = match (values.next(), values.next()) {
+            (Some(header), None) => header.to_str().ok(),
+            _ => None,
+        };
+        let proof = header.map(|header| {
+            let (method, target) = (request.method().as_str(), request.path_and_query());
+            let now = request.clock().unix_seconds();
+            membership.hop.verify(header, method, request.host(), target, now, &self.site.replay)
+        });
+        match proof {
+            Some(Ok(hop)) => {
+                let secure = hop.scheme == ClientScheme::Https;
+                request.trust_client(hop.client, secure, hop.tls_session.map(Vec::from));
+                Arrival::Peer
+            }
+            Some(Err(HopRefusal::WrongSite)) => Arrival::Misdirected,
+            _ => {
+                let fields = request.headers().get_all(CDN_LOOP).iter().map(|field| field.as_bytes());
+                match carries_loop_token(fields, &membership.loop_token) {
+                    true => Arrival::Looped,
+                    false => Arrival::Client,
+                }
+            }
+        }
+    }
+
+    fn own_pool_is_up(&self, exchange: &Exchange) -> bool {
+        let Some(pool) = &self.pool else { return true };
+        exchange.pools().named(pool.as_str()).is_ok_and(|pool| pool.active_servers().next().is_some())
+    }
+
+    fn home_of(&self, decision: Decision) -> Option<&PeerMember> {
+        match decision {
+            Decision::Proxy { to, .. } => self.site.membership.peer(&to),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Rule for SitePersistence {
+    async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
+        let membership = &self.site.membership;
+        let arrival = self.arrival(request);
+        let from_peer = arrival == Arrival::Peer;
+        let cookies = request.headers().get_all("cookie").iter().map(|field| field.as_bytes());
+        let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
+        let is_up = |home: &MemberId| membership.peer(home).is_some_and(|peer| self.site.is_up(peer.addr));
+        let mut decision = decide(cookie, arrival, is_up, membership.recovery());
+        if from_peer && !self.own_pool_is_up(request) {
+            decision = Decision::Refuse(HomeRefusal::PoolDown);
+        }
+        request.insert(Decided { decision, from_peer });
+        match decision {
+            Decision::Local { .. } => {}
+            Decision::Proxy { .. } => {
+                let home = self.home_of(decision).ok_or_else(|| RuleError::new("the home is no peer"))?;
+                request.server_of(&self.site.sp_pool, home.addr);
+                request.clone_none();
+            }
+            Decision::Abort => request.respond(home_is_away()),
+            Decision::Refuse(refusal) => request.respond(refused(refusal)?),
+        }
+        Ok(())
+    }
+
+    fn lb_failed(&self, lb: &mut LbEvent<'_>) -> RuleResult {
+        let Some(Decided { decision, from_peer }) = lb.get().copied() else { return Ok(()) };
+        if !matches!(decision, Decision::Proxy { .. }) {
+            if from_peer && lb.server().is_none() {
+                lb.insert(Decided { decision: Decision::Refuse(HomeRefusal::PoolDown), from_peer });
+                lb.respond(refused(HomeRefusal::PoolDown)?);
+            }
+            return Ok(());
+        }
+        let next = decision.after_failure();
+        lb.insert(Decided { decision: next, from_peer });
+        match next {
+            Decision::Local { .. } if lb.is_resendable() => lb.reselect_default(),
+            Decision::Proxy { .. } if lb.is_resendable() && lb.failures() < MAX_TRIES => lb.reselect(),
+            _ => lb.respond(home_is_away()),
+        }
+        Ok(())
+    }
+
+    fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
+        let membership = &self.site.membership;
+        let home = send.get::<Decided>().and_then(|decided| self.home_of(decided.decision));
+        let Some(home) = home else {
+            let rest = send.headers().get("cookie").map(|cookies| {
+                without_cookie(cookies.as_bytes(), membership.cookie_name()).map(|rest| rest.into_owned())
+            });
+            match rest {
+                Some(Some(rest)) => send.set_header_bytes("cookie", &rest)?,
+                Some(None) => drop(send.remove_header("cookie")),
+                None => {}
+            }
+            return Ok(());
+        };
+        let fields = HopFields {
+            dst: &home.cluster_uuid,
+            ts: send.clock().unix_seconds(),
+            rid: &format!("{}-{:08x}", send.request_id(), send.random_below(1 << 32)),
+            client: send.client_ip(),
+            scheme: if send.is_secure() { ClientScheme::Https } else { ClientScheme::Http },
+            tls_session: send.tls_session_id().map(|id| membership.hop.tls_session(id)),
+        };
+        let hop = membership.hop.sign(&fields, send.method().as_str(), send.host(), send.path_and_query())?;
+        send.set_header(HOP_HEADER, &hop)?;
+        send.append_header("Via", &format!("1.1 {}", membership.loop_token))?;
+        send.append_header(CDN_LOOP, &membership.loop_token)
+    }
+
+    async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
+        let Some(decided) = response.get::<Decided>().copied() else { return Ok(()) };
+        let home_refused = matches!(decided.decision, Decision::Proxy { .. })
+            && response.server().is_some()
+            && response.header(HOP_REFUSED_HEADER).is_some();
+        if home_refused {
+            let next = decided.decision.after_failure();
+            response.insert(Decided { decision: next, ..decided });
+            match next {
+                Decision::Local { .. } if response.is_resendable() => response.retry_default(),
+                Decision::Proxy { .. } => {}
+                _ => response.respond(home_is_away()),
+            }
+            return Ok(());
+        }
+        // An error of our own makes this site nobody's home.
+        let own_error = response.server().is_none() && response.status() >= 500;
+        if let Decision::Local { issue: true, .. } = decided.decision
+            && !own_error
+        {
+            let membership = &self.site.membership;
+            let nonce = response.random_bytes();
+            let cookie =
+                membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
+            response.append_header("Set-Cookie", &cookie)?;
+            if let Some(private) = private_cache_control(response.joined("cache-control").as_deref()) {
+                response.set_header("Cache-Control", &private)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
+        if let Some(decided) = finished.get::<Decided>() {
+            self.counters.count(decided.decision.outcome());
+        }
+        Ok(())
+    }
+}
+
+fn home_is_away() -> Reply {
+    Reply::new(503).body("the site of this session is away\n")
+}
+
+/// What this site cannot serve, as its peer understands it.
+fn refused(refusal: HomeRefusal) -> Result<Reply, RuleError> {
+    Reply::new(refusal.status()).header(HOP_REFUSED_HEADER, refusal.as_str())
+}
+
+/// RFC 8586.
+const CDN_LOOP: &str = "cdn-loop";
+
+/// A home that is to be kept is asked this often before the request fails.
+const MAX_TRIES: usize = 3;

@@ -1,0 +1,29 @@
+//! GSLB site persistence: who the members of a service are, which of them is a client's home, and what
+//! follows.
+//!
+//! Everything here is a description or a pure decision. The SP pool is described here and built with the
+//! other pools; cookies and hops are opened by `site_cookie`; requests are sent by the proxy.
+//!
+//! Words are Avi's: a GSLB service has members, which are virtual services of sites; a virtual service of a
+//! site-persistent service has a site-persistence (SP) pool, whose "servers" are its peers on other sites;
+//! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
+
+mod cookie_header;
+mod member;
+mod policy;
+mod service;
+mod set_cookie;
+mod sp_pool;
+
+pub use cookie_header::{cookie_values, without_cookie};
+pub use member::MemberId;
+pub use policy::{Arrival, Cookie, Decision, OnFailure, Outcome, OutcomeCounters, decide};
+pub use service::{Membership, MembershipError, PeerMember, carries_loop_token};
+pub use set_cookie::{SetCookie, private_cache_control};
+pub use sp_pool::{
+    CONNECTION_RAMP_DURATION, DESCRIPTION, GRACEFUL_DISABLE_TIMEOUT, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION,
+    SpPool,
+};
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,114 @@
+//! The description of a site-persistence pool: the peers of a virtual service as the servers of a pool.
+//!
+//! It is made by us alone: users can neither configure, reference nor rename it. Nothing is balanced in it,
+//! for a cookie names the one server that a request is for; it is a pool so that peers are monitored,
+//! counted, drained and shown like any server. Name, uuid and settings are those of the SP pools that Avi's
+//! controller makes.
+
+use std::{sync::Arc, time::Duration};
+
+use super::Membership;
+use crate::{
+    config::{Gslb, LbAlgorithm, Pool, Server, VirtualService},
+    names::PoolName,
+};
+
+/// An SP pool: what is built, and its uuid.
+#[derive(Clone, Debug)]
+pub struct SpPool {
+    /// `pool-` and the virtual service's uuid without its kind.
+    pub uuid: String,
+    /// Named `SP-<GSLB service>-<virtual service>`; its servers are in the order of the peers.
+    pub pool: Arc<Pool>,
+}
+
+impl SpPool {
+    /// Describes the SP pool of a virtual service.
+    pub fn of(vs: &VirtualService, membership: &Membership, gslb: &Gslb) -> Self {
+        let uuid = vs.uuid.as_ref().expect("a member has a uuid").as_str();
+        let peers = &membership.peers;
+        let enable_ssl = !peers.is_empty() && peers.iter().all(|peer| peer.enable_ssl);
+        let servers = peers.iter().map(|peer| Server {
+            addr: peer.addr,
+            hostname: None,
+            ratio: 1,
+            enabled: peer.enabled,
+        });
+        Self {
+            uuid: format!("pool-{}", uuid.strip_prefix("virtualservice-").unwrap_or(uuid)),
+            pool: Arc::new(Pool {
+                name: PoolName::from(format!("SP-{}-{}", membership.service.name, vs.name)),
+                enabled: true,
+                algorithm: LbAlgorithm::LeastConnections,
+                servers: servers.collect(),
+                monitors: membership.service.monitors.clone(),
+                connect_timeout: CONNECT_TIMEOUT,
+                read_timeout: READ_TIMEOUT,
+                idle_timeout: IDLE_TIMEOUT,
+                enable_ssl,
+                sni: None,
+                verify: enable_ssl && !gslb.ca_certs.is_empty(),
+            }),
+        }
+    }
+}
+
+/// How long a disabled peer goes on serving the sessions that it has.
+pub const GRACEFUL_DISABLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a peer that came up takes to its full share.
+pub const CONNECTION_RAMP_DURATION: Duration = Duration::from_secs(600);
+
+/// Requests that may wait for a peer.
+pub const REQUEST_QUEUE_DEPTH: u32 = 128;
+
+/// The pool's `description`.
+pub const DESCRIPTION: &str = "Gslb site-persistence proxy pool";
+
+/// Its servers' `description`.
+pub const SERVER_DESCRIPTION: &str = "Gslb site-persistence server";
+
+/// Long enough for a lost SYN to be sent again, short enough for a client to wait for its recovery.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Less than the 60 s that a peer keeps an idle connection by default.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gslb::fixtures::{self, A, B};
+
+    #[test]
+    fn it_is_the_pool_that_avi_makes() {
+        let (gslb, vs) = (fixtures::gslb(), fixtures::vs(A));
+        let sp = SpPool::of(&vs, &fixtures::membership(A), &gslb);
+        assert_eq!(sp.uuid, "pool-dc871051-35e8-4bec-bd1f-3c63fb6b7087");
+        assert_eq!(sp.pool.name.as_str(), "SP-gs-1-pay@site_A");
+        assert_eq!(sp.pool.algorithm, LbAlgorithm::LeastConnections);
+        assert_eq!(sp.pool.monitors, gslb.services[0].monitors);
+        let servers: Vec<_> = sp.pool.servers.iter().map(|s| (s.addr.to_string(), s.enabled)).collect();
+        assert_eq!(servers, [("127.0.0.12:18100".into(), true), ("127.0.0.13:18100".into(), false)]);
+        assert!(!sp.pool.enable_ssl && !sp.pool.verify, "one peer is plain");
+    }
+
+    #[test]
+    fn sites_with_tls_verify_one_another_where_there_is_a_ca() {
+        let mut gslb = fixtures::gslb_with(|members| {
+            members.remove(0);
+        });
+        let sp = |gslb: &Gslb| SpPool::of(&fixtures::vs(B), &fixtures::membership_in(B, gslb), gslb).pool;
+        assert!(sp(&gslb).enable_ssl && !sp(&gslb).verify);
+        gslb.ca_certs = vec!["ca.pem".into()];
+        assert!(sp(&gslb).verify);
+    }
+
+    #[test]
+    fn a_lonely_member_has_an_empty_pool() {
+        let gslb = fixtures::gslb_with(|members| members.truncate(1));
+        let sp = SpPool::of(&fixtures::vs(A), &fixtures::membership_in(A, &gslb), &gslb);
+        assert!(sp.pool.servers.is_empty() && !sp.pool.enable_ssl);
+    }
+}

@@ -1,0 +1,214 @@
+//! One client connection: its facts, the events at its two ends, and the few words that the proxy and the
+//! [`Wire`](super::Wire) exchange about the request that is on it.
+//!
+//! Pingora hands filters a `Digest` of the connection; [`Connection::of`] finds ours in it, for HTTP/1 and for
+//! every stream of an HTTP/2 connection. The events are BIG-IP's `CLIENT_ACCEPTED` and `CLIENT_CLOSED`.
+
+use std::{
+    any::Any,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use pingora::{
+    http::ResponseHeader,
+    protocols::{Digest, raw_connect::ProxyDigest, tls::SslDigest},
+    server::ShutdownWatch,
+};
+use tokio::sync::watch;
+
+use super::framing::Framing;
+
+/// A client connection, from the end of its handshake until its last request is gone.
+pub struct Connection {
+    /// Counts up within one instance.
+    pub id: u64,
+    /// The name of the listener that accepted it.
+    pub listener: Arc<str>,
+    /// Where the client is; an IPv4 client of an IPv6 socket has its IPv4 address.
+    pub client: SocketAddr,
+    /// The address and port that the client connected to.
+    pub local: SocketAddr,
+    /// What the TLS handshake settled, on TLS ports.
+    pub tls: Option<Arc<SslDigest>>,
+    pub accepted_at: Instant,
+    state: OnceLock<Box<dyn Any + Send + Sync>>,
+    shutdown: ShutdownWatch,
+    request_done: AtomicBool,
+    framing: AtomicU8,
+    _open: Open,
+}
+
+impl Connection {
+    /// The connection that a Pingora session is on. `None` for sessions that no listener of ours made.
+    pub fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
+        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+    }
+
+    /// Keeps the app's own state with the connection, once. Says whether it was the first.
+    pub fn set_state<T: Any + Send + Sync>(&self, state: T) -> bool {
+        self.state.set(Box::new(state)).is_ok()
+    }
+
+    /// The app's state, if one of this type was set.
+    pub fn state<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.state.get()?.downcast_ref()
+    }
+
+    /// The listener is going away: the answer being made should be the connection's last.
+    pub fn draining(&self) -> bool {
+        *self.shutdown.borrow()
+    }
+
+    /// To be called when the request has been read to its end, with or without a body, unless it asks for an
+    /// upgrade. What the client sends from then on is its next request and waits until this one is answered;
+    /// without the call, Pingora takes an early next request for an error of this one.
+    pub fn request_done(&self) {
+        self.request_done.store(true, Ordering::Release);
+    }
+
+    /// What the bytes read so far say about the chunk framing of an HTTP/1 request's body. It means something
+    /// only for a request whose body is chunked: for any other, the same bytes are read as if it were.
+    pub fn framing(&self) -> Framing {
+        Framing::from_word(self.framing.load(Ordering::Acquire))
+    }
+
+    pub(super) fn is_request_done(&self) -> bool {
+        self.request_done.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_framing(&self, framing: Framing) {
+        self.framing.store(framing.word(), Ordering::Release);
+    }
+
+    /// A new HTTP/1 request begins: nothing of the last one holds any more.
+    pub(super) fn begin_request(&self) {
+        self.request_done.store(false, Ordering::Release);
+        self.set_framing(Framing::Unfinished);
+    }
+
+    /// What [`Connection::of`] looks for. Pingora copies it from the stream into every session's digest.
+    pub(super) fn digest(self: &Arc<Self>) -> Arc<ProxyDigest> {
+        let unused = ResponseHeader::build(200, Some(0)).expect("200 is a status");
+        Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone()))))
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("listener", &self.listener)
+            .field("client", &self.client)
+            .field("local", &self.local)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the app is told about connections.
+#[async_trait]
+pub trait ConnectionEvents: Send + Sync + 'static {
+    /// A client connected; on a TLS port, after the handshake. Once per connection, before its first request.
+    async fn accepted(&self, connection: &Arc<Connection>) -> Verdict;
+
+    /// The connection has ended, in whatever way: once for every one that was `accepted`, also after a refusal
+    /// and a panic. Streams of an HTTP/2 connection may still be running. It must not panic.
+    fn closed(&self, connection: &Arc<Connection>);
+
+    /// A client was turned away before `accepted`.
+    fn refused(&self, listener: &str, client: SocketAddr, reason: &Refusal);
+}
+
+/// Whether a connection is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Serve,
+    Refuse,
+}
+
+/// Why a client was turned away before anything was known about it but its address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("its address is in `deny`, or not in `allow`")]
+    Address,
+    #[error("the tls handshake failed: {0}")]
+    Handshake(String),
+    #[error("the tls handshake took too long")]
+    HandshakeTimeout,
+}
+
+impl Refusal {
+    /// A word for metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Address => "address",
+            Self::Handshake(_) => "tls_handshake",
+            Self::HandshakeTimeout => "tls_handshake_timeout",
+        }
+    }
+}
+
+/// What a listener knows of a connection when it makes one.
+pub(super) struct Facts {
+    pub id: u64,
+    pub listener: Arc<str>,
+    pub client: SocketAddr,
+    pub local: SocketAddr,
+    pub tls: Option<Arc<SslDigest>>,
+    pub accepted_at: Instant,
+    pub shutdown: ShutdownWatch,
+    pub open: Open,
+}
+
+impl From<Facts> for Connection {
+    fn from(facts: Facts) -> Self {
+        Self {
+            id: facts.id,
+            listener: facts.listener,
+            client: facts.client,
+            local: facts.local,
+            tls: facts.tls,
+            accepted_at: facts.accepted_at,
+            state: OnceLock::new(),
+            shutdown: facts.shutdown,
+            request_done: AtomicBool::new(false),
+            framing: AtomicU8::new(Framing::Unfinished.word()),
+            _open: facts.open,
+        }
+    }
+}
+
+/// One of the connections that are open, counted until it is dropped. It lives in the [`Connection`], so that
+/// HTTP/2 streams that outlive their connection are waited for too.
+pub(super) struct Open(Arc<watch::Sender<usize>>);
+
+impl Open {
+    pub fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+        count.send_modify(|open| *open += 1);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
+
+/// Tells `closed` when it is dropped: at the end, on a panic, and when the task is cut short.
+pub(super) struct Closing<'a> {
+    pub events: &'a dyn ConnectionEvents,
+    pub connection: &'a Arc<Connection>,
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.events.closed(self.connection);
+    }
+}

@@ -1,0 +1,81 @@
+//! HTTP/1 keep-alive: one request after another on a connection, with nothing but the socket held in between.
+//!
+//! Pingora's own loop keeps a request's buffers and futures for as long as the client is idle, some 25 KiB. This
+//! one waits for the first bytes of a request, then makes Pingora's session, lets the app process it, and takes the
+//! stream back. Pingora never waits for a client between requests, so its keep-alive timer has nothing to do.
+//!
+//! Requests that a client sends ahead ("pipelining") wait in the [`Wire`] and are answered in order.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
+    protocols::{Shutdown, http::ServerSession},
+    server::ShutdownWatch,
+};
+
+use super::Wire;
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
+    /// From the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// Without any byte, before the first request and between two.
+    pub idle: Duration,
+}
+
+/// Serves requests until the client or the app ends the connection, the client is idle for too long, or `shutdown`
+/// says that the listener is going away. A request that has begun is always finished.
+pub(super) async fn serve<A>(app: &Arc<A>, mut wire: Box<Wire>, timeouts: Timeouts, shutdown: &ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut going = shutdown.clone();
+    let mut settings = None;
+    loop {
+        let readable = tokio::select! {
+            biased; // A request that has arrived is answered, whatever else is the case.
+            readable = wire.readable() => readable.unwrap_or(false),
+            _ = going.wait_for(|going| *going) => false,
+            () = tokio::time::sleep(timeouts.idle) => false,
+        };
+        if !readable {
+            let _ = tokio::time::timeout(GOODBYE, wire.shutdown()).await;
+            return;
+        }
+        wire.begin_request(timeouts.head);
+        let Some(reused) = request(app, wire, timeouts, settings.take(), shutdown).await else { return };
+        let (stream, persistent) = reused.consume();
+        let Ok(same) = stream.into_any().downcast::<Wire>() else { return };
+        wire = same;
+        settings = persistent;
+    }
+}
+
+/// One request. Not an `async fn`: its future would hold the session, and so would the loop's while it waits.
+fn request<'a, A>(
+    app: &'a Arc<A>,
+    wire: Box<Wire>,
+    timeouts: Timeouts,
+    settings: Option<HttpPersistentSettings>,
+    shutdown: &'a ShutdownWatch,
+) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'a>>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let mut session = ServerSession::new_http1(wire);
+    match settings {
+        Some(settings) => settings.apply_to_session(&mut session),
+        None => {
+            let limit = app.server_options().and_then(|options| options.keepalive_request_limit);
+            session.set_keepalive_reuses_remaining(limit);
+        }
+    }
+    // To Pingora this is the longest pause within a head, and "keep-alive is wanted"; the wire's deadline comes first.
+    session.set_keepalive(Some(timeouts.head.as_secs() + 1));
+    app.process_new_http(session, shutdown)
+}
+
+/// For the TLS goodbye to a client that may not read it.
+const GOODBYE: Duration = Duration::from_secs(1);

@@ -1,0 +1,134 @@
+//! The listeners of an instance: added, changed and removed while it runs.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora::apps::HttpServerApp;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ConnectionEvents, ListenerSettings, ListenerSpec,
+    port::{Port, Shared},
+};
+use crate::clock::Clock;
+
+/// Listening sockets by address, all serving one app. Its methods are for inside a tokio runtime, on which
+/// everything runs.
+pub struct Listeners<A> {
+    shared: Arc<Shared<A>>,
+    running: Mutex<HashMap<SocketAddr, Running<A>>>,
+    kill: CancellationToken,
+}
+
+struct Running<A> {
+    port: Arc<Port<A>>,
+    shutdown: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+}
+
+impl<A> Listeners<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    pub fn new(app: Arc<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
+        let open = Arc::new(watch::Sender::new(0));
+        let shared = Arc::new(Shared { app, events, clock, open, next_id: AtomicU64::new(1) });
+        Self { shared, running: Mutex::default(), kill: CancellationToken::new() }
+    }
+
+    /// Serves a socket from now on, and says its address.
+    ///
+    /// # Errors
+    /// When the address is served already, and when the runtime cannot watch the socket.
+    pub fn add(&self, spec: ListenerSpec) -> io::Result<SocketAddr> {
+        let addr = spec.socket.local_addr()?;
+        let mut running = self.running.lock();
+        if running.contains_key(&addr) {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+        let socket = tokio::net::TcpListener::from_std(spec.socket)?;
+        let (shutdown, watch) = watch::channel(false);
+        let port = Arc::new(Port {
+            name: spec.name,
+            settings: ArcSwap::from_pointee(spec.settings),
+            shared: self.shared.clone(),
+            stop: CancellationToken::new(),
+            kill: self.kill.child_token(),
+            shutdown: watch,
+        });
+        let accepting = tokio::spawn(port.clone().accept(socket));
+        running.insert(addr, Running { port, shutdown, accepting });
+        Ok(addr)
+    }
+
+    /// Changes what new connections meet. Says whether there is such a listener.
+    pub fn update(&self, addr: SocketAddr, settings: ListenerSettings) -> bool {
+        match self.running.lock().get(&addr) {
+            Some(running) => {
+                running.port.settings.store(Arc::new(settings));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Stops listening: connects are refused when this returns. Idle connections close, the others are told that
+    /// they end and have `grace` for it. Says whether there was such a listener.
+    pub async fn remove(&self, addr: SocketAddr, grace: Duration) -> bool {
+        let Some(running) = self.running.lock().remove(&addr) else { return false };
+        let kill = running.port.kill.clone();
+        running.drain().await;
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            kill.cancel();
+        });
+        true
+    }
+
+    /// Ends everything: as soon as no connection is open any more, at the latest after `grace`. Says how many
+    /// connections were cut.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        let running: Vec<_> = self.running.lock().drain().map(|(_, running)| running).collect();
+        for listener in running {
+            listener.drain().await;
+        }
+        let mut open = self.shared.open.subscribe();
+        let all_closed = open.wait_for(|open| *open == 0);
+        if tokio::time::timeout(grace, all_closed).await.is_ok() {
+            return 0;
+        }
+        let cut = self.in_flight();
+        self.kill.cancel();
+        cut
+    }
+
+    /// Connections that are open. Idle ones are among them until a shutdown closes them, and HTTP/2 streams keep
+    /// theirs open.
+    pub fn in_flight(&self) -> usize {
+        *self.shared.open.borrow()
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.running.lock().keys().copied().collect()
+    }
+}
+
+impl<A> Running<A> {
+    /// Closes the socket, then tells the connections.
+    async fn drain(self) {
+        self.port.stop.cancel();
+        if let Err(error) = self.accepting.await {
+            tracing::error!(listener = %self.port.name, %error, "the accept loop had ended early");
+        }
+        self.shutdown.send_replace(true);
+    }
+}

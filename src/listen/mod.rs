@@ -1,0 +1,29 @@
+//! The listening side: sockets that come and go at run time, and what happens to a client's connection before and
+//! between its requests.
+//!
+//! A connection is accepted by [`Listeners`], let in or refused by its address, shaken hands with where the port
+//! has TLS, and told to [`ConnectionEvents`]. HTTP/1 then runs in our own keep-alive loop, which holds nothing but
+//! the socket while the client is idle; HTTP/2 runs in Pingora's. Both read and write through `Wire`, our stream
+//! around Pingora's. What a request *is* and where it goes is the app's business: this module is generic over it.
+//!
+//! Known elsewhere as: BIG-IP's virtual server address with its `CLIENT_ACCEPTED` and `CLIENT_CLOSED` events,
+//! Envoy's listener manager, Pingora's `listening::Service`.
+
+mod connection;
+mod framing;
+mod http1;
+mod listeners;
+mod port;
+mod socket;
+mod wire;
+
+pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
+pub use framing::Framing;
+pub use listeners::Listeners;
+pub use port::{Handshake, ListenerSettings, ListenerSpec};
+pub use socket::{BindError, bind};
+
+use wire::Wire;
+
+#[cfg(test)]
+mod tests;

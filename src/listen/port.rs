@@ -1,0 +1,211 @@
+//! One listening socket: what it is told, its accept loop, and the way of a connection from `accept` to its end.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    os::fd::AsRawFd,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::{
+    apps::{HttpServerApp, ServerApp},
+    protocols::{
+        ALPN, GetSocketDigest, SocketDigest, Stream, l4::socket::SocketAddr as PingoraAddr,
+        l4::stream::Stream as L4Stream,
+    },
+    server::ShutdownWatch,
+};
+use tokio::{net::TcpStream, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Connection, ConnectionEvents, Refusal, Verdict, Wire,
+    connection::{Closing, Facts, Open},
+    http1::{self, Timeouts},
+};
+use crate::{clock::Clock, config::AddressLists};
+
+/// Makes a TLS stream of an accepted one. The composition root connects it with the TLS side, which this module
+/// does not know.
+#[async_trait]
+pub trait Handshake: Send + Sync {
+    /// The stream after the handshake, or in words why there is none. It is dropped when it takes too long.
+    async fn accept(&self, socket: L4Stream) -> Result<Stream, String>;
+}
+
+/// A listener to be.
+pub struct ListenerSpec {
+    /// For logs and metrics.
+    pub name: Arc<str>,
+    /// From [`super::bind`].
+    pub socket: TcpListener,
+    pub settings: ListenerSettings,
+}
+
+/// What may change while a listener runs; connections that are open keep what they began with.
+#[derive(Clone)]
+pub struct ListenerSettings {
+    /// `None`: plain.
+    pub tls: Option<Arc<dyn Handshake>>,
+    pub address_lists: AddressLists,
+    /// From the first byte of a request to the end of its head.
+    pub client_header_timeout: Duration,
+    /// Without any byte, before the first request and between two.
+    pub keepalive_timeout: Duration,
+}
+
+impl ListenerSettings {
+    fn admits(&self, client: SocketAddr) -> bool {
+        let lists = &self.address_lists;
+        let in_list = |list: &[ipnet::IpNet]| list.iter().any(|net| net.contains(&client.ip()));
+        !in_list(&lists.deny) && (lists.allow.is_empty() || in_list(&lists.allow))
+    }
+}
+
+/// What all listeners of an instance have in common.
+pub(super) struct Shared<A> {
+    pub app: Arc<A>,
+    pub events: Arc<dyn ConnectionEvents>,
+    pub clock: Clock,
+    pub open: Arc<watch::Sender<usize>>,
+    pub next_id: AtomicU64,
+}
+
+/// A listening socket and what its connections need to know.
+pub(super) struct Port<A> {
+    pub name: Arc<str>,
+    pub settings: ArcSwap<ListenerSettings>,
+    pub shared: Arc<Shared<A>>,
+    /// Stops accepting.
+    pub stop: CancellationToken,
+    /// Cuts what is still running when the grace period is over.
+    pub kill: CancellationToken,
+    /// Becomes true when idle connections are to close and busy ones to end. Its copies see the change as new.
+    pub shutdown: ShutdownWatch,
+}
+
+impl<A> Port<A>
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    /// Accepts until it is stopped, and never waits for a client.
+    pub async fn accept(self: Arc<Self>, socket: tokio::net::TcpListener) {
+        let mut failing = false;
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return,
+                accepted = socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, client)) => {
+                    failing = false;
+                    self.admit(stream, client);
+                }
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    if !failing {
+                        tracing::error!(listener = %self.name, %error, "cannot accept connections; trying on");
+                        failing = true;
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, socket: TcpStream, client: SocketAddr) {
+        let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        let settings = self.settings.load_full();
+        if !settings.admits(client) {
+            return self.shared.events.refused(&self.name, client, &Refusal::Address);
+        }
+        let open = Open::new(&self.shared.open);
+        let port = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = port.kill.cancelled() => {}
+                () = port.connection(socket, client, &settings, open) => {}
+            }
+        });
+    }
+
+    async fn connection(
+        &self,
+        socket: TcpStream,
+        client: SocketAddr,
+        settings: &ListenerSettings,
+        open: Open,
+    ) {
+        // Both fail only for a client that is gone already.
+        let Ok(local) = socket.local_addr() else { return };
+        let _ = socket.set_nodelay(true);
+        let stream = match self.handshake(pingora_stream(socket, client), settings).await {
+            Ok(stream) => stream,
+            Err(refusal) => return self.shared.events.refused(&self.name, client, &refusal),
+        };
+        let connection = Arc::new(Connection::from(Facts {
+            id: self.shared.next_id.fetch_add(1, Ordering::Relaxed),
+            listener: self.name.clone(),
+            client,
+            local,
+            tls: stream.get_ssl_digest(),
+            accepted_at: self.shared.clock.now(),
+            shutdown: self.shutdown.clone(),
+            open,
+        }));
+        let events = &*self.shared.events;
+        let _closing = Closing { events, connection: &connection };
+        if events.accepted(&connection).await == Verdict::Refuse {
+            return;
+        }
+        let app = &self.shared.app;
+        if stream.selected_alpn_proto() == Some(ALPN::H2) {
+            let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
+            app.process_new(wire, &self.shutdown).await;
+        } else {
+            let timeouts =
+                Timeouts { head: settings.client_header_timeout, idle: settings.keepalive_timeout };
+            let wire = Wire::http1(stream, connection.clone());
+            http1::serve(app, wire, timeouts, &self.shutdown).await;
+        }
+    }
+
+    async fn handshake(&self, socket: L4Stream, settings: &ListenerSettings) -> Result<Stream, Refusal> {
+        let Some(tls) = &settings.tls else { return Ok(Box::new(socket)) };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+            Ok(handshake) => handshake.map_err(Refusal::Handshake),
+            Err(_) => Err(Refusal::HandshakeTimeout),
+        }
+    }
+}
+
+/// Pingora's stream, unbuffered, knowing who is at its ends.
+fn pingora_stream(socket: TcpStream, client: SocketAddr) -> L4Stream {
+    let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
+    // It is new, so nobody has set the address before.
+    let _ = digest.peer_addr.set(Some(PingoraAddr::Inet(client)));
+    let mut stream = L4Stream::from(socket);
+    stream.set_socket_digest(digest);
+    stream
+}
+
+/// Errors of `accept` that concern one client who went away meanwhile, and not us.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
+    )
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// After an error such as too many open files, which only time can mend.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

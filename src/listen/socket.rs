@@ -1,0 +1,61 @@
+//! Listening sockets, made before anything is served so that a taken port is a message and not a surprise.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Opens a socket that listens on `addr`, ready for [`super::Listeners::add`]. Port 0 takes a free one.
+pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+        // Connections of an earlier run that the kernel still remembers do not hold the port.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse(addr),
+        io::ErrorKind::AddrNotAvailable => BindError::NotHere(addr),
+        io::ErrorKind::PermissionDenied => BindError::Permission(addr),
+        _ => BindError::Other { addr, source },
+    })
+}
+
+/// Why a socket does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("{0}: another program listens there; end it (`ss -ltnp` names it) or choose another port")]
+    InUse(SocketAddr),
+    #[error("{0}: this machine has no such address; choose one that `ip address` lists, or 0.0.0.0 for all")]
+    NotHere(SocketAddr),
+    #[error(
+        "{0}: not permitted; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or choose another port"
+    )]
+    Permission(SocketAddr),
+    #[error("{addr}: {source}")]
+    Other { addr: SocketAddr, source: io::Error },
+}
+
+/// Connections that the kernel completes before we accept them; it caps the number itself (`net.core.somaxconn`).
+const BACKLOG: i32 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_and_a_foreign_address_are_named() {
+        let first = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = first.local_addr().unwrap();
+        let taken = bind(addr).unwrap_err();
+        assert!(matches!(taken, BindError::InUse(in_use) if in_use == addr));
+        assert!(taken.to_string().starts_with(&addr.to_string()), "{taken}");
+        // 192.0.2.0/24 is reserved for documentation: no machine has it.
+        assert!(matches!(bind("192.0.2.1:0".parse().unwrap()), Err(BindError::NotHere(_))));
+    }
+}

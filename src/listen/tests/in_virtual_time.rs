@@ -1,0 +1,163 @@
+//! The wire over a pipe, so that time can be the runtime's own.
+
+use tokio::{
+    io::{DuplexStream, duplex},
+    sync::watch,
+    time::Instant,
+};
+
+use super::*;
+use crate::listen::{
+    connection::{Facts, Open},
+    http1::{Timeouts, serve},
+};
+
+struct Pipe {
+    client: DuplexStream,
+    wire: Box<Wire>,
+    connection: Arc<Connection>,
+    shutdown: watch::Sender<bool>,
+}
+
+fn pipe() -> Pipe {
+    let (client, server) = duplex(64 * 1024);
+    let (shutdown, watch) = watch::channel(false);
+    let connection = Arc::new(Connection::from(Facts {
+        id: 1,
+        listener: "test".into(),
+        client: "192.0.2.1:1".parse().unwrap(),
+        local: "192.0.2.2:2".parse().unwrap(),
+        tls: None,
+        accepted_at: std::time::Instant::now(),
+        shutdown: watch,
+        open: Open::new(&Arc::new(watch::Sender::new(0))),
+    }));
+    let wire = Wire::http1(Box::new(server), connection.clone());
+    Pipe { client, wire, connection, shutdown }
+}
+
+async fn read(wire: &mut Wire) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 4096];
+    let read = wire.read(&mut bytes).await?;
+    bytes.truncate(read);
+    Ok(bytes)
+}
+
+const HEAD: Duration = Duration::from_secs(10);
+
+#[tokio::test(start_paused = true)]
+async fn a_head_has_one_deadline_however_its_bytes_trickle() {
+    let Pipe { mut client, mut wire, .. } = pipe();
+    let began = Instant::now();
+    let trickle = async {
+        for byte in b"GET / HTTP/1.1\r\nHost: example.com\r\n" {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            client.write_all(&[*byte]).await.unwrap();
+        }
+    };
+    let serve = async {
+        assert!(wire.readable().await.unwrap());
+        wire.begin_request(HEAD);
+        loop {
+            if let Err(error) = read(&mut wire).await {
+                return error;
+            }
+        }
+    };
+    let error = tokio::select! {
+        error = serve => error,
+        () = trickle => panic!("the head was read to its end"),
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
+    assert_eq!(began.elapsed().as_secs(), 1 + HEAD.as_secs(), "from the first byte");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_may_take_longer_than_the_head() {
+    let Pipe { mut client, mut wire, .. } = pipe();
+    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n").await.unwrap();
+    assert!(wire.readable().await.unwrap());
+    wire.begin_request(HEAD);
+    read(&mut wire).await.unwrap();
+    let late = async {
+        tokio::time::sleep(HEAD * 3).await;
+        client.write_all(b"ab").await.unwrap();
+    };
+    let (body, ()) = tokio::join!(read(&mut wire), late);
+    assert_eq!(body.unwrap(), b"ab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
+    let idle = Duration::from_secs(7);
+    let (begun, _) = mpsc::unbounded_channel();
+    let app = Arc::new(App { gate: Semaphore::new(0), begun });
+    for requests in [0, 2] {
+        let Pipe { mut client, wire, shutdown, .. } = pipe();
+        let began = Instant::now();
+        let watch = shutdown.subscribe();
+        let talk = async {
+            for _ in 0..requests {
+                tokio::time::sleep(idle / 2).await;
+                client.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            }
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            assert_eq!(answers.matches("200 OK").count(), requests as usize);
+        };
+        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch), talk);
+        assert_eq!(began.elapsed().as_millis(), (idle / 2 * requests + idle).as_millis());
+    }
+}
+
+#[tokio::test]
+async fn what_comes_after_a_request_waits_for_its_turn() {
+    let Pipe { mut client, mut wire, connection, .. } = pipe();
+    client.write_all(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.unwrap();
+    assert!(wire.readable().await.unwrap());
+    wire.begin_request(HEAD);
+    assert_eq!(read(&mut wire).await.unwrap(), b"GET /1 HTTP/1.1\r\n\r\n");
+    connection.request_done();
+    assert!(try_read(&mut wire).await.is_none(), "the next request is not this one's");
+    wire.begin_request(HEAD);
+    assert_eq!(read(&mut wire).await.unwrap(), b"GET /2 HTTP/1.1\r\n\r\n");
+    connection.request_done();
+    assert!(try_read(&mut wire).await.is_none());
+    drop(client);
+    assert_eq!(read(&mut wire).await.unwrap(), b"", "that the client has gone is told at once");
+}
+
+/// One try to read.
+async fn try_read(wire: &mut Wire) -> Option<std::io::Result<Vec<u8>>> {
+    tokio::select! {
+        biased;
+        read = read(wire) => Some(read),
+        () = std::future::ready(()) => None,
+    }
+}
+
+#[tokio::test]
+async fn small_writes_leave_together_when_flushed() {
+    let Pipe { mut client, mut wire, .. } = pipe();
+    wire.write_all(b"head").await.unwrap();
+    wire.write_all(b"body").await.unwrap();
+    let mut bytes = [0; 100];
+    let nothing = tokio::select! {
+        biased;
+        _ = client.read(&mut bytes) => false,
+        () = std::future::ready(()) => true,
+    };
+    assert!(nothing, "nothing leaves before the flush");
+    wire.flush().await.unwrap();
+    let read = client.read(&mut bytes).await.unwrap();
+    assert_eq!(&bytes[..read], b"headbody");
+    // Around the buffer's size, in pieces that fit, fill and overflow it.
+    let sent: Vec<u8> = (0..60_000u32).map(|n| n as u8).collect();
+    for piece in [&sent[..5000], &sent[5000..9000], &sent[9000..17_192], &sent[17_192..]] {
+        wire.write_all(piece).await.unwrap();
+    }
+    wire.flush().await.unwrap();
+    let mut received = vec![0; sent.len()];
+    client.read_exact(&mut received).await.unwrap();
+    assert_eq!(received, sent);
+}

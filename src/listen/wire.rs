@@ -1,0 +1,355 @@
+//! Our stream around Pingora's: what Pingora reads and writes a client's connection through.
+//!
+//! - It gives back first the bytes that the keep-alive loop read while it held only the socket.
+//! - It hands out an HTTP/1 request's head and chunked body exactly to their ends and keeps what follows for the
+//!   next request, so that a client that sends ahead loses nothing: its requests are answered one after another.
+//! - It ends a request head that takes too long: one deadline from the first byte, not one per read.
+//! - It checks chunk framing as it goes by (see [`super::framing`]).
+//! - It gathers small writes until a flush, in a buffer that exists only meanwhile.
+//! - It closes so that an early answer reaches a client that is still sending.
+//!
+//! Nothing here knows headers, and nothing is kept for a connection that is idle. It is what nginx calls the
+//! connection's buffers and Pingora its `Stream`.
+
+use std::{
+    fmt, io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
+    raw_connect::ProxyDigest,
+    tls::{SslDigest, TlsRef},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+use super::{Connection, framing::Check};
+
+/// A client's connection as Pingora sees it.
+pub struct Wire {
+    /// Absent only once dropping has begun.
+    stream: Option<Stream>,
+    connection: Arc<Connection>,
+    digest: Arc<ProxyDigest>,
+    mode: Mode,
+    /// Read from the stream, not yet handed out.
+    ahead: Bytes,
+    deadline: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+    check: Check,
+    /// Written by Pingora, not yet to the stream; the first `gathered_sent` bytes already are.
+    gathered: Vec<u8>,
+    gathered_sent: usize,
+    answered: bool,
+    ended: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Http1,
+    /// How many bytes of the client's preface have not arrived yet: until then the deadline holds.
+    Http2 {
+        preface: usize,
+    },
+}
+
+impl Wire {
+    /// A wire for HTTP/1 requests, each of which [`Wire::begin_request`] starts.
+    pub(super) fn http1(stream: Stream, connection: Arc<Connection>) -> Box<Self> {
+        Self::new(stream, connection, Mode::Http1, None)
+    }
+
+    /// A wire for an HTTP/2 connection, whose preface has to arrive within `preface_timeout`.
+    pub(super) fn http2(stream: Stream, connection: Arc<Connection>, preface_timeout: Duration) -> Box<Self> {
+        let deadline = Instant::now() + preface_timeout;
+        Self::new(stream, connection, Mode::Http2 { preface: PREFACE_LENGTH }, Some(deadline))
+    }
+
+    fn new(stream: Stream, connection: Arc<Connection>, mode: Mode, deadline: Option<Instant>) -> Box<Self> {
+        Box::new(Self {
+            digest: connection.digest(),
+            stream: Some(stream),
+            connection,
+            mode,
+            ahead: Bytes::new(),
+            deadline,
+            timer: None,
+            check: Check::default(),
+            gathered: Vec::new(),
+            gathered_sent: 0,
+            answered: false,
+            ended: false,
+        })
+    }
+
+    /// Waits for the first bytes of the next request with nothing but the socket in hand. `false` when the client
+    /// has closed.
+    pub(super) async fn readable(&mut self) -> io::Result<bool> {
+        if !self.ahead.is_empty() {
+            return Ok(true);
+        }
+        std::future::poll_fn(|cx| self.poll_ahead(cx)).await
+    }
+
+    /// A new request begins, with the bytes that [`Wire::readable`] found.
+    pub(super) fn begin_request(&mut self, head_timeout: Duration) {
+        self.connection.begin_request();
+        self.check = Check::default();
+        self.deadline = Some(Instant::now() + head_timeout);
+        self.timer = None;
+        self.answered = false;
+    }
+
+    /// Reads what there is into `ahead`. `false` at the end of the stream.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut space = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(self.stream()).poll_read(cx, &mut buf))?;
+        self.ended = buf.filled().is_empty();
+        self.ahead = Bytes::copy_from_slice(buf.filled());
+        Poll::Ready(Ok(!self.ended))
+    }
+
+    /// Hands out bytes of this request only, and what they mean to the framing check.
+    fn poll_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.connection.is_request_done() {
+            // That the client has gone matters to a request that is being answered; all else waits for its turn.
+            if self.ahead.is_empty() && !ready!(self.poll_ahead(cx))? {
+                return Poll::Ready(Ok(()));
+            }
+            return Poll::Pending;
+        }
+        if self.ahead.is_empty() {
+            let before = buf.filled().len();
+            if Pin::new(self.stream()).poll_read(cx, buf)?.is_pending() {
+                return self.poll_deadline(cx);
+            }
+            let read = &buf.filled()[before..];
+            self.ended = read.is_empty() && buf.remaining() > 0;
+            let taken = self.check.read(read);
+            self.ahead = Bytes::copy_from_slice(&read[taken..]);
+            buf.set_filled(before + taken);
+        } else {
+            let offered = &self.ahead[..self.ahead.len().min(buf.remaining())];
+            let taken = self.check.read(offered);
+            buf.put_slice(&offered[..taken]);
+            self.ahead.advance(taken);
+            if self.ahead.is_empty() {
+                self.ahead = Bytes::new();
+            }
+        }
+        if !self.check.in_head() {
+            self.deadline = None;
+            self.timer = None;
+        }
+        self.connection.set_framing(self.check.verdict());
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_preface(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        preface: usize,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if Pin::new(self.stream()).poll_read(cx, buf)?.is_pending() {
+            return self.poll_deadline(cx);
+        }
+        let left = preface.saturating_sub(buf.filled().len() - before);
+        self.mode = Mode::Http2 { preface: left };
+        if left == 0 {
+            self.deadline = None;
+            self.timer = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Nothing to read: is the head, or the preface, late? The timer is made only for one that did not arrive at once.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(deadline) = self.deadline else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request head took too long")))
+    }
+
+    fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.gathered_sent < self.gathered.len() {
+            let stream = self.stream.as_mut().expect(STREAM);
+            match ready!(Pin::new(stream).poll_write(cx, &self.gathered[self.gathered_sent..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                sent => self.gathered_sent += sent,
+            }
+        }
+        self.gathered.clear();
+        self.gathered_sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    fn stream(&mut self) -> &mut Stream {
+        self.stream.as_mut().expect(STREAM)
+    }
+
+    fn stream_ref(&self) -> &Stream {
+        self.stream.as_ref().expect(STREAM)
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.mode {
+            Mode::Http1 => self.poll_request(cx, buf),
+            Mode::Http2 { preface: 0 } => Pin::new(self.stream()).poll_read(cx, buf),
+            Mode::Http2 { preface } => self.poll_preface(cx, buf, preface),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.answered = true;
+        if self.gathered.len() + data.len() > WRITE_BUFFER {
+            ready!(self.poll_gathered(cx))?;
+        }
+        if data.len() >= WRITE_BUFFER {
+            return Pin::new(self.stream()).poll_write(cx, data);
+        }
+        if self.gathered.capacity() == 0 {
+            self.gathered.reserve_exact(WRITE_BUFFER);
+        }
+        self.gathered.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_gathered(cx))?;
+        self.gathered = Vec::new();
+        Pin::new(self.stream()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_gathered(cx))?;
+        Pin::new(self.stream()).poll_shutdown(cx)
+    }
+}
+
+impl Drop for Wire {
+    /// A client that is still sending when its answer is complete gets the answer: closing a socket with unread
+    /// bytes would reset it, and a reset throws away what the client has not read yet.
+    fn drop(&mut self) {
+        let sending = self.mode == Mode::Http1 && self.answered && !self.connection.is_request_done();
+        if !sending || self.ended || !self.gathered.is_empty() {
+            return;
+        }
+        if let (Some(stream), Ok(runtime)) = (self.stream.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(linger(stream));
+        }
+    }
+}
+
+async fn linger(mut stream: Stream) {
+    let drain = async {
+        AsyncWriteExt::shutdown(&mut stream).await?;
+        let mut space = [0; 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut space).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    // Whether the client closed, sent too much or took too long, the connection is over now.
+    let _ = tokio::time::timeout(LINGER, drain).await;
+}
+
+#[async_trait]
+impl Shutdown for Wire {
+    async fn shutdown(&mut self) {
+        // A client that is gone needs no goodbye.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Wire {
+    fn id(&self) -> UniqueIDType {
+        self.stream_ref().id()
+    }
+}
+
+impl Ssl for Wire {
+    fn get_ssl(&self) -> Option<&TlsRef> {
+        self.stream_ref().get_ssl()
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.connection.tls.clone()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.stream_ref().selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Wire {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.stream_ref().get_timing_digest()
+    }
+
+    fn get_read_pending_time(&self) -> Duration {
+        self.stream_ref().get_read_pending_time()
+    }
+
+    fn get_write_pending_time(&self) -> Duration {
+        self.stream_ref().get_write_pending_time()
+    }
+}
+
+impl GetProxyDigest for Wire {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl GetSocketDigest for Wire {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.stream_ref().get_socket_digest()
+    }
+}
+
+/// Not offered: nobody who is handed a wire looks at bytes without taking them.
+impl Peek for Wire {}
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wire")
+            .field("connection", &self.connection)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
+    }
+}
+
+const STREAM: &str = "a wire has its stream until it is dropped";
+/// Most request heads fit in one read of this size; it is on the stack.
+const READ_AHEAD: usize = 4096;
+/// An answer's head and a small body leave in one write.
+const WRITE_BUFFER: usize = 8 * 1024;
+/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`
+const PREFACE_LENGTH: usize = 24;
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1024 * 1024;

@@ -1,0 +1,175 @@
+//! Balancing: which of the servers that may take a request gets it. One algorithm per file.
+//!
+//! An algorithm sees [`Candidates`] and returns the index of one; it knows neither requests nor health, takes
+//! chance as an argument and allocates nothing. Avi calls this the load balancing algorithm, Pingora selection.
+
+mod least_connections;
+mod random;
+mod round_robin;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use rand::RngCore;
+
+use super::Server;
+use crate::config::LbAlgorithm;
+use least_connections::LeastConnections;
+use random::Random;
+use round_robin::RoundRobin;
+
+/// An algorithm and what it remembers of the choices it made.
+pub(super) trait Balance: Send + Sync {
+    /// The index of a candidate; `None` when there is none.
+    fn choose(&self, candidates: Candidates<'_>, rng: &mut dyn RngCore) -> Option<usize>;
+}
+
+/// The balancer of a pool with this many servers.
+pub(super) fn balancer(algorithm: LbAlgorithm, servers: usize) -> Box<dyn Balance> {
+    match algorithm {
+        LbAlgorithm::RoundRobin => Box::new(RoundRobin::new(servers)),
+        LbAlgorithm::Random => Box::new(Random),
+        LbAlgorithm::LeastConnections => Box::new(LeastConnections::new(servers)),
+    }
+}
+
+/// The servers of a pool, of which those may be chosen that are up, have a share, and were not tried yet.
+#[derive(Clone, Copy)]
+pub(super) struct Candidates<'a> {
+    servers: &'a [Arc<Server>],
+    tried: &'a [SocketAddr],
+}
+
+impl<'a> Candidates<'a> {
+    pub(super) fn new(servers: &'a [Arc<Server>], tried: &'a [SocketAddr]) -> Self {
+        Self { servers, tried }
+    }
+
+    /// Each server that may be chosen now, with its index in the pool. Health changes at any time: a second
+    /// look may see others.
+    fn iter(self) -> impl Iterator<Item = (usize, &'a Server)> {
+        self.servers.iter().map(|server| &**server).enumerate().filter(move |(_, server)| {
+            server.is_up() && server.config().ratio > 0 && !self.tried.contains(&server.addr())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use rand::{SeedableRng, rngs::StdRng};
+
+    use super::*;
+    use crate::pool::{
+        Health, Pool,
+        fixture::{addr, down, pool},
+    };
+
+    const ALGORITHMS: [LbAlgorithm; 3] =
+        [LbAlgorithm::RoundRobin, LbAlgorithm::Random, LbAlgorithm::LeastConnections];
+
+    /// How often each server was picked, by requests that come one after the other.
+    fn picks(pool: &Pool, picks: usize, tried: &[SocketAddr]) -> Vec<usize> {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut counts = vec![0; pool.servers().len()];
+        for _ in 0..picks {
+            let lease = pool.pick(&mut rng, tried).expect("a server is up");
+            counts[pool.servers().iter().position(|server| server.addr() == lease.addr()).unwrap()] += 1;
+        }
+        counts
+    }
+
+    /// 100,000 picks fall to the servers by these shares: to within one where turns are taken, to within 1 % of
+    /// all where chance decides.
+    fn assert_fair(algorithm: LbAlgorithm, pool: &Pool, tried: &[SocketAddr], shares: &[usize]) {
+        const PICKS: usize = 100_000;
+        let all: usize = shares.iter().sum();
+        let counts = picks(pool, PICKS, tried);
+        for (count, share) in counts.iter().zip(shares) {
+            let expected = PICKS * share / all;
+            let tolerance = match algorithm {
+                _ if *share == 0 => 0,
+                LbAlgorithm::Random => PICKS / 100,
+                LbAlgorithm::RoundRobin | LbAlgorithm::LeastConnections => 1 + shares.len(),
+            };
+            assert!(count.abs_diff(expected) <= tolerance, "{algorithm:?} {shares:?}: {counts:?}");
+        }
+    }
+
+    #[test]
+    fn every_algorithm_shares_by_ratio() {
+        for algorithm in ALGORITHMS {
+            for ratios in [&[1, 1, 1][..], &[5, 1, 1], &[3, 0, 2], &[u16::MAX, 1], &[10, 20, 30, 40]] {
+                let shares: Vec<_> = ratios.iter().map(|&ratio| usize::from(ratio)).collect();
+                assert_fair(algorithm, &pool(algorithm, ratios), &[], &shares);
+            }
+        }
+    }
+
+    #[test]
+    fn the_share_of_a_server_that_is_down_falls_to_the_others_until_it_returns() {
+        for algorithm in ALGORITHMS {
+            let pool = pool(algorithm, &[1, 1, 2]);
+            assert_fair(algorithm, &pool, &[], &[1, 1, 2]);
+            pool.servers()[1].set_health(down(), UNIX_EPOCH);
+            assert_fair(algorithm, &pool, &[], &[1, 0, 2]);
+            pool.servers()[1].set_health(Health::Up, UNIX_EPOCH);
+            assert_fair(algorithm, &pool, &[], &[1, 1, 2]);
+        }
+    }
+
+    #[test]
+    fn a_server_that_returns_has_no_arrears_to_catch_up_with() {
+        for algorithm in [LbAlgorithm::RoundRobin, LbAlgorithm::LeastConnections] {
+            let pool = pool(algorithm, &[1, 1, 1]);
+            pool.servers()[0].set_health(down(), UNIX_EPOCH);
+            picks(&pool, 1_000, &[]);
+            pool.servers()[0].set_health(Health::Up, UNIX_EPOCH);
+            assert!(picks(&pool, 9, &[])[0] <= 4, "{algorithm:?}");
+        }
+    }
+
+    #[test]
+    fn tried_servers_are_not_picked_again() {
+        for algorithm in ALGORITHMS {
+            let pool = pool(algorithm, &[1, 1, 2]);
+            assert_fair(algorithm, &pool, &[addr(3)], &[1, 1, 0]);
+            assert_fair(algorithm, &pool, &[addr(1), addr(2)], &[0, 0, 1]);
+            assert!(pool.pick(&mut rand::rng(), &[addr(2), addr(1), addr(3)]).is_none());
+        }
+    }
+
+    #[test]
+    fn there_is_nothing_to_pick_where_none_is_up_or_none_has_a_share() {
+        for algorithm in ALGORITHMS {
+            let rng = &mut rand::rng();
+            let all_down = pool(algorithm, &[1, 1]);
+            for server in all_down.servers() {
+                server.set_health(down(), UNIX_EPOCH);
+            }
+            assert!(all_down.pick(rng, &[]).is_none());
+            assert!(pool(algorithm, &[0, 0]).pick(rng, &[]).is_none());
+            assert!(pool(algorithm, &[]).pick(rng, &[]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_up_is_always_found_while_the_others_flap() {
+        for algorithm in ALGORITHMS {
+            let pool = pool(algorithm, &[1, 1, 1]);
+            std::thread::scope(|scope| {
+                let flapping = scope.spawn(|| {
+                    for _ in 0..2_000 {
+                        pool.servers()[0].set_health(down(), UNIX_EPOCH);
+                        pool.servers()[2].set_health(down(), UNIX_EPOCH);
+                        pool.servers()[0].set_health(Health::Up, UNIX_EPOCH);
+                        pool.servers()[2].set_health(Health::Up, UNIX_EPOCH);
+                    }
+                });
+                while !flapping.is_finished() {
+                    assert!(pool.pick(&mut rand::rng(), &[]).is_some(), "{algorithm:?}");
+                }
+            });
+        }
+    }
+}

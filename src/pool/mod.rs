@@ -1,0 +1,300 @@
+//! Pools: the servers of an app (or the members of a clone pool), which of them are up, and whose turn it is.
+//!
+//! A [`Pool`] is made from its configuration and never changes its list of servers: a reload makes a new one
+//! that takes over what the old one knows of the servers that stay. What changes are the [`Server`]s, as
+//! [`monitor`]s see them and as [`Lease`]s count what is in flight. Nothing here knows of requests, of sessions
+//! or of sockets to servers (those of monitors apart).
+//!
+//! F5 and Avi say pool and member, Pingora upstream and backend, Envoy cluster and endpoint.
+
+mod balance;
+mod lease;
+pub mod monitor;
+mod server;
+
+pub use lease::Lease;
+pub use server::{Health, Server, State, Status};
+
+use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+
+use prometheus::IntCounter;
+use rand::Rng;
+use tokio::sync::Notify;
+
+use crate::{config, metrics::Metrics, names::PoolName};
+use balance::{Balance, Candidates};
+
+/// Servers among which a balancer chooses.
+pub struct Pool {
+    config: Arc<config::Pool>,
+    servers: Box<[Arc<Server>]>,
+    balancer: Box<dyn Balance>,
+    /// Told when the health of a server changes; shared with the pools before and after a reload.
+    changes: Arc<Notify>,
+    retries: IntCounter,
+}
+
+impl Pool {
+    /// A pool as configured. Servers that are monitored count as up until their first result.
+    ///
+    /// After a reload `previous` is the pool of the same name: a server with the same address keeps its health,
+    /// and what is in flight to it stays counted. Whoever puts the new pool in the place of the old one calls
+    /// [`Pool::retire`] on the old.
+    pub fn new(
+        config: &Arc<config::Pool>,
+        metrics: &Metrics,
+        previous: Option<&Pool>,
+        now: SystemTime,
+    ) -> Arc<Self> {
+        let changes = previous.map_or_else(Arc::default, |pool| pool.changes.clone());
+        let server = |server: &config::Server| {
+            let before = previous.and_then(|pool| pool.server(server.addr));
+            Arc::new(Server::new(config, server, metrics, before.map(|server| &**server), &changes, now))
+        };
+        let servers: Box<[_]> = config.servers.iter().map(server).collect();
+        let balancer = balance::balancer(config.algorithm, servers.len());
+        let retries = metrics.pool_retries.with_label_values(&[config.name.as_str()]);
+        Arc::new(Self { config: config.clone(), servers, balancer, changes, retries })
+    }
+
+    /// Its name, as virtual services refer to it.
+    pub fn name(&self) -> &PoolName {
+        &self.config.name
+    }
+
+    /// What the pool was made from.
+    pub fn config(&self) -> &Arc<config::Pool> {
+        &self.config
+    }
+
+    /// All servers, in the order of the configuration.
+    pub fn servers(&self) -> &[Arc<Server>] {
+        &self.servers
+    }
+
+    /// The server with an address, whatever its state.
+    pub fn server(&self, addr: SocketAddr) -> Option<&Arc<Server>> {
+        self.servers.iter().find(|server| server.addr() == addr)
+    }
+
+    /// The servers that are enabled and up, in the order of the configuration.
+    #[doc(alias = "active_members")]
+    pub fn active_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
+        self.servers.iter().filter(|server| server.is_up())
+    }
+
+    /// How many servers are enabled and up.
+    pub fn up_count(&self) -> usize {
+        self.active_servers().count()
+    }
+
+    /// Chooses a server by the pool's algorithm among those that are up, have a ratio above 0 and are not in
+    /// `tried`, and counts a request in flight to it. `None` when there is no such server.
+    pub fn pick(&self, rng: &mut impl Rng, tried: &[SocketAddr]) -> Option<Lease> {
+        let chosen = self.balancer.choose(Candidates::new(&self.servers, tried), rng)?;
+        Some(self.servers[chosen].lease())
+    }
+
+    /// Counts an attempt that failed and is made again on another server.
+    pub fn count_retry(&self) {
+        self.retries.inc();
+    }
+
+    /// Whether every server that is enabled and monitored has had its first result.
+    pub fn checked(&self) -> bool {
+        self.servers
+            .iter()
+            .filter(|server| server.is_watched())
+            .all(|server| server.health() != Health::Unchecked)
+    }
+
+    /// Completes at the next change of a server's health (the first result is one) after this call: call it,
+    /// look at the pool, then await it, and no change is missed.
+    pub fn changed(&self) -> impl Future<Output = ()> {
+        self.changes.notified()
+    }
+
+    /// Takes the servers that `successor` does not have off the metrics page; the whole pool without a successor.
+    ///
+    /// Leases that are still held go on counting, unseen. A pool that was made for a reload that then failed is
+    /// retired in favour of the one that stays.
+    pub fn retire(&self, metrics: &Metrics, successor: Option<&Pool>) {
+        for server in &self.servers {
+            if successor.and_then(|pool| pool.server(server.addr())).is_none() {
+                server.leave(metrics);
+            }
+        }
+        if successor.is_none() {
+            // That it is not there any more is not worth an error.
+            let _ = metrics.pool_retries.remove_label_values(&[self.name().as_str()]);
+        }
+    }
+}
+
+/// Pools for the tests of this module: server `i` is `10.0.0.i:80`, from 1.
+#[cfg(test)]
+mod fixture {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::config::LbAlgorithm;
+
+    pub fn config(algorithm: LbAlgorithm, ratios: &[u16]) -> config::Pool {
+        let server =
+            |(index, &ratio)| config::Server { addr: addr(index + 1), hostname: None, ratio, enabled: true };
+        config::Pool {
+            name: "app".into(),
+            enabled: true,
+            algorithm,
+            servers: ratios.iter().enumerate().map(server).collect(),
+            monitors: Vec::new(),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(60),
+            enable_ssl: false,
+            sni: None,
+            verify: true,
+        }
+    }
+
+    pub fn monitor(kind: config::MonitorType) -> Arc<config::HealthMonitor> {
+        Arc::new(config::HealthMonitor {
+            name: "hm".into(),
+            is_federated: false,
+            kind,
+            send_interval: Duration::from_secs(3600),
+            receive_timeout: Duration::from_secs(3600),
+            successful_checks: 2,
+            failed_checks: 2,
+            monitor_port: None,
+        })
+    }
+
+    pub fn build(config: config::Pool) -> Arc<Pool> {
+        Pool::new(&Arc::new(config), &Metrics::new(), None, UNIX_EPOCH)
+    }
+
+    pub fn pool(algorithm: LbAlgorithm, ratios: &[u16]) -> Arc<Pool> {
+        build(config(algorithm, ratios))
+    }
+
+    pub fn addr(index: usize) -> SocketAddr {
+        format!("10.0.0.{index}:80").parse().unwrap()
+    }
+
+    pub fn down() -> Health {
+        Health::Down { reason: "hm: answered 500".into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::{fixture::*, *};
+    use crate::config::{LbAlgorithm, MonitorType};
+
+    /// A reload: `change` is what the new configuration has different.
+    fn reloaded(pool: &Pool, metrics: &Metrics, change: impl FnOnce(&mut config::Pool)) -> Arc<Pool> {
+        let mut config = config::Pool::clone(pool.config());
+        change(&mut config);
+        Pool::new(&Arc::new(config), metrics, Some(pool), UNIX_EPOCH + Duration::from_secs(9))
+    }
+
+    fn monitored(metrics: &Metrics, ratios: &[u16]) -> Arc<Pool> {
+        let mut config = config(LbAlgorithm::RoundRobin, ratios);
+        config.monitors.push(monitor(MonitorType::Tcp));
+        Pool::new(&Arc::new(config), metrics, None, UNIX_EPOCH)
+    }
+
+    #[test]
+    fn active_servers_are_enabled_and_up() {
+        let mut config = config(LbAlgorithm::RoundRobin, &[1, 1, 1]);
+        config.servers[0].enabled = false;
+        let pool = build(config);
+        pool.servers()[1].set_health(down(), UNIX_EPOCH);
+        let active: Vec<_> = pool.active_servers().map(|server| server.name()).collect();
+        assert_eq!(active, ["10.0.0.3:80"]);
+        assert_eq!(pool.up_count(), 1);
+        assert!(pool.server(addr(1)).is_some_and(|server| !server.is_up()));
+        assert!(pool.server(addr(4)).is_none());
+    }
+
+    #[test]
+    fn a_disabled_pool_has_no_server() {
+        let mut config = config(LbAlgorithm::RoundRobin, &[1, 1]);
+        config.enabled = false;
+        let pool = build(config);
+        assert!(pool.pick(&mut rand::rng(), &[]).is_none());
+        assert_eq!(pool.servers()[0].status().state, State::Disabled);
+    }
+
+    #[test]
+    fn a_pool_is_checked_when_each_watched_server_has_a_result() {
+        let metrics = Metrics::new();
+        let pool = monitored(&metrics, &[1, 1, 1]);
+        let pool = reloaded(&pool, &metrics, |config| config.servers[2].enabled = false);
+        assert!(!pool.checked());
+        pool.servers()[0].set_health(Health::Up, UNIX_EPOCH);
+        assert!(!pool.checked());
+        pool.servers()[1].set_health(down(), UNIX_EPOCH);
+        assert!(pool.checked());
+        assert!(fixture::pool(LbAlgorithm::Random, &[1]).checked(), "nothing to wait for without monitors");
+    }
+
+    #[tokio::test]
+    async fn a_change_between_looking_and_awaiting_is_not_missed() {
+        let pool = pool(LbAlgorithm::RoundRobin, &[1]);
+        let changed = pool.changed();
+        assert_eq!(pool.up_count(), 1);
+        pool.servers()[0].set_health(down(), UNIX_EPOCH);
+        changed.await;
+    }
+
+    #[test]
+    fn a_reload_keeps_health_and_what_is_in_flight() {
+        let metrics = Metrics::new();
+        let old = monitored(&metrics, &[1, 1]);
+        old.servers()[0].set_health(down(), UNIX_EPOCH + Duration::from_secs(5));
+        let lease = old.servers()[0].lease();
+        let new = reloaded(&old, &metrics, |config| config.servers[0].ratio = 7);
+        let server = &new.servers()[0];
+        assert_eq!((server.config().ratio, server.inflight()), (7, 1));
+        let status = server.status();
+        assert_eq!(status.state, State::Down);
+        assert_eq!(status.last_changed, UNIX_EPOCH + Duration::from_secs(5));
+        drop(lease);
+        assert_eq!(server.inflight(), 0);
+        server.set_health(Health::Up, UNIX_EPOCH);
+        assert!(old.servers()[0].is_up(), "requests that still hold the old pool see the change");
+    }
+
+    #[test]
+    fn a_reload_forgets_health_that_nobody_looked_after_or_will() {
+        let metrics = Metrics::new();
+        let watched = monitored(&metrics, &[1]);
+        watched.servers()[0].set_health(down(), UNIX_EPOCH);
+        let without_monitors = reloaded(&watched, &metrics, |config| config.monitors.clear());
+        assert!(without_monitors.servers()[0].is_up());
+        let disabled = reloaded(&watched, &metrics, |config| config.servers[0].enabled = false);
+        let enabled = reloaded(&disabled, &metrics, |config| config.servers[0].enabled = true);
+        assert_eq!(enabled.servers()[0].health(), Health::Unchecked);
+    }
+
+    #[test]
+    fn a_server_that_is_gone_leaves_the_metrics_page() {
+        let metrics = Metrics::new();
+        let old = monitored(&metrics, &[1, 1]);
+        let lease = old.servers()[1].lease();
+        let new = reloaded(&old, &metrics, |config| config.servers.truncate(1));
+        old.retire(&metrics, Some(&new));
+        let page = metrics.page();
+        assert!(page.contains(r#"homing_pool_server_up{pool="app",server="10.0.0.1:80"} 1"#), "{page}");
+        assert!(!page.contains("10.0.0.2:80"), "{page}");
+        drop(lease);
+        new.count_retry();
+        assert!(metrics.page().contains(r#"homing_pool_retries_total{pool="app"} 1"#), "{}", metrics.page());
+        new.retire(&metrics, None);
+        assert!(!metrics.page().contains(r#"pool="app""#), "{}", metrics.page());
+    }
+}

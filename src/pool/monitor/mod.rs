@@ -1,0 +1,123 @@
+//! Monitors: active probes of a pool's servers, whose results decide who is up.
+//!
+//! One task per server and monitor: probe at once, then at a random offset into `send_interval`, so that the
+//! probes of many servers do not march in step, then every `send_interval`. The first result decides alone, later
+//! ones by the monitor's thresholds; a server is up while all monitors of its pool say so. What real traffic
+//! has to say of a server's health is not looked at here.
+//!
+//! Avi says health monitor, Pingora and HAProxy health check.
+
+mod probe;
+mod threshold;
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use pingora::connectors::http::v1::Connector;
+use rand::Rng;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use self::{probe::Probe, threshold::Threshold};
+use super::{Health, Pool, Server};
+use crate::{clock::Clock, config::HealthMonitor};
+
+/// Starts monitors. One per running instance, because all probes can share its TLS context.
+pub struct Monitors {
+    connector: Arc<Connector>,
+    clock: Clock,
+}
+
+impl Monitors {
+    /// Builds the TLS context, which reads the system's certificates: some 10 ms. `clock` dates the changes.
+    pub fn new(clock: Clock) -> Self {
+        Self { connector: Arc::new(Connector::new(None)), clock }
+    }
+
+    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone. `rng` gives
+    /// the offsets of the second probes. After a reload cancel the monitors of the old pool first: both would
+    /// speak for the same servers.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn spawn(&self, pool: &Pool, rng: &mut impl Rng, cancel: &CancellationToken) {
+        for server in pool.servers().iter().filter(|server| server.is_watched()) {
+            let monitors = &pool.config().monitors;
+            // After a reload all monitors start with what is known of the server.
+            let known = server.health();
+            let said = Mutex::new(vec![known.clone(); monitors.len()]);
+            let verdict = Arc::new(Verdict { server: server.clone(), said, clock: self.clock.clone() });
+            for (index, monitor) in monitors.iter().enumerate() {
+                let watch = Watch {
+                    probe: Probe::new(&self.connector, server.config(), monitor),
+                    threshold: Threshold::new(monitor.successful_checks, monitor.failed_checks, &known),
+                    offset: monitor.send_interval.mul_f64(rng.random()),
+                    monitor: monitor.clone(),
+                    verdict: verdict.clone(),
+                    index,
+                };
+                let cancel = cancel.clone();
+                tokio::spawn(async move { cancel.run_until_cancelled(watch.run()).await });
+            }
+        }
+    }
+}
+
+/// One monitor of one server.
+struct Watch {
+    monitor: Arc<HealthMonitor>,
+    probe: Probe,
+    threshold: Threshold,
+    /// When the second probe is due.
+    offset: Duration,
+    verdict: Arc<Verdict>,
+    /// Which of the server's monitors it is.
+    index: usize,
+}
+
+impl Watch {
+    async fn run(mut self) {
+        let mut due = interval_at(Instant::now() + self.offset, self.monitor.send_interval);
+        // A probe that took longer than the interval is not made up for.
+        due.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            let result = self.probe.run().await;
+            if self.threshold.observe(result.is_ok()) {
+                let health = match result {
+                    Ok(()) => Health::Up,
+                    Err(failure) => Health::Down { reason: format!("{}: {failure}", self.monitor.name) },
+                };
+                self.verdict.say(self.index, health);
+            }
+            due.tick().await;
+        }
+    }
+}
+
+/// What the monitors of one server say.
+struct Verdict {
+    server: Arc<Server>,
+    said: Mutex<Vec<Health>>,
+    clock: Clock,
+}
+
+impl Verdict {
+    /// One monitor has changed its mind.
+    fn say(&self, monitor: usize, health: Health) {
+        let mut said = self.said.lock();
+        said[monitor] = health;
+        if let Some(health) = together(&said) {
+            self.server.set_health(health, self.clock.wall());
+        }
+    }
+}
+
+/// Down when one says so, up when all do; until the last one has had its first result, nothing is decided.
+fn together(said: &[Health]) -> Option<Health> {
+    let down = said.iter().find(|health| matches!(health, Health::Down { .. }));
+    down.cloned().or_else(|| said.iter().all(|health| *health == Health::Up).then_some(Health::Up))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,218 @@
+//! One probe of one server: connect, and for `http` and `https` ask and read the answer, all within
+//! `receive_timeout`.
+//!
+//! Connections are Pingora's and are not reused, so that each probe goes the way of a new client. At most
+//! [`BODY_LIMIT`] bytes of an answer's body are read, so a health page that never ends does no harm.
+//! Pingora's own `HttpHealthCheck` is not used: each holds two TLS contexts with all certificates of the
+//! system, reads bodies of any length and takes an interim answer (1xx) for the answer.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::header;
+use pingora::{
+    Error, ErrorType, connectors::http::v1::Connector, http::RequestHeader,
+    protocols::http::v1::client::HttpSession, upstreams::peer::HttpPeer,
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{self, HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+
+/// A monitor, made ready for one server.
+pub(super) struct Probe {
+    connector: Arc<Connector>,
+    peer: HttpPeer,
+    /// What to ask once connected; nothing for `tcp`.
+    question: Option<Question>,
+    receive_timeout: Duration,
+}
+
+struct Question {
+    request: RequestHeader,
+    accepted: ResponseCodes,
+}
+
+/// Why a probe failed, in words for an operator. Nothing that the server sent is repeated.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("no connection within {}", humantime::format_duration(*.0))]
+    NoConnection(Duration),
+    #[error("no answer within {}", humantime::format_duration(*.0))]
+    NoAnswer(Duration),
+    #[error("answered {0}")]
+    Status(u16),
+    #[error("connection refused")]
+    Refused,
+    #[error("no route to the server")]
+    NoRoute,
+    #[error("TLS handshake failed")]
+    Tls,
+    #[error("connection closed before the end of the answer")]
+    Closed,
+    #[error("the answer is not HTTP")]
+    NotHttp,
+    /// Pingora's name of an error that is none of the above.
+    #[error("failed with {0}")]
+    Other(&'static str),
+}
+
+impl Probe {
+    pub(super) fn new(connector: &Arc<Connector>, server: &config::Server, monitor: &HealthMonitor) -> Self {
+        let mut addr = server.addr;
+        addr.set_port(monitor.monitor_port.unwrap_or(addr.port()));
+        let (tls, question) = match &monitor.kind {
+            MonitorType::Tcp => (false, None),
+            MonitorType::Http { request, codes } => (false, Some((request, codes))),
+            MonitorType::Https { request, codes } => (true, Some((request, codes))),
+        };
+        let sni = question.and_then(|(request, _)| server_name(request, server)).unwrap_or_default();
+        let mut peer = HttpPeer::new(addr, tls, sni);
+        peer.options.verify_cert = false;
+        peer.options.verify_hostname = false;
+        Self {
+            connector: connector.clone(),
+            peer,
+            question: question.map(|(request, accepted)| Question {
+                request: request_head(request, addr),
+                accepted: accepted.clone(),
+            }),
+            receive_timeout: monitor.receive_timeout,
+        }
+    }
+
+    /// Probes once. Dropping the future ends the probe and its connection.
+    pub(super) async fn run(&self) -> Result<(), Failure> {
+        let deadline = Instant::now() + self.receive_timeout;
+        let (session, _) = timeout_at(deadline, self.connector.get_http_session(&self.peer))
+            .await
+            .map_err(|_| Failure::NoConnection(self.receive_timeout))??;
+        match &self.question {
+            None => Ok(()),
+            Some(question) => timeout_at(deadline, question.ask(session))
+                .await
+                .map_err(|_| Failure::NoAnswer(self.receive_timeout))?,
+        }
+    }
+}
+
+impl Question {
+    async fn ask(&self, mut session: HttpSession) -> Result<(), Failure> {
+        session.write_request_header(Box::new(self.request.clone())).await?;
+        session.finish_body().await?;
+        let status = loop {
+            let status = session.read_resp_header_parts().await?.status;
+            if !status.is_informational() || status == http::StatusCode::SWITCHING_PROTOCOLS {
+                break status;
+            }
+        };
+        if !self.accepted.contains(status.as_u16()) {
+            return Err(Failure::Status(status.as_u16()));
+        }
+        while session.body_bytes_received() < BODY_LIMIT && session.read_body_ref().await?.is_some() {}
+        Ok(())
+    }
+}
+
+impl From<Box<Error>> for Failure {
+    fn from(error: Box<Error>) -> Self {
+        match error.etype() {
+            ErrorType::ConnectRefused => Self::Refused,
+            ErrorType::ConnectNoRoute => Self::NoRoute,
+            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError | ErrorType::InvalidCert => Self::Tls,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Self::Closed,
+            ErrorType::InvalidHTTPHeader | ErrorType::H1Error => Self::NotHttp,
+            other => Self::Other(other.as_str()),
+        }
+    }
+}
+
+/// The request as it is sent: what the monitor does not set is filled in.
+fn request_head(request: &HttpRequest, addr: SocketAddr) -> RequestHeader {
+    let mut head = RequestHeader::build(request.method.clone(), request.target.as_bytes(), None)
+        .expect("the configuration holds only targets that a request can have");
+    for (name, value) in &request.headers {
+        head.append_header(name.clone(), value.clone()).expect("a typed name and value make a header");
+    }
+    let addr = addr.to_string();
+    for (name, value) in
+        [(header::HOST, &*addr), (header::USER_AGENT, "homing-monitor"), (header::CONNECTION, "close")]
+    {
+        if !head.headers.contains_key(&name) {
+            head.insert_header(name, value).expect("an address and fixed words make headers");
+        }
+    }
+    head
+}
+
+/// The name for SNI: the `Host` that is asked for, else the server's own. Addresses are no names (RFC 6066).
+fn server_name(request: &HttpRequest, server: &config::Server) -> Option<String> {
+    let host = request.headers.iter().find(|(name, _)| name == header::HOST);
+    let host = host.and_then(|(_, value)| value.to_str().ok()).or(server.hostname.as_deref())?;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
+    (!is_address && !name.is_empty()).then(|| name.to_owned())
+}
+
+/// How much of an answer's body is read.
+const BODY_LIMIT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&str, &str)]) -> HttpRequest {
+        let header = |(name, value): &(&str, &str)| (name.parse().unwrap(), value.parse().unwrap());
+        HttpRequest {
+            method: http::Method::GET,
+            target: "/healthz?deep=1".into(),
+            headers: headers.iter().map(header).collect(),
+        }
+    }
+
+    fn fields(request: &HttpRequest, addr: &str) -> Vec<String> {
+        let head = request_head(request, addr.parse().unwrap());
+        assert_eq!(head.raw_path(), b"/healthz?deep=1");
+        let mut fields: Vec<_> =
+            head.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        fields.sort();
+        fields
+    }
+
+    #[test]
+    fn what_the_monitor_does_not_set_is_filled_in() {
+        assert_eq!(
+            fields(&request(&[]), "[::1]:8080"),
+            ["connection: close", "host: [::1]:8080", "user-agent: homing-monitor"]
+        );
+        assert_eq!(
+            fields(
+                &request(&[("Host", "a.com"), ("User-Agent", "me"), ("X-A", "1"), ("X-A", "2")]),
+                "10.0.0.1:80"
+            ),
+            ["connection: close", "host: a.com", "user-agent: me", "x-a: 1", "x-a: 2"]
+        );
+    }
+
+    #[test]
+    fn a_name_is_sent_in_sni_and_an_address_is_not() {
+        for (request, hostname, expected) in [
+            (request(&[]), None, None),
+            (request(&[]), Some("app.a.com"), Some("app.a.com")),
+            (request(&[("host", "a.com")]), Some("app.a.com"), Some("a.com")),
+            (request(&[("host", "a.com:8443")]), None, Some("a.com")),
+            (request(&[("host", "10.0.0.1:443")]), None, None),
+            (request(&[("host", "[::1]:443")]), None, None),
+        ] {
+            let server = config::Server {
+                addr: "10.0.0.1:443".parse().unwrap(),
+                hostname: hostname.map(str::to_owned),
+                ratio: 1,
+                enabled: true,
+            };
+            assert_eq!(server_name(&request, &server).as_deref(), expected, "{request:?}");
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A server of a pool: its address, its share, its health, and how much is in flight to it.
+//!
+//! What the configuration says is fixed for the life of a [`Server`]; what is learnt of the machine behind it
+//! outlives a reload. Reading either takes no lock that is ever held for long, and choosing a server takes none.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::Lease;
+use crate::{config, metrics::Metrics, names::PoolName};
+
+/// One server of one pool.
+#[doc(alias("member", "backend", "endpoint"))]
+pub struct Server {
+    pool: PoolName,
+    /// `ip:port`, as metrics and tables show it.
+    name: String,
+    config: config::Server,
+    /// Enabled, and its pool too.
+    enabled: bool,
+    /// Its pool has monitors.
+    monitored: bool,
+    known: Arc<Known>,
+    changes: Arc<Notify>,
+    up_gauge: IntGauge,
+    /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
+    inflight: IntGauge,
+}
+
+/// What monitors have found out, kept over reloads.
+struct Known {
+    /// What `pick` reads: whether the health below counts as up.
+    up: AtomicBool,
+    health: Mutex<(Health, SystemTime)>,
+}
+
+/// What is known of a server's health.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// No result yet, or no monitor: counts as up, as with HAProxy and Pingora.
+    Unchecked,
+    /// All monitors passed.
+    Up,
+    /// With the reason that an operator reads.
+    Down { reason: String },
+}
+
+/// A server as tables show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    pub state: State,
+    /// Why it is in this state.
+    pub reason: String,
+    /// Since when.
+    pub last_changed: SystemTime,
+}
+
+/// The operational state, in Avi's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Enabled, and not known to be down.
+    Up,
+    /// Enabled, and a monitor failed.
+    Down,
+    /// Not enabled, or its pool is not; its health does not count.
+    Disabled,
+}
+
+impl State {
+    /// `OPER_UP`, `OPER_DOWN`, `OPER_DISABLED`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "OPER_UP",
+            Self::Down => "OPER_DOWN",
+            Self::Disabled => "OPER_DISABLED",
+        }
+    }
+}
+
+impl Server {
+    /// A server of `pool`; with `previous`, the same address before a reload, its health stays known unless
+    /// nobody looked after it then, or nobody will.
+    pub(super) fn new(
+        pool: &config::Pool,
+        config: &config::Server,
+        metrics: &Metrics,
+        previous: Option<&Self>,
+        changes: &Arc<Notify>,
+        now: SystemTime,
+    ) -> Self {
+        let name = config.addr.to_string();
+        let labels = [pool.name.as_str(), &name];
+        let up_gauge = metrics.pool_server_up.with_label_values(&labels);
+        let inflight = metrics.pool_server_inflight.with_label_values(&labels);
+        let enabled = pool.enabled && config.enabled;
+        let monitored = !pool.monitors.is_empty();
+        let known = match previous {
+            Some(before) if (before.enabled, before.monitored) == (enabled, monitored) => {
+                before.known.clone()
+            }
+            _ => Arc::new(Known { up: AtomicBool::new(true), health: Mutex::new((Health::Unchecked, now)) }),
+        };
+        let server = Self {
+            pool: pool.name.clone(),
+            name,
+            config: config.clone(),
+            enabled,
+            monitored,
+            known,
+            changes: changes.clone(),
+            up_gauge,
+            inflight,
+        };
+        server.up_gauge.set(server.is_up().into());
+        server
+    }
+
+    /// Where requests go; what tells it from the pool's other servers, and a reload recognises it by.
+    pub fn addr(&self) -> SocketAddr {
+        self.config.addr
+    }
+
+    /// `ip:port`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the configuration says of it.
+    pub fn config(&self) -> &config::Server {
+        &self.config
+    }
+
+    /// Enabled and, as far as is known, healthy: may get new requests.
+    pub fn is_up(&self) -> bool {
+        self.enabled && self.known.up.load(Relaxed)
+    }
+
+    /// Enabled, and its pool has monitors.
+    pub fn is_watched(&self) -> bool {
+        self.enabled && self.monitored
+    }
+
+    /// What is known of its health, enabled or not.
+    pub fn health(&self) -> Health {
+        self.known.health.lock().0.clone()
+    }
+
+    /// State, reason and time of the last change, for tables.
+    pub fn status(&self) -> Status {
+        let (health, last_changed) = self.known.health.lock().clone();
+        let (state, reason) = match health {
+            _ if !self.enabled => (State::Disabled, "disabled in the configuration".to_owned()),
+            Health::Unchecked if self.monitored => (State::Up, "not checked yet".to_owned()),
+            Health::Unchecked => (State::Up, "not monitored".to_owned()),
+            Health::Up => (State::Up, "monitors passed".to_owned()),
+            Health::Down { reason } => (State::Down, reason),
+        };
+        Status { state, reason, last_changed }
+    }
+
+    /// Requests and tunnels in flight.
+    pub fn inflight(&self) -> u64 {
+        self.inflight.get().try_into().unwrap_or_default()
+    }
+
+    /// Counts a request in flight for as long as the lease is held, whether the server is up or not: a
+    /// persistent session may go on where no new one starts.
+    pub fn lease(self: &Arc<Self>) -> Lease {
+        Lease::new(self)
+    }
+
+    /// Records what a monitor found. Only a change of state is kept, logged and told to who awaits
+    /// [`Pool::changed`](super::Pool::changed).
+    pub fn set_health(&self, health: Health, now: SystemTime) {
+        let mut current = self.known.health.lock();
+        if std::mem::discriminant(&current.0) == std::mem::discriminant(&health) {
+            return;
+        }
+        let (pool, server) = (self.pool.as_str(), self.name.as_str());
+        match (&current.0, &health) {
+            (_, Health::Down { reason }) => warn!(pool, server, reason, "server is down"),
+            (Health::Down { .. }, _) => info!(pool, server, "server is up"),
+            // It counted as up before.
+            _ => {}
+        }
+        self.known.up.store(!matches!(health, Health::Down { .. }), Relaxed);
+        *current = (health, now);
+        // Still under the lock, or two changes could leave the gauge in the order of neither.
+        self.up_gauge.set(self.is_up().into());
+        self.changes.notify_waiters();
+    }
+
+    pub(super) fn inflight_gauge(&self) -> &IntGauge {
+        &self.inflight
+    }
+
+    /// Leaves the metrics page for good. That it is not there any more is not worth an error.
+    pub(super) fn leave(&self, metrics: &Metrics) {
+        let labels = [self.pool.as_str(), &self.name];
+        let _ = metrics.pool_server_up.remove_label_values(&labels);
+        let _ = metrics.pool_server_inflight.remove_label_values(&labels);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+    use crate::{
+        config::{LbAlgorithm, MonitorType},
+        pool::{
+            Pool,
+            fixture::{self, build, config, down, monitor},
+        },
+    };
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_status_says_why_and_since_when() {
+        let mut config = config(LbAlgorithm::RoundRobin, &[1, 1]);
+        config.monitors.push(monitor(MonitorType::Tcp));
+        config.servers[1].enabled = false;
+        let pool = build(config);
+        let server = &pool.servers()[0];
+        let status =
+            |state, reason: &str, last_changed| Status { state, reason: reason.into(), last_changed };
+        assert_eq!(server.status(), status(State::Up, "not checked yet", at(0)));
+        server.set_health(Health::Up, at(1));
+        assert_eq!(server.status(), status(State::Up, "monitors passed", at(1)));
+        server.set_health(down(), at(2));
+        server.set_health(Health::Down { reason: "hm: connection refused".into() }, at(3));
+        assert_eq!(
+            server.status(),
+            status(State::Down, "hm: answered 500", at(2)),
+            "the first reason stands"
+        );
+        let disabled = &pool.servers()[1];
+        disabled.set_health(Health::Up, at(4));
+        assert_eq!(disabled.status(), status(State::Disabled, "disabled in the configuration", at(4)));
+        assert!(!disabled.is_up());
+        let unmonitored = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
+        assert_eq!(unmonitored.servers()[0].status(), status(State::Up, "not monitored", at(0)));
+    }
+
+    #[test]
+    fn the_gauge_follows_the_health() {
+        let metrics = Metrics::new();
+        let config = Arc::new(config(LbAlgorithm::RoundRobin, &[1]));
+        let pool = Pool::new(&config, &metrics, None, at(0));
+        let page = |value: u8| format!(r#"homing_pool_server_up{{pool="app",server="10.0.0.1:80"}} {value}"#);
+        assert!(metrics.page().contains(&page(1)));
+        pool.servers()[0].set_health(down(), at(1));
+        assert!(metrics.page().contains(&page(0)));
+        pool.servers()[0].set_health(Health::Up, at(2));
+        assert!(metrics.page().contains(&page(1)));
+    }
+}

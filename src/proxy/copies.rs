@@ -1,0 +1,94 @@
+//! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
+
+use bytes::Bytes;
+use pingora::proxy::Session;
+
+use super::exchange::{Ctx, Routed};
+use crate::{
+    clone::{BodyKind, CopyHead, SkipReason, Tap},
+    rule::host,
+};
+
+/// The taps of a request.
+#[derive(Default)]
+pub(super) struct Copies {
+    opened: bool,
+    taps: Vec<Tap>,
+    /// Bytes of the body that the taps have.
+    given: u64,
+    /// Bytes of the body that this attempt has seen. A retry replays what earlier attempts read.
+    seen: u64,
+}
+
+impl Copies {
+    pub(super) fn new_attempt(&mut self) {
+        self.seen = 0;
+    }
+
+    /// Gives the taps what they have not had yet of a chunk.
+    pub(super) fn data(&mut self, chunk: Option<&Bytes>, end: bool) {
+        if self.taps.is_empty() {
+            return;
+        }
+        if let Some(chunk) = chunk {
+            let known = self.given.saturating_sub(self.seen).min(chunk.len() as u64);
+            self.seen += chunk.len() as u64;
+            self.given = self.given.max(self.seen);
+            let fresh = chunk.slice(known as usize..);
+            if !fresh.is_empty() {
+                self.taps.iter_mut().for_each(|tap| tap.data(&fresh));
+            }
+        }
+        if end {
+            self.taps.drain(..).for_each(Tap::end);
+        }
+    }
+
+    /// The request is over; a body that did not end aborts its copies.
+    pub(super) fn finish(&mut self) {
+        self.taps.clear();
+    }
+}
+
+/// Opens the taps that rules ordered, once, and not while the request is on its way to another site.
+pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
+    let Some(Routed { vs, exchange }) = &mut ctx.routed else { return };
+    if ctx.copies.opened || !exchange.clones_allowed() || exchange.clones.is_empty() {
+        return;
+    }
+    ctx.copies.opened = true;
+    let orders = std::mem::take(&mut exchange.clones);
+    let (upgrade, empty) = (session.is_upgrade_req(), session.is_body_empty());
+    let head = session.req_header();
+    let body = match (empty, content_length(&head.headers)) {
+        (true, _) => BodyKind::None,
+        (false, Some(length)) => BodyKind::Length(length),
+        (false, None) => BodyKind::Unknown,
+    };
+    for order in &orders {
+        let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
+        if upgrade {
+            lanes.skip(SkipReason::Upgrade);
+            continue;
+        }
+        let copy = CopyHead {
+            method: &head.method,
+            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            host: host(head),
+            headers: &head.headers,
+            session: order.session,
+            seq: order.seq,
+            request_id: &exchange.request_id(),
+            drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
+            body,
+        };
+        ctx.copies.taps.extend(lanes.tap(order.server, &copy));
+    }
+    if empty {
+        ctx.copies.taps.drain(..).for_each(Tap::end);
+    }
+}
+
+fn content_length(headers: &http::HeaderMap) -> Option<u64> {
+    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

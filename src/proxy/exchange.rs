@@ -1,0 +1,63 @@
+//! What the proxy itself keeps of one request.
+
+use std::{net::SocketAddr, sync::Arc, time::Instant};
+
+use super::copies::Copies;
+use crate::{
+    pool::{Lease, Pool},
+    rule::Exchange,
+    snapshot::VirtualService,
+};
+
+/// Pingora's per-request context.
+pub struct Ctx {
+    pub(super) started: Instant,
+    /// Set once the request is routed.
+    pub(super) routed: Option<Routed>,
+    pub(super) attempt: Option<Attempt>,
+    /// Servers that could not be reached.
+    pub(super) tried: Vec<SocketAddr>,
+    pub(super) copies: Copies,
+    /// The status that the client got; 0: none.
+    pub(super) status: u16,
+    /// A rule asked for another try after an answer.
+    pub(super) retry_asked: bool,
+    pub(super) retries: u32,
+}
+
+/// A request with its virtual service.
+pub struct Routed {
+    pub(super) vs: Arc<VirtualService>,
+    pub(super) exchange: Exchange,
+}
+
+/// The server that is being asked.
+pub struct Attempt {
+    pub(super) pool: Arc<Pool>,
+    pub(super) lease: Lease,
+}
+
+impl Attempt {
+    pub(super) fn server(&self) -> SocketAddr {
+        self.lease.server().addr()
+    }
+}
+
+impl Ctx {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            started,
+            routed: None,
+            attempt: None,
+            tried: Vec::new(),
+            copies: Copies::default(),
+            status: 0,
+            retry_asked: false,
+            retries: 0,
+        }
+    }
+
+    pub(super) fn routed(&mut self) -> &mut Routed {
+        self.routed.as_mut().expect("phases after request_filter run for routed requests only")
+    }
+}

@@ -1,0 +1,79 @@
+//! What a server gets: the head as it should see it, and the body.
+
+use bytes::Bytes;
+use http::{Version, header};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+
+use super::{exchange::Ctx, route::rule_failed_closed};
+use crate::{
+    listen::{Connection, Framing},
+    rule::{RequestData, RequestSend},
+    site_cookie::HOP_HEADER,
+};
+
+/// Prepares the head of one attempt. The client's address and scheme are told by us alone: what came from
+/// outside is replaced.
+pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
+    let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
+    let routed = ctx.routed();
+    head.insert_header("X-Forwarded-For", routed.exchange.client_ip().to_string())?;
+    head.insert_header("X-Forwarded-Proto", if routed.exchange.is_secure() { "https" } else { "http" })?;
+    head.remove_header(HOP_HEADER);
+    let mut send = RequestSend::new(head, &mut routed.exchange, server);
+    routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
+}
+
+/// Passes a chunk of the body on, to rules and taps too.
+pub(super) fn body_chunk(
+    session: &mut Session,
+    chunk: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Ctx,
+) -> Result<()> {
+    if session.was_upgraded() {
+        return Ok(());
+    }
+    check_framing(session, end)?;
+    if end {
+        tell_request_done(session);
+    }
+    let routed = ctx.routed.as_mut().expect("a body follows a routed head");
+    let mut data = RequestData::new(chunk, end, &mut routed.exchange);
+    routed.vs.chain.http_request_data(&mut data).map_err(|_| rule_failed_closed())?;
+    ctx.copies.data(chunk.as_ref(), end);
+    Ok(())
+}
+
+/// A request without a body has been read to its end already; one with chunks may be known to be malformed.
+pub(super) fn body_expected(session: &mut Session) -> Result<()> {
+    if session.is_body_empty() {
+        tell_request_done(session);
+        return Ok(());
+    }
+    check_framing(session, false)
+}
+
+/// Chunks that are not exactly RFC 9112's must not pass for a whole body: 400, and the server never gets the last
+/// chunk.
+fn check_framing(session: &Session, end: bool) -> Result<()> {
+    let head = session.req_header();
+    if head.version == Version::HTTP_2 || !head.headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
+    match Connection::of(session.digest()).map(|connection| connection.framing()) {
+        Some(Framing::Bad) => malformed(),
+        Some(Framing::Unfinished) if end => malformed(),
+        _ => Ok(()),
+    }
+}
+
+/// What the client sends from now on is its next request, or the bytes of a tunnel.
+fn tell_request_done(session: &Session) {
+    if let Some(connection) = Connection::of(session.digest()).filter(|_| !session.is_upgrade_req()) {
+        connection.request_done();
+    }
+}
+
+fn malformed() -> Result<()> {
+    Error::e_explain(ErrorType::HTTPStatus(400), "the body's chunks are malformed")
+}

@@ -1,0 +1,174 @@
+//! Follow one request: the phases in the order in which Pingora calls them, each a few lines that call a file
+//! of this folder.
+//!
+//! | phase | here | rule events |
+//! |---|---|---|
+//! | connection | [`connection`] | `client_accepted`, `clientssl_handshake`, `client_closed` |
+//! | head arrived | [`route`] | `http_request` |
+//! | server chosen | [`upstream`] | `lb_selected`, `lb_failed` |
+//! | to the server | [`forward`], [`copies`] | `http_request_send`, `http_request_data` |
+//! | answer | [`reply`] | `http_response`, `http_response_data` |
+//! | over | [`access_log`] | `http_finished` |
+
+mod access_log;
+mod connection;
+mod copies;
+mod exchange;
+mod forward;
+mod reply;
+mod route;
+mod upstream;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::{
+    Error, Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::Digest,
+    proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
+    upstreams::peer::HttpPeer,
+};
+
+use crate::snapshot::Live;
+use exchange::Ctx;
+
+/// The proxy of one running instance.
+pub struct Proxy {
+    live: Arc<Live>,
+}
+
+impl Proxy {
+    pub fn new(live: Arc<Live>) -> Self {
+        Self { live }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new(self.live.clock.now())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        forward::body_expected(session)?;
+        route::find_virtual_service(&self.live, session, ctx).await?;
+        route::run_rules(session, ctx).await?;
+        if reply::answer_by_rule(session, ctx).await? {
+            return Ok(true);
+        }
+        copies::open(session, ctx);
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        upstream::choose(session, ctx)
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        upstream::not_reached(session, ctx, error)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        session: &mut Session,
+        _reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::fd::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        copies::open(session, ctx);
+        ctx.copies.new_attempt();
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        forward::to_server(head, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        forward::body_chunk(session, chunk, end, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        reply::from_server(session, head, ctx)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        reply::to_client(session, head, ctx).await
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        chunk: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        reply::body_chunk(session, chunk, end, ctx)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        upstream::broke(session, ctx, error, reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        reply::failed(session, ctx, error).await
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        access_log::finished(&self.live, session, error, ctx);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true // the access line carries the error
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

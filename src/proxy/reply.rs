@@ -1,0 +1,140 @@
+//! What a client gets: servers' answers, homing's own, and errors as statuses. This is the one place where an
+//! error becomes a status.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header;
+use pingora::{
+    Error, ErrorSource, ErrorType, Result,
+    http::ResponseHeader,
+    proxy::{FailToProxy, Session},
+};
+
+use super::{exchange::Ctx, route::rule_failed_closed};
+use crate::{
+    listen::Connection,
+    rule::{Reply, Response, ResponseData},
+    site_cookie::HOP_REFUSED_HEADER,
+};
+
+/// Sends the answer that a rule gave at `http_request`, if one did.
+pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+    match ctx.routed().exchange.reply.take() {
+        None => Ok(false),
+        Some(reply) => {
+            send(session, ctx, reply).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// An answer's head, as it came: what no server may say is refused or removed.
+pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx: &mut Ctx) -> Result<()> {
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+        return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
+            .map_err(|error| error.into_up());
+    }
+    Ok(())
+}
+
+/// An answer's head on its way to the client.
+pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    let resendable = !session.as_ref().retry_buffer_truncated();
+    let server = ctx.attempt.as_ref().map(|attempt| attempt.server());
+    let routed = ctx.routed();
+    let mut response = Response::new(head, &mut routed.exchange, server, resendable);
+    routed.vs.chain.http_response(&mut response).await.map_err(|_| rule_failed_closed())?;
+    let retry = response.wants_retry();
+    head.remove_header(HOP_REFUSED_HEADER);
+    if let Some(reply) = &routed.exchange.reply {
+        return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
+    }
+    if retry {
+        ctx.retry_asked = true;
+        return Error::e_explain(ErrorType::Custom("retry"), "a rule asked for another server");
+    }
+    ctx.status = head.status.as_u16();
+    if Connection::of(session.digest()).is_some_and(|connection| connection.draining()) {
+        session.set_keepalive(None);
+    }
+    Ok(())
+}
+
+/// A chunk of an answer's body.
+pub(super) fn body_chunk(
+    session: &mut Session,
+    chunk: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Ctx,
+) -> Result<Option<Duration>> {
+    if session.was_upgraded() {
+        return Ok(None);
+    }
+    let routed = ctx.routed();
+    let mut data = ResponseData::new(chunk, end, &mut routed.exchange);
+    routed.vs.chain.http_response_data(&mut data).map_err(|_| rule_failed_closed())?;
+    Ok(None)
+}
+
+/// The request failed: the client gets a rule's answer if there is one, else the error's status.
+pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
+    let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
+    let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
+    let begun = session.response_written().is_some();
+    if status != 0 && !begun {
+        let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
+        session.set_keepalive(None);
+        if let Err(error) = send(session, ctx, reply).await {
+            tracing::debug!(%error, "error answer not sent");
+        }
+    }
+    FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+/// The status of an error; 0 where the client is gone or its answer has begun.
+fn status_of(error: &Error) -> u16 {
+    use ErrorType::*;
+    match (error.etype(), error.esource()) {
+        (HTTPStatus(status), _) => *status,
+        (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
+        (ConnectionClosed, ErrorSource::Unset) => 0,
+        (ReadTimedout | WriteTimedout, ErrorSource::Downstream) => 408,
+        (_, ErrorSource::Downstream) => 400,
+        (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => 504,
+        (_, ErrorSource::Upstream) => 502,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
+    }
+}
+
+async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
+    for (name, value) in reply.headers {
+        head.append_header(name, value)?;
+    }
+    let bodyless = reply.status == 204 || reply.status == 304;
+    if !bodyless {
+        head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+        if !reply.body.is_empty() && !head.headers.contains_key(header::CONTENT_TYPE) {
+            head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+        }
+    }
+    if let Some(routed) = &mut ctx.routed {
+        let mut response = Response::new(&mut head, &mut routed.exchange, None, false);
+        // An answer of homing's own goes out even if a rule that dresses it fails.
+        let _ = routed.vs.chain.http_response(&mut response).await;
+    }
+    ctx.status = head.status.as_u16();
+    let empty = bodyless || reply.body.is_empty() || session.req_header().method == http::Method::HEAD;
+    session.write_response_header(Box::new(head), empty).await?;
+    if !empty {
+        session.write_response_body(Some(reply.body), true).await?;
+    }
+    Ok(())
+}
+
+/// One line that says what happened, and nothing of the inside.
+fn page(status: u16) -> Bytes {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    Bytes::from(format!("{status} {}\n", reason.unwrap_or("Error")))
+}

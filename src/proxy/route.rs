@@ -1,0 +1,160 @@
+//! From a request's head to its virtual service, and through the rules' `http_request`.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderValue, header};
+use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+
+use super::{
+    connection,
+    exchange::{Ctx, Routed},
+};
+use crate::{
+    listen::Connection,
+    rule::{Exchange, Request, RequestId},
+    snapshot::{Live, VirtualService},
+};
+
+/// Routes by listener and Host: 400 for a missing or malformed Host, 421 (RFC 9110, 15.5.20) for one that
+/// nobody here serves.
+pub(super) async fn find_virtual_service(
+    live: &Arc<Live>,
+    session: &mut Session,
+    ctx: &mut Ctx,
+) -> Result<()> {
+    let connection = Connection::of(session.digest()).cloned().ok_or_else(|| {
+        Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
+    })?;
+    let head = session.req_header_mut();
+    let host = request_host(head)?;
+    let vs = live
+        .route(&connection.listener, &host)
+        .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
+    drop(host);
+    join_cookies(head)?;
+    let exchange = exchange(&connection, &vs).await?;
+    ctx.routed = Some(Routed { vs, exchange });
+    Ok(())
+}
+
+/// Runs `http_request`.
+pub(super) async fn run_rules(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+    let Routed { vs, exchange } = ctx.routed();
+    let mut request = Request::new(session.req_header_mut(), exchange);
+    vs.chain.http_request(&mut request).await.map_err(|_| rule_failed_closed())
+}
+
+pub(super) fn rule_failed_closed() -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(500), "a rule failed and is configured to fail closed")
+}
+
+async fn exchange(connection: &Arc<Connection>, vs: &Arc<VirtualService>) -> Result<Exchange> {
+    let state = connection::state_for(connection, vs).await;
+    if state.is_rejected() {
+        return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");
+    }
+    let id = RequestId(vs.services.with_rng(|rng| rng.next_u64()));
+    Ok(Exchange::new(state, vs.services.clone(), id))
+}
+
+/// The host of a request, lower case and without its port and trailing dot.
+fn request_host(head: &RequestHeader) -> Result<Cow<'_, str>> {
+    let mut fields = head.headers.get_all(header::HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Error::e_explain(ErrorType::HTTPStatus(400), "the request has several Host fields");
+    }
+    let authority = match (head.uri.authority(), field) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(field)) => field.to_str().unwrap_or_default(),
+        (None, None) => return Error::e_explain(ErrorType::HTTPStatus(400), "the request has no Host"),
+    };
+    normal_host(authority)
+        .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(400), "the request's Host is malformed"))
+}
+
+/// `A.com:80` → `a.com`; `None` if it is not `uri-host [":" port]` of RFC 9110, 7.2.
+fn normal_host(authority: &str) -> Option<Cow<'_, str>> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            (
+                &authority[..end],
+                authority[end..].strip_prefix(':').or(authority[end..].is_empty().then_some(""))?,
+            )
+        }
+        None => authority.split_once(':').unwrap_or((authority, "")),
+    };
+    let literal = host.starts_with('[');
+    let valid = |byte: u8| match byte {
+        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => true,
+        b':' | b'[' | b']' => literal,
+        b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+        | b'=' | b'%' => !literal || byte == b'.',
+        _ => false,
+    };
+    let host_ok = !host.is_empty() && host.bytes().all(valid);
+    if !host_ok || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let host = host.strip_suffix('.').filter(|host| !host.is_empty()).unwrap_or(host);
+    Some(match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(host.to_ascii_lowercase()),
+        false => Cow::Borrowed(host),
+    })
+}
+
+/// Browsers split `Cookie` over several fields in HTTP/2; whoever reads it next wants one (RFC 9113, 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> Result<()> {
+    let mut fields = head.headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (fields.next(), fields.next()) else { return Ok(()) };
+    let mut joined = first.as_bytes().to_vec();
+    for field in std::iter::once(second).chain(fields) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(field.as_bytes());
+    }
+    let joined = HeaderValue::from_bytes(&joined)
+        .map_err(|_| Error::explain(ErrorType::HTTPStatus(400), "the request's Cookie is malformed"))?;
+    head.insert_header(header::COOKIE, joined)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_compared_without_case_port_and_trailing_dot() {
+        for (authority, host) in [
+            ("a.com", Some("a.com")),
+            ("A.Com:8080", Some("a.com")),
+            ("a.com.", Some("a.com")),
+            ("a.com:", Some("a.com")),
+            ("127.0.0.1:80", Some("127.0.0.1")),
+            ("[::1]:80", Some("[::1]")),
+            ("[::1]", Some("[::1]")),
+            ("", None),
+            (":80", None),
+            ("a.com/x", None),
+            ("a com", None),
+            ("user@a.com", None),
+            ("a.com:http", None),
+            ("a.com:123456", None),
+            ("[::1", None),
+            ("[::1]x", None),
+            ("a:b:80", None),
+        ] {
+            assert_eq!(normal_host(authority).as_deref(), host, "{authority}");
+        }
+    }
+
+    #[test]
+    fn cookie_fields_are_joined_in_order() {
+        let mut head = RequestHeader::build("GET", b"/", None).expect("a valid head");
+        for cookie in ["a=1", "b=2; c=3", "d=4"] {
+            head.append_header("cookie", cookie).expect("a valid header");
+        }
+        join_cookies(&mut head).expect("cookies that can be joined");
+        let fields: Vec<_> = head.headers.get_all("cookie").iter().collect();
+        assert_eq!(fields, ["a=1; b=2; c=3; d=4"]);
+    }
+}

@@ -1,0 +1,173 @@
+//! Choosing a server, and what happens when it cannot be reached.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use pingora::{
+    Error, ErrorType, Result,
+    proxy::Session,
+    upstreams::peer::{ALPN, HttpPeer},
+};
+
+use super::{
+    exchange::{Attempt, Ctx, Routed},
+    route::rule_failed_closed,
+};
+use crate::{
+    config,
+    names::PoolName,
+    pool::{Lease, Pool},
+    rule::{Destination, LbEvent, LbPhase, host},
+};
+
+/// Picks a server, asks the rules, and describes it to Pingora. With no server up it fails at once, with 503.
+pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+    ctx.attempt = None;
+    for _ in 0..MAX_RESELECTS {
+        let Some((pool, lease)) = pick(ctx) else {
+            let pool = intended_pool(ctx);
+            match report_failure(session, ctx, &pool, None, "no server is up")? {
+                Next::Reselect => continue,
+                Next::GiveUp => return no_server(),
+            }
+        };
+        let routed = ctx.routed();
+        let phase = LbPhase::Selected { pool: pool.name(), server: lease.server().addr() };
+        let mut event = LbEvent::new(session.req_header(), &mut routed.exchange, phase);
+        routed.vs.chain.lb_selected(&mut event).map_err(|_| rule_failed_closed())?;
+        let reselect = event.wants_reselect();
+        if let Some(reply) = &routed.exchange.reply {
+            return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
+        }
+        if reselect {
+            ctx.tried.push(lease.server().addr());
+            continue;
+        }
+        let peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        ctx.attempt = Some(Attempt { pool, lease });
+        return Ok(Box::new(peer));
+    }
+    no_server()
+}
+
+/// The server could not be reached: nothing was sent, so another one may have the request.
+pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+    let Some(Attempt { pool, lease }) = ctx.attempt.take() else { return error };
+    let server = lease.server().addr();
+    drop(lease);
+    ctx.tried.push(server);
+    let reason = error.etype().as_str().to_owned();
+    let next = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
+        Ok(next) => next,
+        Err(stopped) => return stopped,
+    };
+    let exchange = &ctx.routed().exchange;
+    let others = matches!(exchange.destination, Destination::Default | Destination::Pool(_));
+    let again = matches!(next, Next::Reselect) || (others && exchange.reply.is_none());
+    if again {
+        ctx.retries += 1;
+        pool.count_retry();
+    }
+    error.set_retry(again);
+    error
+}
+
+/// The connection broke while the request was under way. It is tried again when the server cannot have begun
+/// to act on it: a kept connection turned out to be closed, the method is idempotent (RFC 9110, 9.2.2), and
+/// the body is still whole; or when a rule asked for it.
+pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    let whole = !session.as_ref().retry_buffer_truncated();
+    if std::mem::take(&mut ctx.retry_asked) {
+        error.set_retry(whole);
+    } else if session.req_header().method.is_idempotent() && whole {
+        error.retry.decide_reuse(reused);
+    } else {
+        error.set_retry(false);
+    }
+    ctx.retries += u32::from(error.retry());
+    error
+}
+
+/// What follows a failure.
+enum Next {
+    Reselect,
+    GiveUp,
+}
+
+fn report_failure(
+    session: &mut Session,
+    ctx: &mut Ctx,
+    pool: &PoolName,
+    server: Option<SocketAddr>,
+    reason: &str,
+) -> Result<Next> {
+    let resendable = !session.as_ref().retry_buffer_truncated();
+    let routed = ctx.routed();
+    routed.exchange.failures += 1;
+    let phase = LbPhase::Failed { pool, server, reason, resendable };
+    let mut event = LbEvent::new(session.req_header(), &mut routed.exchange, phase);
+    routed.vs.chain.lb_failed(&mut event).map_err(|_| rule_failed_closed())?;
+    Ok(if event.wants_reselect() { Next::Reselect } else { Next::GiveUp })
+}
+
+fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
+    let Ctx { routed, tried, .. } = ctx;
+    let Routed { vs, exchange } = routed.as_mut()?;
+    match &exchange.destination {
+        Destination::Default => from_pool(vs.pool.as_ref()?, vs, tried),
+        Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
+        Destination::Server(name, server) => {
+            let pool = vs.services.pools().named(name.as_str()).ok()?;
+            let server =
+                pool.server(*server).filter(|server| server.is_up() && !tried.contains(&server.addr()))?;
+            Some((pool.clone(), server.lease()))
+        }
+        // Whoever holds the handle has decided that this server be asked, up or not.
+        Destination::Handle(pool, server) => Some((pool.clone(), pool.server(*server)?.lease())),
+    }
+}
+
+fn from_pool(
+    pool: &Arc<Pool>,
+    vs: &crate::snapshot::VirtualService,
+    tried: &[SocketAddr],
+) -> Option<(Arc<Pool>, Lease)> {
+    let lease = vs.services.with_rng(|mut rng| pool.pick(&mut rng, tried))?;
+    Some((pool.clone(), lease))
+}
+
+fn intended_pool(ctx: &mut Ctx) -> PoolName {
+    let Routed { vs, exchange } = ctx.routed();
+    match &exchange.destination {
+        Destination::Default => vs.pool.as_ref().map_or_else(|| "-".into(), |pool| pool.name().clone()),
+        Destination::Pool(name) | Destination::Server(name, _) => name.clone(),
+        Destination::Handle(pool, _) => pool.name().clone(),
+    }
+}
+
+fn no_server<T>() -> Result<T> {
+    Error::e_explain(ErrorType::HTTPStatus(503), "no server is up")
+}
+
+fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) -> HttpPeer {
+    let sni = match (&pool.sni, pool.enable_ssl) {
+        (_, false) => String::new(),
+        (Some(sni), true) => sni.clone(),
+        (None, true) => {
+            let host = host();
+            host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned()
+        }
+    };
+    let mut peer = HttpPeer::new(server, pool.enable_ssl, sni);
+    peer.options.connection_timeout = Some(pool.connect_timeout);
+    peer.options.total_connection_timeout = Some(pool.connect_timeout);
+    peer.options.read_timeout = Some(pool.read_timeout);
+    peer.options.write_timeout = Some(pool.read_timeout);
+    peer.options.idle_timeout = Some(pool.idle_timeout);
+    peer.options.verify_cert = pool.verify;
+    peer.options.verify_hostname = pool.verify;
+    peer.options.alpn = ALPN::H1;
+    peer
+}
+
+/// More reselections than this are a rule that never agrees.
+const MAX_RESELECTS: usize = 16;

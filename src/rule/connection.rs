@@ -1,0 +1,214 @@
+//! A client's connection as rules see it.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    sync::Arc,
+};
+
+use http::Extensions;
+use parking_lot::{Mutex, MutexGuard};
+use prometheus::IntGauge;
+
+use super::{
+    RuleError,
+    exchange::{CloneOrder, Destination},
+    services::Services,
+};
+use crate::{
+    metrics::Held,
+    names::{PoolName, VsName},
+    tls::TlsFacts,
+};
+
+/// What the rules of one virtual service know of one client connection, and decided for all its requests.
+pub struct ConnectionState {
+    pub(crate) vs: VsName,
+    pub(crate) services: Arc<Services>,
+    client: SocketAddr,
+    local: SocketAddr,
+    tls: Option<TlsFacts>,
+    decided: Mutex<Decided>,
+    _open: Held,
+}
+
+/// Decisions at `client_accepted` and `clientssl_handshake`; requests start from them.
+#[derive(Default)]
+pub(crate) struct Decided {
+    pub(crate) destination: Destination,
+    pub(crate) persist_none: bool,
+    pub(crate) clones: Vec<CloneOrder>,
+    pub(crate) rejected: bool,
+    pub(crate) state: Extensions,
+}
+
+impl ConnectionState {
+    /// State of a new connection; `open` counts it until it ends.
+    pub fn new(
+        vs: VsName,
+        services: Arc<Services>,
+        client: SocketAddr,
+        local: SocketAddr,
+        tls: Option<TlsFacts>,
+        open: IntGauge,
+    ) -> Self {
+        Self { vs, services, client, local, tls, decided: Mutex::default(), _open: Held::new(open) }
+    }
+
+    /// The virtual service whose rules this state belongs to.
+    pub fn virtual_service(&self) -> &VsName {
+        &self.vs
+    }
+
+    /// Whether a rule rejected the connection.
+    pub fn is_rejected(&self) -> bool {
+        self.decided.lock().rejected
+    }
+
+    pub(crate) fn reject(&self) {
+        self.decided.lock().rejected = true;
+    }
+
+    pub(crate) fn client(&self) -> SocketAddr {
+        self.client
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(crate) fn tls(&self) -> Option<&TlsFacts> {
+        self.tls.as_ref()
+    }
+
+    pub(crate) fn decided(&self) -> MutexGuard<'_, Decided> {
+        self.decided.lock()
+    }
+}
+
+/// Context of `client_accepted`, `clientssl_handshake` and `client_closed`.
+pub struct ClientConn<'a> {
+    connection: &'a ConnectionState,
+    decided: Decided,
+}
+
+impl<'a> ClientConn<'a> {
+    pub(crate) fn new(connection: &'a ConnectionState) -> Self {
+        let decided = std::mem::take(&mut *connection.decided());
+        Self { connection, decided }
+    }
+
+    /// The virtual service that the client connected to.
+    pub fn virtual_service(&self) -> &VsName {
+        &self.connection.vs
+    }
+
+    /// The client's address.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.connection.client
+    }
+
+    /// The client's address without its port.
+    pub fn client_ip(&self) -> IpAddr {
+        self.connection.client.ip()
+    }
+
+    /// The address that the client connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.connection.local
+    }
+
+    /// TLS facts: iRules' `SSL::` commands. `None` on a plain port.
+    pub fn ssl(&self) -> Option<TlsView<'a>> {
+        self.connection.tls.as_ref().map(TlsView)
+    }
+
+    /// Sends the requests of this connection to this pool: iRules' `pool`.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn pool(&mut self, name: &str) -> Result<(), RuleError> {
+        self.decided.destination = Destination::Pool(self.named_pool(name)?.name().clone());
+        Ok(())
+    }
+
+    /// App persistence is not applied to this connection's requests: iRules' `persist none`.
+    pub fn persist_none(&mut self) {
+        self.decided.persist_none = true;
+    }
+
+    /// Closes the connection without an answer: iRules' `reject`.
+    pub fn reject(&mut self) {
+        self.decided.rejected = true;
+    }
+
+    /// Copies every request of this connection to this member: iRules' `clone pool … member …`.
+    ///
+    /// # Errors
+    /// There is no such pool, or it has no such server.
+    pub fn clone_to(&mut self, pool: &str, server: SocketAddr) -> Result<(), RuleError> {
+        let pool: PoolName = self.named_member(pool, server)?;
+        self.decided.clones.push(CloneOrder::new(pool, server));
+        Ok(())
+    }
+
+    /// Keeps a value for later events of this connection; one per type.
+    pub fn insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+        self.decided.state.insert(value);
+    }
+
+    /// A value that an earlier event kept.
+    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.decided.state.get()
+    }
+}
+
+impl Deref for ClientConn<'_> {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.connection.services
+    }
+}
+
+impl Drop for ClientConn<'_> {
+    fn drop(&mut self) {
+        *self.connection.decided() = std::mem::take(&mut self.decided);
+    }
+}
+
+/// TLS facts of a connection.
+#[derive(Clone, Copy)]
+pub struct TlsView<'a>(&'a TlsFacts);
+
+impl<'a> TlsView<'a> {
+    pub(crate) fn new(facts: &'a TlsFacts) -> Self {
+        Self(facts)
+    }
+
+    /// The identity of the TLS session, the same when the session is resumed: iRules' `SSL::sessionid`, but
+    /// also under TLS 1.3 and with session tickets. A full handshake makes a new one.
+    pub fn session_id(&self) -> &'a [u8] {
+        &self.0.session_id
+    }
+
+    /// The server name that the client asked for.
+    pub fn sni(&self) -> Option<&'a str> {
+        self.0.sni.as_deref()
+    }
+
+    /// The cipher suite, OpenSSL's name.
+    pub fn cipher(&self) -> &'a str {
+        self.0.cipher
+    }
+
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub fn version(&self) -> &'a str {
+        self.0.version
+    }
+
+    /// Whether the client resumed an earlier session.
+    pub fn resumed(&self) -> bool {
+        self.0.resumed
+    }
+}

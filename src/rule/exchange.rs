@@ -1,0 +1,256 @@
+//! One request and its answer, as the rules of its virtual service know it.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use http::{Extensions, HeaderName, HeaderValue};
+
+use super::{
+    RuleError,
+    connection::{ConnectionState, TlsView},
+    services::Services,
+};
+use crate::{
+    names::{PoolName, VsName},
+    pool::Pool,
+};
+
+/// What rules decided about one request, and what they may ask about it at any event.
+pub struct Exchange {
+    pub(crate) connection: Arc<ConnectionState>,
+    pub(crate) services: Arc<Services>,
+    pub(crate) request_id: RequestId,
+    /// The client's address; a proven peer site may have told another than the connection's.
+    pub(crate) client: IpAddr,
+    /// Whether the client speaks TLS, here or at the site where it came in.
+    pub(crate) secure: bool,
+    /// What a peer site said of the client's TLS session, where the request came over the hop.
+    pub(crate) carried_session: Option<Vec<u8>>,
+    pub(crate) destination: Destination,
+    pub(crate) persist_none: bool,
+    pub(crate) clones: Vec<CloneOrder>,
+    pub(crate) clones_allowed: bool,
+    pub(crate) reply: Option<Reply>,
+    /// Servers that failed this request.
+    pub(crate) failures: usize,
+    pub(crate) state: Extensions,
+}
+
+/// Where a request goes.
+#[derive(Clone, Default)]
+pub enum Destination {
+    /// The virtual service's own pool.
+    #[default]
+    Default,
+    /// A named pool.
+    Pool(PoolName),
+    /// One server of a named pool, as iRules' `pool … member …`.
+    Server(PoolName, SocketAddr),
+    /// One server of a pool that has no name for users: the SP pool.
+    Handle(Arc<Pool>, SocketAddr),
+}
+
+impl Exchange {
+    /// A request that starts from what the connection's rules decided.
+    pub fn new(connection: Arc<ConnectionState>, services: Arc<Services>, request_id: RequestId) -> Self {
+        let decided = connection.decided();
+        let destination = decided.destination.clone();
+        let persist_none = decided.persist_none;
+        let clones = decided.clones.clone();
+        drop(decided);
+        Self {
+            services,
+            request_id,
+            client: connection.client().ip(),
+            secure: connection.tls().is_some(),
+            carried_session: None,
+            destination,
+            persist_none,
+            clones,
+            clones_allowed: true,
+            reply: None,
+            failures: 0,
+            state: Extensions::new(),
+            connection,
+        }
+    }
+
+    /// The virtual service of this request.
+    pub fn virtual_service(&self) -> &VsName {
+        self.connection.virtual_service()
+    }
+
+    /// The client's address: the connection's, or the one that a proven peer site told.
+    pub fn client_ip(&self) -> IpAddr {
+        self.client
+    }
+
+    /// The connection's remote address.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.connection.client()
+    }
+
+    /// The address that the client connected to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.connection.local()
+    }
+
+    /// Whether the client came over TLS, here or at the site where it came in.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// TLS facts of this connection.
+    pub fn ssl(&self) -> Option<TlsView<'_>> {
+        self.connection.tls().map(TlsView::new)
+    }
+
+    /// The identity of the client's TLS session: this connection's, or the one that a peer site carried over.
+    pub fn tls_session_id(&self) -> Option<&[u8]> {
+        match &self.carried_session {
+            Some(id) => Some(id),
+            None => self.ssl().map(|ssl| ssl.session_id()),
+        }
+    }
+
+    /// The id of this request, in logs, copies and on the hop.
+    pub fn request_id(&self) -> RequestId {
+        self.request_id
+    }
+
+    /// Keeps a value for later events of this request; one per type.
+    pub fn insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+        self.state.insert(value);
+    }
+
+    /// A value that an earlier event of this request kept.
+    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+        self.state.get()
+    }
+
+    /// The same, to change it.
+    pub fn get_mut<T: Clone + Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+        self.state.get_mut()
+    }
+
+    /// The same, made if no event kept one.
+    pub fn get_or_insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) -> &mut T {
+        self.state.get_or_insert(value)
+    }
+
+    /// Changes a value that the connection keeps, for all its requests; made by default.
+    pub fn with_connection_value<T: Clone + Default + Send + Sync + 'static>(
+        &self,
+        change: impl FnOnce(&mut T),
+    ) {
+        change(self.connection.decided().state.get_or_insert_default());
+    }
+
+    /// A value that an event of the connection kept.
+    pub fn connection_value<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        self.connection.decided().state.get().cloned()
+    }
+
+    /// Whether copies of this request are wanted. A request that is proxied to its home site is copied there.
+    pub fn clones_allowed(&self) -> bool {
+        self.clones_allowed
+    }
+
+    /// The copies that were ordered so far.
+    pub fn clones(&self) -> &[CloneOrder] {
+        &self.clones
+    }
+
+    pub(crate) fn set_pool(&mut self, name: &str) -> Result<(), RuleError> {
+        self.destination = Destination::Pool(self.services.named_pool(name)?.name().clone());
+        Ok(())
+    }
+}
+
+impl Deref for Exchange {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.services
+    }
+}
+
+/// A copy of a request, ordered by a rule.
+#[derive(Clone, Debug)]
+pub struct CloneOrder {
+    pub(crate) pool: PoolName,
+    pub(crate) server: SocketAddr,
+    pub(crate) session: u64,
+    pub(crate) seq: u64,
+}
+
+impl CloneOrder {
+    /// A copy to this member, outside any session.
+    pub fn new(pool: PoolName, server: SocketAddr) -> Self {
+        Self { pool, server, session: 0, seq: 0 }
+    }
+
+    /// Marks the copy with its session and its number within the session, for analysers.
+    pub fn in_session(mut self, session: u64, seq: u64) -> Self {
+        self.session = session;
+        self.seq = seq;
+        self
+    }
+
+    pub fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
+    pub fn server(&self) -> SocketAddr {
+        self.server
+    }
+}
+
+/// An answer that homing gives by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// An answer without a body; a status outside 200 to 599 becomes 500.
+    pub fn new(status: u16) -> Self {
+        let status = if (200..600).contains(&status) { status } else { 500 };
+        Self { status, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// The name or the value has bytes that no header may have.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, RuleError> {
+        self.headers.push((name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?));
+        Ok(self)
+    }
+
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+/// The id of a request: 64 random bits, written as 16 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId(pub u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}

@@ -1,0 +1,176 @@
+//! TLS on an accepted connection: one [`Acceptor`] per listener.
+//!
+//! Cipher suites and curves are Mozilla's "intermediate"; versions, tickets and HTTP/2 are the profile's. The
+//! certificate is chosen in the handshake, so certificates change without a new acceptor. A resumed session proves
+//! itself with its keys and is shown no certificate.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use openssl::{
+    error::ErrorStack,
+    rand::rand_bytes,
+    ssl::{
+        AlpnError, NameType, SslAcceptor, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
+        SslSessionCacheMode, SslVersion, select_next_proto,
+    },
+};
+use pingora::{
+    listeners::TlsAccept,
+    protocols::{
+        IO,
+        tls::{SslStream, server::handshake_with_callback},
+    },
+    tls::ext,
+};
+use zeroize::Zeroizing;
+
+use super::{
+    certificates::CertificateStore,
+    identity::{self, TlsFacts},
+};
+use crate::config::{SslProfile, TlsVersion};
+
+/// Makes TLS streams of accepted ones.
+pub struct Acceptor {
+    ssl: SslAcceptor,
+    certificates: Certificates,
+}
+
+impl Acceptor {
+    /// An acceptor for a profile. Acceptors with the same `tickets` resume each other's sessions, with the identity
+    /// that they have; sessions without tickets are remembered by the acceptor itself, and forgotten when
+    /// the server ends a connection without shutting TLS down, as after a reset.
+    pub fn new(
+        profile: &SslProfile,
+        certificates: CertificateStore,
+        tickets: &TicketKeys,
+    ) -> Result<Self, AcceptorError> {
+        let ssl = build(profile, tickets)
+            .map_err(|source| AcceptorError { profile: profile.name.clone(), source })?;
+        Ok(Self { ssl, certificates: Certificates(ArcSwap::from_pointee(certificates)) })
+    }
+
+    /// Shows other certificates from the next handshake on.
+    pub fn set_certificates(&self, certificates: CertificateStore) {
+        self.certificates.0.store(Arc::new(certificates));
+    }
+
+    /// Shakes hands. The stream's digest has the [`TlsFacts`] of the connection.
+    pub async fn accept<S: IO>(&self, stream: S) -> Result<SslStream<S>, HandshakeError> {
+        handshake_with_callback(&self.ssl, stream, &self.certificates)
+            .await
+            .map_err(|error| HandshakeError(error.to_string()))
+    }
+}
+
+struct Certificates(ArcSwap<CertificateStore>);
+
+#[async_trait]
+impl TlsAccept for Certificates {
+    async fn certificate_callback(&self, ssl: &mut SslRef) {
+        // Without a certificate the handshake ends with "no shared cipher"; it is not for us to end it here.
+        if let Err(error) = self.show(ssl).and_then(|()| identity::name_session(ssl)) {
+            tracing::error!(%error, "a certificate cannot be shown");
+        }
+    }
+
+    async fn handshake_complete_callback(&self, ssl: &SslRef) -> Option<Arc<dyn Any + Send + Sync>> {
+        Some(Arc::new(TlsFacts::read(ssl)))
+    }
+}
+
+impl Certificates {
+    fn show(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        let certificates = self.0.load();
+        let shown = certificates.find(ssl.servername(NameType::HOST_NAME));
+        ext::ssl_use_certificate(ssl, &shown.leaf)?;
+        ext::ssl_use_private_key(ssl, &shown.key)?;
+        shown.intermediates.iter().try_for_each(|issuer| ext::ssl_add_chain_cert(ssl, issuer))
+    }
+}
+
+fn build(profile: &SslProfile, tickets: &TicketKeys) -> Result<SslAcceptor, ErrorStack> {
+    let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+    context.set_min_proto_version(Some(version(profile.min_version)))?;
+    context.set_max_proto_version(Some(version(profile.max_version)))?;
+    context.set_options(SslOptions::NO_RENEGOTIATION);
+    // An idle connection holds no record buffers, a busy one reads a record with one call.
+    context.set_mode(SslMode::RELEASE_BUFFERS);
+    context.set_read_ahead(true);
+    // Without a context, resumption fails the handshake as soon as client certificates are asked for.
+    context.set_session_id_context(b"homing")?;
+    context.set_session_cache_mode(SslSessionCacheMode::SERVER);
+    if profile.session_tickets {
+        set_ticket_keys(&mut context, tickets)?;
+    } else {
+        context.set_options(SslOptions::NO_TICKET);
+    }
+    identity::name_sessions_in_tickets(&mut context)?;
+    let protocols: &[u8] = if profile.http2 { b"\x02h2\x08http/1.1" } else { b"\x08http/1.1" };
+    context.set_alpn_select_callback(move |_, offered| {
+        select_next_proto(protocols, offered).ok_or(AlpnError::NOACK)
+    });
+    Ok(context.build())
+}
+
+fn version(version: TlsVersion) -> SslVersion {
+    match version {
+        TlsVersion::Tls12 => SslVersion::TLS1_2,
+        TlsVersion::Tls13 => SslVersion::TLS1_3,
+    }
+}
+
+fn set_ticket_keys(context: &mut SslContextBuilder, tickets: &TicketKeys) -> Result<(), ErrorStack> {
+    let keys = &tickets.0;
+    // SAFETY: the context is alive and not in use yet. OpenSSL reads `keys.len()` bytes and copies them; the pointer
+    // is mutable only because all uses of this call share one signature.
+    let set = unsafe {
+        openssl_sys::SSL_CTX_ctrl(
+            context.as_ptr(),
+            SSL_CTRL_SET_TLSEXT_TICKET_KEYS,
+            TICKET_KEYS_LENGTH as _,
+            keys.as_ptr().cast_mut().cast(),
+        )
+    };
+    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// The keys that seal session tickets. One per instance, so that a client's session is the same on every listener.
+pub struct TicketKeys(Zeroizing<[u8; TICKET_KEYS_LENGTH]>);
+
+impl TicketKeys {
+    /// New keys, from OpenSSL's generator.
+    pub fn random() -> Result<Self, ErrorStack> {
+        let mut keys = Zeroizing::new([0; TICKET_KEYS_LENGTH]);
+        rand_bytes(&mut *keys)?;
+        Ok(Self(keys))
+    }
+}
+
+impl fmt::Debug for TicketKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TicketKeys(…)")
+    }
+}
+
+/// An acceptor that OpenSSL does not make.
+#[derive(Debug, thiserror::Error)]
+#[error("ssl profile `{profile}`: openssl refuses its settings: {source}")]
+pub struct AcceptorError {
+    profile: String,
+    source: ErrorStack,
+}
+
+/// Why a handshake failed, in OpenSSL's words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HandshakeError(String);
+
+/// Name, MAC key and cipher key, as OpenSSL 3 has them.
+const TICKET_KEYS_LENGTH: usize = 80;
+const SSL_CTRL_SET_TLSEXT_TICKET_KEYS: i32 = 59;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,14 @@
+//! TLS for clients' connections: certificates chosen by SNI, and an identity of a TLS session that survives its
+//! resumption.
+//!
+//! It knows streams and nothing of listeners or requests: an [`Acceptor`] makes a TLS stream of an accepted one.
+//! Known elsewhere as: BIG-IP's client SSL profile and `SSL::sessionid`, Avi's SSL profile, Envoy's downstream TLS
+//! context.
+
+mod acceptor;
+mod certificates;
+mod identity;
+
+pub use acceptor::{Acceptor, AcceptorError, HandshakeError, TicketKeys};
+pub use certificates::{CertificateError, CertificateStore, CertifiedKey};
+pub use identity::TlsFacts;

@@ -1,0 +1,190 @@
+//! The app never waits for the clone: whatever its members do, requests are answered as if they were not there.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use crate::support::{
+    client::{Connection, Request},
+    config::{CLONES, Site},
+    eventually,
+    homing::Homing,
+    origin::{Mode, Origin},
+};
+
+#[tokio::test]
+async fn members_that_are_absent_silent_or_deaf_delay_and_fail_no_request() {
+    for (what, mode) in [
+        ("absent", None),
+        ("reads and never answers", Some(Mode::NeverAnswer)),
+        ("accepts and never reads", Some(Mode::NeverRead)),
+        ("answers 500", Some(Mode::Status(500))),
+        ("breaks off its answers", Some(Mode::die_mid_answer())),
+        ("closes without an answer", Some(Mode::RawClose(Bytes::new()))),
+        ("does not speak HTTP", Some(Mode::Raw(Bytes::from_static(b"\r\n\r\n220 mail.example ESMTP\r\n")))),
+        ("answers without end", Some(Mode::Raw(Bytes::from_static(b"HTTP/1.1 200 OK\r\n\r\nfor ever")))),
+    ] {
+        let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+        match mode {
+            Some(mode) => clone.set(mode),
+            None => clone.down().await,
+        }
+        let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+        let begun = Instant::now();
+        let mut client = Connection::open(homing.addr).await;
+        for n in 0..150 {
+            let answer =
+                client.ask(&Request::post(&format!("/{n}"), "small").cookie(&format!("SID={}", n % 5))).await;
+            assert_eq!((answer.status, answer.server()), (200, "app"), "a member that {what}");
+        }
+        for _ in 0..5 {
+            let answer = client.ask(&Request::post("/large", vec![b'x'; 1 << 20])).await;
+            assert_eq!(answer.status, 200, "a member that {what}");
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "a member that {what}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn copies_beyond_the_budget_are_dropped_and_counted() {
+    const BUDGET: f64 = (1 << 20) as f64;
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    clone.set(Mode::NeverRead);
+    let site = Site::new(&[&app]).clone_to(&[&clone]).clone_section("max_buffered_bytes", "1MiB");
+    let homing = site.start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for n in 0..400 {
+        let request = Request::post("/", vec![b'x'; 60_000]).cookie(&format!("SID={n}"));
+        assert_eq!(client.ask(&request).await.status, 200);
+        if n % 50 == 0 {
+            let held = homing.metric("homing_clone_buffered_bytes", &[("pool", CLONES)]).await;
+            assert!(held <= BUDGET, "{held} bytes are held");
+        }
+    }
+    homing.counts("homing_clone_dropped_total", &[("vs", "web"), ("pool", CLONES)], 1.0).await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_whole_clone_pool_is_counted_and_ends() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).monitored(CLONES, "tcp").start().await;
+    homing.sees(CLONES, clone.addr, true).await;
+    clone.down().await;
+    homing.sees(CLONES, clone.addr, false).await;
+    assert_eq!(Request::get("/lost").send(homing.addr).await.status, 200);
+    homing.counts("homing_clone_dropped_total", &[("vs", "web"), ("pool", CLONES)], 1.0).await;
+    clone.up().await;
+    homing.sees(CLONES, clone.addr, true).await;
+    assert_eq!(Request::get("/found").send(homing.addr).await.status, 200);
+    assert_eq!(clone.got(1).await[0].target, "/found");
+}
+
+#[tokio::test]
+async fn every_request_ends_in_one_outcome() {
+    for mode in [Mode::Ok, Mode::Close, Mode::Status(500), Mode::RawClose(Bytes::new())] {
+        let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+        clone.set(mode.clone());
+        let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+        let mut client = Connection::open(homing.addr).await;
+        for n in 0..60 {
+            client.ask(&Request::get("/").cookie(&format!("SID={n}"))).await;
+        }
+        eventually(&format!("60 outcomes are counted ({mode:?})"), async || outcomes(&homing).await == 60.0)
+            .await;
+        let answered = homing.metric("homing_clone_copies_total", &[("outcome", "answered")]).await;
+        match mode {
+            Mode::Ok | Mode::Status(_) => assert_eq!(answered, 60.0, "{mode:?}"),
+            Mode::RawClose(_) => assert_eq!(answered, 0.0, "{mode:?}"),
+            _ => {}
+        }
+        eventually("nothing is held any more", async || {
+            homing.metric("homing_clone_buffered_bytes", &[]).await == 0.0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn copies_travel_on_a_few_kept_connections() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for n in 0..300 {
+        client.ask(&Request::post(&format!("/{}", n % 30), "body").cookie(&format!("SID={}", n % 30))).await;
+    }
+    let copies = clone.got(300).await;
+    let lanes = copies.iter().map(|copy| (&copy.target, copy.connection)).collect::<BTreeSet<_>>();
+    assert_eq!(lanes.len(), 30, "a session's copies share a connection, so they arrive in order");
+    assert!(clone.connections() <= 4, "{} connections", clone.connections());
+}
+
+#[tokio::test]
+async fn a_clients_abort_aborts_the_copy_and_spoils_no_other() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    for len in [1_000, 1_000_000] {
+        let mut client = Connection::open(homing.addr).await;
+        let head =
+            Request::new("POST", "/aborted").header("Content-Length", &len.to_string()).cookie("SID=1");
+        client.send(&head).await.expect("the head is read");
+        client.wire.write(vec![b'x'; len / 2]).await.expect("the body is read");
+        eventually("the server gets half", async || {
+            app.started().last().is_some_and(|it| it.body_len as usize == len / 2)
+        })
+        .await;
+    }
+    for n in 0..5 {
+        Request::post(&format!("/{n}"), "whole").cookie("SID=1").send(homing.addr).await;
+    }
+    let whole = clone.got(5).await;
+    assert!(
+        whole.iter().all(|copy| copy.target != "/aborted"),
+        "a copy without an end is not taken for whole"
+    );
+    eventually("seven outcomes are counted", async || outcomes(&homing).await == 7.0).await;
+}
+
+#[tokio::test]
+async fn a_member_that_returns_gets_copies_again_without_any_monitor() {
+    let (app, clone) = (Origin::start("app").await, Origin::absent("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    for _ in 0..5 {
+        assert_eq!(Request::get("/").send(homing.addr).await.status, 200);
+    }
+    clone.up().await;
+    eventually("copies arrive again", async || {
+        assert_eq!(Request::get("/").send(homing.addr).await.status, 200);
+        !clone.requests().is_empty()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn several_clone_pools_get_copies_by_their_own_tokens() {
+    let app = Origin::start("app").await;
+    let (first, second) = (Origin::start("first").await, Origin::start("second").await);
+    let site = Site::new(&[&app])
+        .pool("first", &[&first])
+        .pool("second", &[&second])
+        .vs("clone", "[{pool_ref: first, tokens: ['cookie:SID']}, {pool_ref: second, tokens: [source_ip]}]");
+    let homing = site.start().await;
+    assert_eq!(Request::get("/both").cookie("SID=1").send(homing.addr).await.status, 200);
+    first.got(1).await;
+    second.got(1).await;
+    assert_eq!(Request::get("/one").send(homing.addr).await.status, 200);
+    assert_eq!(second.got(2).await[1].target, "/one");
+    homing.counts("homing_clone_skipped_total", &[("pool", "first")], 1.0).await;
+    assert_eq!(first.requests().len(), 1);
+}
+
+/// Copies, dropped and skipped ones together.
+async fn outcomes(homing: &Homing) -> f64 {
+    let mut sum = 0.0;
+    for name in ["homing_clone_copies_total", "homing_clone_dropped_total", "homing_clone_skipped_total"] {
+        sum += homing.metric(name, &[("vs", "web")]).await;
+    }
+    sum
+}

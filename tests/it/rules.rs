@@ -1,0 +1,144 @@
+//! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::support::{
+    after,
+    certs::cert_for,
+    client::{Connection, Request},
+    config::{Site, parse},
+    copies::Mark,
+    eventually,
+    homing::Homing,
+    origin::Origin,
+    tls::{Profile, TlsClient},
+};
+
+#[tokio::test]
+async fn the_irule_of_the_article_keeps_a_tls_session_at_its_clone_member() {
+    let app = Origin::start("app").await;
+    let members = [Origin::start("c1").await, Origin::start("c2").await, Origin::start("c3").await];
+    let cert = cert_for(&["a.com"]);
+    let site = example("clone_pool_persistence", &app)
+        .tls(&cert)
+        .pool("MY_CLONEPOOL", &members.each_ref())
+        .monitored("MY_CLONEPOOL", "tcp")
+        .with(|yaml| {
+            yaml["pools"][0]["name"] = "MY_APPPOOL".into();
+            yaml["virtual_services"][0].as_mapping_mut().expect("an object").remove("pool_ref");
+        });
+    let homing = start(&site, "clone_pool_persistence").await;
+    let copies = async |n: usize| {
+        eventually("the copies arrive", async || {
+            members.iter().map(|member| member.requests().len()).sum::<usize>() >= n
+        })
+        .await;
+        members.iter().map(|member| member.take().len()).collect::<Vec<_>>()
+    };
+
+    for _ in 0..8 {
+        let client = TlsClient::new(Profile::TLS13);
+        let mut connection = Connection::over(client.connect(homing.addr, "a.com").await);
+        for _ in 0..3 {
+            assert_eq!(connection.ask(&Request::get("/")).await.server(), "app");
+        }
+        let mut resumed = Connection::over(client.resume(homing.addr, "a.com").await);
+        assert_eq!(resumed.ask(&Request::get("/")).await.status, 200);
+        let got = copies(4).await;
+        assert!(got.contains(&4), "one session's copies are split: {got:?}");
+    }
+
+    let client = TlsClient::new(Profile::TLS13);
+    let mut connection = Connection::over(client.connect(homing.addr, "a.com").await);
+    connection.ask(&Request::get("/")).await;
+    let home = copies(1).await.iter().position(|got| *got == 1).expect("one member got the copy");
+    members[home].down().await;
+    homing.sees("MY_CLONEPOOL", members[home].addr, false).await;
+    let mut resumed = Connection::over(client.resume(homing.addr, "a.com").await);
+    assert_eq!(resumed.ask(&Request::get("/")).await.status, 200);
+    let got = copies(1).await;
+    assert_eq!(got[home], 0, "a member that is down gets no copies");
+    members[home].up().await;
+    homing.sees("MY_CLONEPOOL", members[home].addr, true).await;
+    let mut again = Connection::over(client.resume(homing.addr, "a.com").await);
+    assert_eq!(again.ask(&Request::get("/")).await.status, 200);
+    assert_eq!(copies(1).await, got, "the session stays where it moved to");
+}
+
+#[tokio::test]
+async fn the_canary_is_chosen_by_header_and_sticks_to_a_client() {
+    let (stable, canary) = (Origin::start("stable").await, Origin::start("canary").await);
+    let site = example("canary_by_header", &stable)
+        .with(|yaml| yaml["rules"][0] = parse("{name: canary, config: {pool: canary, percent: 50}}"))
+        .pool("canary", &[&canary])
+        .vs("rule_refs", "[canary]");
+    let homing = start(&site, "canary_by_header").await;
+    let ask = async |header: Option<&str>| {
+        let request = Request::get("/");
+        let request = match header {
+            Some(value) => request.header("X-Canary", value),
+            None => request,
+        };
+        let answer = request.send(homing.addr).await;
+        (answer.server().to_owned(), answer.header("X-Release").map(str::to_owned))
+    };
+    assert_eq!(ask(Some("always")).await, ("canary".to_owned(), Some("canary".to_owned())));
+    assert_eq!(ask(Some("never")).await, ("stable".to_owned(), None));
+    let first = ask(None).await;
+    for _ in 0..5 {
+        assert_eq!(ask(None).await, first);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_refuses_its_configuration_is_named_at_the_start() {
+    let app = Origin::start("app").await;
+    let site = example("canary_by_header", &app)
+        .with(|yaml| yaml["rules"][0] = parse("{name: canary, config: {percent: 101}}"))
+        .vs("rule_refs", "[canary]");
+    let mut homing = Homing::spawn_program(&program("canary_by_header"), &site).await;
+    assert!(!homing.ended().await.success());
+    assert!(homing.log().contains("`percent` is 101; write a number from 0 to 100"), "{}", homing.log());
+}
+
+#[tokio::test]
+async fn the_maintenance_page_is_shown_while_the_file_is_there_and_when_no_server_is_up() {
+    let app = Origin::start("app").await;
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = dir.path().join("maintenance");
+    let rule = format!("{{name: maintenance, config: {{file: '{}', page: 'back soon'}}}}", file.display());
+    let site = example("maintenance_page", &app)
+        .with(|yaml| yaml["rules"][0] = parse(&rule))
+        .vs("rule_refs", "[maintenance]")
+        .monitored(crate::support::config::APP, "tcp");
+    let homing = start(&site, "maintenance_page").await;
+    let status = async || Request::get("/").send(homing.addr).await.status;
+    assert_eq!(status().await, 200);
+    std::fs::write(&file, "").expect("a file can be written");
+    eventually("the page is shown", async || status().await == 503).await;
+    let answer = Request::get("/").send(homing.addr).await;
+    assert_eq!((answer.header("Retry-After"), &answer.body[..]), (Some("120"), &b"back soon"[..]));
+    std::fs::remove_file(&file).expect("the file can be removed");
+    eventually("the app is back", async || status().await == 200).await;
+
+    app.down().await;
+    homing.sees(crate::support::config::APP, app.addr, false).await;
+    let answer = Request::get("/").send(homing.addr).await;
+    assert_eq!((answer.status, &answer.body[..]), (503, &b"back soon"[..]));
+}
+
+/// One virtual service that names a rule.
+fn example(rule: &str, app: &Origin) -> Site {
+    Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
+}
+
+async fn start(site: &Site, name: &str) -> Homing {
+    Homing::start_program(&program(name), site).await
+}
+
+/// `cargo test` builds the examples beside the program.
+fn program(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_homing")).with_file_name("examples").join(name);
+    assert!(path.exists(), "{} is not built; run `cargo test`, or `cargo build --examples` first", path.display());
+    path
+}

@@ -1,0 +1,242 @@
+//! The real program: `homing run` with a configuration of the test's, and its other commands.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, BufReader},
+    process::{Child, Command},
+};
+
+use super::{
+    client::{Answer, Connection, Request},
+    config::Site,
+    eventually, soon,
+};
+
+/// A running homing. It is killed when the test ends; a failing test shows its log.
+pub struct Homing {
+    /// Where its first virtual service listens.
+    pub addr: SocketAddr,
+    pub admin: SocketAddr,
+    child: Child,
+    log: Log,
+    _dir: TempDir,
+}
+
+impl Homing {
+    /// Starts it and waits until it is ready.
+    pub async fn start(site: &Site) -> Self {
+        Self::start_program(Path::new(BINARY), site).await
+    }
+
+    /// Starts another program with homing's command line, and waits until it is ready.
+    pub async fn start_program(program: &Path, site: &Site) -> Self {
+        Self::spawn_program(program, site).await.ready().await
+    }
+
+    /// Starts it and does not wait.
+    pub async fn spawn(site: &Site) -> Self {
+        Self::spawn_program(Path::new(BINARY), site).await
+    }
+
+    /// Starts another program with homing's command line, and does not wait.
+    pub async fn spawn_program(program: &Path, site: &Site) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let config = site.write(dir.path());
+        let mut child = Command::new(program)
+            .args(["run", "--config"])
+            .arg(&config)
+            .env_remove("HOMING_ADMIN")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the program starts");
+        let log = Log::default();
+        log.follow(child.stdout.take().expect("stdout is piped"));
+        log.follow(child.stderr.take().expect("stderr is piped"));
+        Self { addr: site.addr, admin: site.admin, child, log, _dir: dir }
+    }
+
+    async fn ready(mut self) -> Self {
+        let admin = self.admin;
+        let (child, log) = (&mut self.child, &self.log);
+        eventually("homing is ready", async || {
+            if let Some(status) = child.try_wait().expect("the program can be asked") {
+                panic!("homing ended early with {status}:\n{}", log.text());
+            }
+            matches!(try_get(admin, "/readyz").await, Some(answer) if answer.status == 200)
+        })
+        .await;
+        self
+    }
+
+    /// A page of the admin API.
+    pub async fn get(&self, path: &str) -> Answer {
+        Request::get(path).host("admin").send(self.admin).await
+    }
+
+    /// A JSON page of the admin API.
+    pub async fn json(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "{path}: {}", String::from_utf8_lossy(&answer.body));
+        serde_json::from_slice(&answer.body).expect("the API answers JSON")
+    }
+
+    /// The sum of a metric's samples that have these labels.
+    pub async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.samples(name, labels).await.into_iter().sum()
+    }
+
+    /// Whether a metric has a sample with these labels.
+    pub async fn has_metric(&self, name: &str, labels: &[(&str, &str)]) -> bool {
+        !self.samples(name, labels).await.is_empty()
+    }
+
+    /// Waits until a metric's sum is at least this.
+    pub async fn counts(&self, name: &str, labels: &[(&str, &str)], at_least: f64) {
+        let what = format!("{name}{labels:?} reaches {at_least}");
+        eventually(&what, async || self.metric(name, labels).await >= at_least).await;
+    }
+
+    /// Waits until homing knows whether a server is up.
+    pub async fn sees(&self, pool: &str, server: SocketAddr, up: bool) {
+        let labels = [("pool", pool), ("server", &server.to_string())];
+        let what = format!("{server} of {pool} is {}", if up { "up" } else { "down" });
+        eventually(&what, async || {
+            self.metric("homing_pool_server_up", &labels).await == f64::from(u8::from(up))
+        })
+        .await;
+    }
+
+    async fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
+        let answer = self.get("/metrics").await;
+        let page = String::from_utf8_lossy(&answer.body);
+        let sample = |line: &str| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let (found, rest) = series.split_once('{').unwrap_or((series, ""));
+            let has = |(label, value): &(&str, &str)| {
+                rest.split([',', '}']).any(|pair| pair == format!("{label}=\"{value}\""))
+            };
+            (found == name && labels.iter().all(has)).then(|| value.parse().ok())?
+        };
+        page.lines().filter_map(sample).collect()
+    }
+
+    /// What it has said on stdout and stderr so far.
+    pub fn log(&self) -> String {
+        self.log.text()
+    }
+
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the program runs")
+    }
+
+    /// Sends a signal and returns at once.
+    pub fn signal(&self, signal: i32) {
+        let pid = i32::try_from(self.pid()).expect("process ids are small");
+        // SAFETY: `kill` touches no memory of ours, and the child has not been waited for, so the id is still its.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "the signal can be sent");
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        soon("homing ends", self.child.wait()).await.expect("the program can be waited for")
+    }
+
+    /// Asks it to end and waits.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal(libc::SIGTERM);
+        self.ended().await
+    }
+
+    /// Ends it at once, as a crash would.
+    pub async fn kill(&mut self) {
+        self.signal(libc::SIGKILL);
+        self.ended().await;
+    }
+
+    /// A command that asks it something.
+    pub async fn command(&self, args: &[&str]) -> Output {
+        let admin = format!("http://{}", self.admin);
+        run(&[args, &["--admin", &admin]].concat()).await
+    }
+}
+
+impl Drop for Homing {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- homing's log ({}):\n{}---", self.addr, self.log.text());
+        }
+    }
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Output {
+    /// Both streams.
+    pub fn text(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+/// Runs `homing ARGS` to its end.
+pub async fn run(args: &[&str]) -> Output {
+    run_in(Path::new("."), args).await
+}
+
+/// The same in a directory.
+pub async fn run_in(dir: &Path, args: &[&str]) -> Output {
+    let command = Command::new(BINARY)
+        .args(args)
+        .current_dir(dir)
+        .env_remove("HOMING_ADMIN")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = soon("the command ends", command).await.expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+async fn try_get(admin: SocketAddr, path: &str) -> Option<Answer> {
+    let stream = tokio::net::TcpStream::connect(admin).await.ok()?;
+    Connection::over(stream).try_ask(&Request::get(path).host("admin")).await.ok()
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn follow(&self, stream: impl AsyncRead + Send + Unpin + 'static) {
+        let log = self.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stream).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                *log.0.lock() += &(line + "\n");
+            }
+        });
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().clone()
+    }
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_homing");
