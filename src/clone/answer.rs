@@ -275,15 +275,11 @@ mod tests {
         HTTP/1.1 304 Not Modified\r\nContent-Length: 900\r\n\r\n\
         HTTP/1.1 404 Not Found\nContent-Length: 0\n\n\
         \r\nHTTP/1.1 500 \r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n\
-        HTTP/1.1 202 Accepted\r\nContent-Length: 2, \r\n\r\n";
-
-    fn every_framing() -> String {
-        EVERY_FRAMING.replace("2, ", "2") + "ok"
-    }
+        HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\n\r\nok";
 
     #[test]
     fn answers_end_where_their_framing_says() {
-        assert_eq!(statuses(&every_framing()), Ok(vec![200, 204, 201, 304, 404, 500, 202]));
+        assert_eq!(statuses(EVERY_FRAMING), Ok(vec![200, 204, 201, 304, 404, 500, 202]));
     }
 
     #[test]
@@ -343,7 +339,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_not_matter_where_reads_are_cut(mut cuts in prop::collection::vec(0..600_usize, 0..40)) {
-            let input = every_framing();
+            let input = EVERY_FRAMING;
             cuts.iter_mut().for_each(|cut| *cut = (*cut).min(input.len()));
             cuts.sort_unstable();
             prop_assert_eq!(read(input.as_bytes(), &cuts, &[]), read(input.as_bytes(), &[], &[]));

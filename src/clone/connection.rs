@@ -177,7 +177,8 @@ impl Connection<'_> {
                 self.limit = None;
             }
         }
-        None
+        // Where there is always something to read, no tick comes.
+        self.answer_overdue(Instant::now())
     }
 
     fn answered(&mut self, copy: Copy) {
@@ -205,8 +206,8 @@ impl Connection<'_> {
     fn overdue(&self, writing: bool) -> Option<End> {
         let now = Instant::now();
         let settings = &self.member.settings;
-        if !self.sent.is_empty() && now - self.awaited >= settings.answer_timeout {
-            return Some(End::Lost(Loss::AnswerTimeout));
+        if let Some(end) = self.answer_overdue(now) {
+            return Some(end);
         }
         if writing && now - self.progress >= WRITE_TIMEOUT {
             return Some(End::Lost(Loss::WriteTimeout));
@@ -214,6 +215,11 @@ impl Connection<'_> {
         let idle = self.sent.is_empty() && self.copies.is_empty();
         let over = self.member.retired.is_cancelled() || now - self.progress >= settings.idle_timeout;
         (idle && over).then_some(End::Idle)
+    }
+
+    fn answer_overdue(&self, now: Instant) -> Option<End> {
+        let overdue = !self.sent.is_empty() && now - self.awaited >= self.member.settings.answer_timeout;
+        overdue.then_some(End::Lost(Loss::AnswerTimeout))
     }
 
     /// How often to look for what is overdue.

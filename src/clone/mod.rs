@@ -93,14 +93,14 @@ impl ClonePool {
                 retired.clone(),
             )
         };
-        let mut members: (Vec<_>, bool) = (members.servers.iter().map(member).collect(), members.enable_ssl);
-        members.0.sort_by_key(|member| member.addr);
+        let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
+        by_address.sort_by_key(|member| member.addr);
         Arc::new(Self {
             pool: section.pool.clone(),
             recipe: Recipe::new(section, vs),
             inline_body_bytes: section.inline_body_bytes as u64,
-            tls: members.1,
-            members: members.0,
+            tls: members.enable_ssl,
+            members: by_address,
             counts,
         })
     }
@@ -113,17 +113,12 @@ impl ClonePool {
     /// Opens a copy of a request to a member. A request without body is complete with this. `None`: the copy
     /// was dropped and counted. Call it once for a request, however often that is tried.
     pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Option<Tap> {
-        self.open(to, head).map_err(|reason| self.drop_copy(reason)).ok()
+        self.open(to, head).map_err(|reason| self.counts.dropped(reason, 1)).ok()
     }
 
     /// Counts a request that is not meant to be copied.
     pub fn skip(&self, reason: SkipReason) {
         self.counts.skipped(reason);
-    }
-
-    /// Counts a copy that could not be made.
-    pub fn drop_copy(&self, reason: DropReason) {
-        self.counts.dropped(reason, 1);
     }
 
     fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
@@ -163,3 +158,6 @@ const STREAMS_PER_LANE: usize = 4;
 
 /// Room for most heads.
 const HEAD_CAPACITY: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -153,8 +153,8 @@ impl Stream {
         let mut body = pin!(self.write(&mut writer, head));
         let mut answered = false;
         let sent = loop {
+            // In no order, so that an answer without end does not keep the body from being written.
             select! {
-                biased;
                 answer = &mut answer, if !answered => match answer {
                     Ok(()) => answered = true,
                     Err(loss) => break Err(loss),

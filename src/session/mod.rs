@@ -313,4 +313,6 @@ impl Drop for Assigned {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
