@@ -6,13 +6,19 @@
 //!
 //! Requests that a client sends ahead ("pipelining") wait in the [`Wire`] and are answered in order.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
     protocols::{Shutdown, http::ServerSession},
     server::ShutdownWatch,
 };
+
+use tokio::time::{Instant, Sleep};
 
 use super::Wire;
 
@@ -32,13 +38,16 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let mut going = shutdown.clone();
+    let mut going = pin!(going.wait_for(|going| *going));
+    let mut idle = IdleTimer::new(timeouts.idle);
     let mut settings = None;
     loop {
+        idle.restart();
         let readable = tokio::select! {
             biased; // A request that has arrived is answered, whatever else is the case.
             readable = wire.readable() => readable.unwrap_or(false),
-            _ = going.wait_for(|going| *going) => false,
-            () = tokio::time::sleep(timeouts.idle) => false,
+            _ = &mut going => false,
+            () = idle.elapsed() => false,
         };
         if !readable {
             let _ = tokio::time::timeout(GOODBYE, wire.shutdown()).await;
@@ -75,6 +84,37 @@ where
     // To Pingora this is the longest pause within a head, and "keep-alive is wanted"; the wire's deadline comes first.
     session.set_keepalive(Some(timeouts.head.as_secs() + 1));
     app.process_new_http(session, shutdown)
+}
+
+/// Tells when a connection has been idle for too long. Its timer is set once and looks, when it fires, whether the
+/// connection was busy meanwhile: cheaper than one set anew between any two requests.
+struct IdleTimer {
+    timeout: Duration,
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl IdleTimer {
+    fn new(timeout: Duration) -> Self {
+        Self { timeout, since: Instant::now(), timer: Box::pin(tokio::time::sleep(timeout)) }
+    }
+
+    /// The connection is idle from now on.
+    fn restart(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Ends when the connection has been idle for the timeout.
+    async fn elapsed(&mut self) {
+        loop {
+            self.timer.as_mut().await;
+            let end = self.since + self.timeout;
+            if self.timer.deadline() >= end {
+                return;
+            }
+            self.timer.as_mut().reset(end);
+        }
+    }
 }
 
 /// For the TLS goodbye to a client that may not read it.

@@ -62,8 +62,10 @@ where
             shared: self.shared.clone(),
             stop: CancellationToken::new(),
             kill: self.kill.child_token(),
+            connections: Mutex::default(),
             shutdown: watch,
         });
+        tokio::spawn(port.clone().cut_when_killed());
         let accepting = tokio::spawn(port.clone().accept(socket));
         running.insert(addr, Running { port, shutdown, accepting });
         Ok(addr)
@@ -102,10 +104,10 @@ where
         }
         let mut open = self.shared.open.subscribe();
         let all_closed = open.wait_for(|open| *open == 0);
-        if tokio::time::timeout(grace, all_closed).await.is_ok() {
-            return 0;
-        }
-        let cut = self.in_flight();
+        let cut = match tokio::time::timeout(grace, all_closed).await {
+            Ok(_) => 0,
+            Err(_) => self.in_flight(),
+        };
         self.kill.cancel();
         cut
     }

@@ -13,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::{
     apps::{HttpServerApp, ServerApp},
     protocols::{
@@ -21,7 +22,7 @@ use pingora::{
     },
     server::ShutdownWatch,
 };
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -86,6 +87,8 @@ pub(super) struct Port<A> {
     pub stop: CancellationToken,
     /// Cuts what is still running when the grace period is over.
     pub kill: CancellationToken,
+    /// The tasks of open connections, and of some that have ended.
+    pub connections: Mutex<JoinSet<()>>,
     /// Becomes true when idle connections are to close and busy ones to end. Its copies see the change as new.
     pub shutdown: ShutdownWatch,
 }
@@ -128,13 +131,16 @@ where
         }
         let open = Open::new(&self.shared.open);
         let port = self.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = port.kill.cancelled() => {}
-                () = port.connection(socket, client, &settings, open) => {}
-            }
-        });
+        let mut connections = self.connections.lock();
+        while connections.try_join_next().is_some() {}
+        connections.spawn(async move { port.connection(socket, client, &settings, open).await });
+    }
+
+    /// Waits until what is still running is to be cut, and cuts it. A connection that asked for itself would do so
+    /// several times in every request.
+    pub async fn cut_when_killed(self: Arc<Self>) {
+        self.kill.cancelled().await;
+        self.connections.lock().abort_all();
     }
 
     async fn connection(

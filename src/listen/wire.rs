@@ -44,7 +44,7 @@ pub struct Wire {
     mode: Mode,
     /// Read from the stream, not yet handed out.
     ahead: Bytes,
-    deadline: Option<Instant>,
+    deadline: Option<Deadline>,
     timer: Option<Pin<Box<Sleep>>>,
     check: Check,
     /// Written by Pingora, not yet to the stream; the first `gathered_sent` bytes already are.
@@ -52,6 +52,14 @@ pub struct Wire {
     gathered_sent: usize,
     answered: bool,
     ended: bool,
+}
+
+/// When a head, or an HTTP/2 preface, is late.
+#[derive(Clone, Copy)]
+enum Deadline {
+    At(Instant),
+    /// So long after the wire first had to wait for it, which is at once for all but the fastest.
+    From(Duration),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,11 +79,11 @@ impl Wire {
 
     /// A wire for an HTTP/2 connection, whose preface has to arrive within `preface_timeout`.
     pub(super) fn http2(stream: Stream, connection: Arc<Connection>, preface_timeout: Duration) -> Box<Self> {
-        let deadline = Instant::now() + preface_timeout;
+        let deadline = Deadline::At(Instant::now() + preface_timeout);
         Self::new(stream, connection, Mode::Http2 { preface: PREFACE_LENGTH }, Some(deadline))
     }
 
-    fn new(stream: Stream, connection: Arc<Connection>, mode: Mode, deadline: Option<Instant>) -> Box<Self> {
+    fn new(stream: Stream, connection: Arc<Connection>, mode: Mode, deadline: Option<Deadline>) -> Box<Self> {
         Box::new(Self {
             digest: connection.digest(),
             stream: Some(stream),
@@ -105,7 +113,7 @@ impl Wire {
     pub(super) fn begin_request(&mut self, head_timeout: Duration) {
         self.connection.begin_request();
         self.check = Check::default();
-        self.deadline = Some(Instant::now() + head_timeout);
+        self.deadline = Some(Deadline::From(head_timeout));
         self.timer = None;
         self.answered = false;
     }
@@ -178,7 +186,12 @@ impl Wire {
     /// Nothing to read: is the head, or the preface, late? The timer is made only for one that did not arrive at once.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        let timer = self.timer.get_or_insert_with(|| {
+            Box::pin(match deadline {
+                Deadline::At(end) => tokio::time::sleep_until(end),
+                Deadline::From(timeout) => tokio::time::sleep(timeout),
+            })
+        });
         ready!(timer.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request head took too long")))
     }

@@ -47,19 +47,21 @@ impl ConnectionEvents for Proxy {
     }
 }
 
+/// The state of this connection for this virtual service, if it has one.
+pub(super) fn known_state(connection: &Connection, vs: &VirtualService) -> Option<Arc<ConnectionState>> {
+    let states = connection.state::<States>()?.lock();
+    states.iter().find(|(state, _)| state.virtual_service() == vs.name()).map(|(state, _)| state.clone())
+}
+
 /// The state of this connection for this virtual service; made, with its `client_accepted`, at first sight.
 pub(super) async fn state_for(
     connection: &Arc<Connection>,
     vs: &Arc<VirtualService>,
 ) -> Arc<ConnectionState> {
-    let known = |states: &States| {
-        let states = states.lock();
-        states.iter().find(|(state, _)| state.virtual_service() == vs.name()).map(|(state, _)| state.clone())
-    };
-    let states = connection.state::<States>().expect("a connection has its states since it was accepted");
-    if let Some(state) = known(states) {
+    if let Some(state) = known_state(connection, vs) {
         return state;
     }
+    let states = connection.state::<States>().expect("a connection has its states since it was accepted");
     let state = Arc::new(ConnectionState::new(
         vs.name().clone(),
         vs.services.clone(),

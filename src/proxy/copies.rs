@@ -52,7 +52,7 @@ impl Copies {
 
 /// Opens the taps that rules ordered, once, and not while the request is on its way to another site.
 pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
-    let Some(Routed { vs, exchange }) = &mut ctx.routed else { return };
+    let Some(Routed { vs, exchange }) = ctx.routed.as_deref_mut() else { return };
     if ctx.copies.opened || !exchange.clones_allowed() || exchange.clones.is_empty() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::{
 pub struct Ctx {
     pub(super) started: Instant,
     /// Set once the request is routed.
-    pub(super) routed: Option<Routed>,
+    pub(super) routed: Option<Box<Routed>>,
     pub(super) attempt: Option<Attempt>,
     /// Servers that could not be reached.
     pub(super) tried: Vec<SocketAddr>,

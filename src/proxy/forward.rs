@@ -1,7 +1,7 @@
 //! What a server gets: the head as it should see it, and the body.
 
 use bytes::Bytes;
-use http::{Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{exchange::Ctx, route::rule_failed_closed};
@@ -16,12 +16,20 @@ use crate::{
 pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
     let routed = ctx.routed();
-    head.insert_header("X-Forwarded-For", routed.exchange.client_ip().to_string())?;
-    head.insert_header("X-Forwarded-Proto", if routed.exchange.is_secure() { "https" } else { "http" })?;
-    head.remove_header(HOP_HEADER);
+    head.insert_header(FORWARDED_FOR, routed.exchange.forwarded_for())?;
+    let scheme = if routed.exchange.is_secure() { "https" } else { "http" };
+    head.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    head.remove_header(&HOP);
+    if routed.vs.chain.is_empty() {
+        return Ok(());
+    }
     let mut send = RequestSend::new(head, &mut routed.exchange, server);
     routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
 }
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
 
 /// Passes a chunk of the body on, to rules and taps too.
 pub(super) fn body_chunk(
@@ -34,7 +42,7 @@ pub(super) fn body_chunk(
         return Ok(());
     }
     check_framing(session, end)?;
-    if end {
+    if end && !session.is_body_empty() {
         tell_request_done(session);
     }
     let routed = ctx.routed.as_mut().expect("a body follows a routed head");

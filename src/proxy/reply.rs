@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header;
+use http::{HeaderName, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
@@ -46,7 +46,7 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     let mut response = Response::new(head, &mut routed.exchange, server, resendable);
     routed.vs.chain.http_response(&mut response).await.map_err(|_| rule_failed_closed())?;
     let retry = response.wants_retry();
-    head.remove_header(HOP_REFUSED_HEADER);
+    head.remove_header(&HOP_REFUSED);
     if let Some(reply) = &routed.exchange.reply {
         return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
     }
@@ -60,6 +60,8 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     }
     Ok(())
 }
+
+const HOP_REFUSED: HeaderName = HeaderName::from_static(HOP_REFUSED_HEADER);
 
 /// A chunk of an answer's body.
 pub(super) fn body_chunk(

@@ -33,13 +33,16 @@ pub(super) async fn find_virtual_service(
     drop(host);
     join_cookies(head)?;
     let exchange = exchange(&connection, &vs).await?;
-    ctx.routed = Some(Routed { vs, exchange });
+    ctx.routed = Some(Box::new(Routed { vs, exchange }));
     Ok(())
 }
 
 /// Runs `http_request`.
 pub(super) async fn run_rules(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
     let Routed { vs, exchange } = ctx.routed();
+    if vs.chain.is_empty() {
+        return Ok(());
+    }
     let mut request = Request::new(session.req_header_mut(), exchange);
     vs.chain.http_request(&mut request).await.map_err(|_| rule_failed_closed())
 }
@@ -49,7 +52,11 @@ pub(super) fn rule_failed_closed() -> Box<Error> {
 }
 
 async fn exchange(connection: &Arc<Connection>, vs: &Arc<VirtualService>) -> Result<Exchange> {
-    let state = connection::state_for(connection, vs).await;
+    let state = match connection::known_state(connection, vs) {
+        Some(state) => state,
+        // Boxed, because this is the first request's affair and the others should not carry it about.
+        None => Box::pin(connection::state_for(connection, vs)).await,
+    };
     if state.is_rejected() {
         return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");
     }

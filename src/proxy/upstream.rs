@@ -111,7 +111,7 @@ fn report_failure(
 
 fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
     let Ctx { routed, tried, .. } = ctx;
-    let Routed { vs, exchange } = routed.as_mut()?;
+    let Routed { vs, exchange } = routed.as_deref_mut()?;
     match &exchange.destination {
         Destination::Default => from_pool(vs.pool.as_ref()?, vs, tried),
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),

@@ -38,6 +38,11 @@ impl Chain {
         Self { entries, errors: metrics.rule_errors.clone() }
     }
 
+    /// Whether there are no rules to run.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Runs `client_accepted` and, on TLS, `clientssl_handshake`.
     ///
     /// # Errors

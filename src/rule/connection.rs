@@ -6,13 +6,13 @@ use std::{
     sync::Arc,
 };
 
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 
 use super::{
     RuleError,
-    exchange::{CloneOrder, Destination},
+    exchange::{CloneOrder, Destination, forwarded_for},
     services::Services,
 };
 use crate::{
@@ -28,6 +28,7 @@ pub struct ConnectionState {
     client: SocketAddr,
     local: SocketAddr,
     tls: Option<TlsFacts>,
+    forwarded_for: HeaderValue,
     decided: Mutex<Decided>,
     _open: Held,
 }
@@ -52,7 +53,17 @@ impl ConnectionState {
         tls: Option<TlsFacts>,
         open: IntGauge,
     ) -> Self {
-        Self { vs, services, client, local, tls, decided: Mutex::default(), _open: Held::new(open) }
+        let forwarded_for = forwarded_for(client.ip());
+        Self {
+            vs,
+            services,
+            client,
+            local,
+            tls,
+            forwarded_for,
+            decided: Mutex::default(),
+            _open: Held::new(open),
+        }
     }
 
     /// The virtual service whose rules this state belongs to.
@@ -71,6 +82,10 @@ impl ConnectionState {
 
     pub(crate) fn client(&self) -> SocketAddr {
         self.client
+    }
+
+    pub(crate) fn forwarded_for(&self) -> &HeaderValue {
+        &self.forwarded_for
     }
 
     pub(crate) fn local(&self) -> SocketAddr {

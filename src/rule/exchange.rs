@@ -100,6 +100,14 @@ impl Exchange {
         self.connection.local()
     }
 
+    /// The client's address as a header's value; made once for a connection.
+    pub(crate) fn forwarded_for(&self) -> HeaderValue {
+        match self.client == self.connection.client().ip() {
+            true => self.connection.forwarded_for().clone(),
+            false => forwarded_for(self.client),
+        }
+    }
+
     /// Whether the client came over TLS, here or at the site where it came in.
     pub fn is_secure(&self) -> bool {
         self.secure
@@ -170,6 +178,11 @@ impl Exchange {
         self.destination = Destination::Pool(self.services.named_pool(name)?.name().clone());
         Ok(())
     }
+}
+
+/// An address as a header's value.
+pub(super) fn forwarded_for(client: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&client.to_string()).expect("an address is ASCII")
 }
 
 impl Deref for Exchange {
