@@ -113,7 +113,7 @@ server {{ listen 127.0.0.1:{port} reuseport;
     def haproxy(self, port, clone):
         conf = self.file(f"haproxy{port}.cfg", f"""global
   nbthread {self.args.threads}
-  maxconn 16384
+  maxconn 8192
 defaults
   mode http
   timeout client 30s

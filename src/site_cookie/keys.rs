@@ -194,8 +194,6 @@ pub(super) const KEY_ID_LEN: usize = 16;
 
 const HEX_LEN: usize = 64;
 
-/// Digits, a line end, and one more to see that there is more.
-
 const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]

@@ -65,6 +65,7 @@ async fn a_disabled_server_gets_nothing_and_a_disabled_pool_answers_503() {
     ask(&homing, 10).await;
     assert_eq!([a.requests().len(), b.requests().len()], [10, 0]);
 
+    homing.stop().await;
     let homing = site.with(|yaml| yaml["pools"][0]["servers"][0]["enabled"] = false.into()).start().await;
     assert_eq!(Request::get("/").send(homing.addr).await.status, 503);
 }

@@ -300,9 +300,34 @@ async fn http2_clients_are_served_over_many_streams_of_one_connection() {
         let answer = answer.expect("the stream does not panic");
         assert_eq!((answer.status, answer.server()), (200, "app"));
     }
+
     assert_eq!(app.requests().len(), 20);
     let unknown = client.ask(&Request::get("/").host("other.example")).await;
     assert_eq!(unknown.status, 421, "Host decides on every stream");
+}
+
+#[tokio::test]
+async fn the_end_of_an_http2_body_leaves_nothing_behind_on_the_servers_connection() {
+    let app = Origin::start("app").await;
+    let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
+    let client = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
+    let client = Http2::over(client.connect(homing.addr, "a.com").await).await;
+    for frames in [&["body", ""][..], &["", "body"], &["bo", "", "dy"], &[""], &["body"]] {
+        let (response, mut body) = client.begin(&Request::new("POST", "/"), false).await;
+        for (n, frame) in frames.iter().enumerate() {
+            body.send_data(Bytes::from_static(frame.as_bytes()), n + 1 == frames.len())
+                .expect("the stream takes it");
+        }
+        let answer = http2::finish(soon("an answer", response).await.expect("the stream is answered")).await;
+        assert_eq!((answer.status, answer.server()), (200, "app"), "{frames:?}");
+        let got = app.take();
+        let (methods, lens) =
+            got.iter().map(|it| (it.method.as_str(), it.body_len)).unzip::<_, _, Vec<_>, Vec<_>>();
+        assert_eq!((methods, lens), (vec!["POST"], vec![frames.concat().len() as u64]), "{frames:?}");
+        assert_eq!(client.ask(&Request::get("/next")).await.status, 200);
+        let got = app.take().into_iter().map(|it| format!("{} {}", it.method, it.target)).collect::<Vec<_>>();
+        assert_eq!(got, ["GET /next"], "after {frames:?}");
+    }
 }
 
 #[tokio::test]

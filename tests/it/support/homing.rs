@@ -107,14 +107,18 @@ impl Homing {
         eventually(&what, async || self.metric(name, labels).await >= at_least).await;
     }
 
+    /// Waits until a metric's sum is this: counters move when a request is over, a moment after its answer.
+    pub async fn settles(&self, name: &str, labels: &[(&str, &str)], at: f64) {
+        let what = format!("{name}{labels:?} settles at {at}");
+        eventually(&what, async || self.metric(name, labels).await == at).await;
+    }
+
     /// Waits until homing knows whether a server is up.
     pub async fn sees(&self, pool: &str, server: SocketAddr, up: bool) {
         let labels = [("pool", pool), ("server", &server.to_string())];
         let what = format!("{server} of {pool} is {}", if up { "up" } else { "down" });
-        eventually(&what, async || {
-            self.metric("homing_pool_server_up", &labels).await == f64::from(u8::from(up))
-        })
-        .await;
+        let is = async || self.metric("homing_pool_server_up", &labels).await == f64::from(u8::from(up));
+        eventually(&what, is).await;
     }
 
     async fn samples(&self, name: &str, labels: &[(&str, &str)]) -> Vec<f64> {
