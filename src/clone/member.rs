@@ -33,8 +33,9 @@ pub(super) struct Member {
     /// Set when what is idle shall end.
     pub retired: CancellationToken,
     /// Bodies that have a connection of their own.
-    streams: AtomicUsize,
-    unreachable: AtomicBool,
+    pub streams: AtomicUsize,
+    /// The last attempt to connect failed.
+    pub unreachable: AtomicBool,
 }
 
 /// What the configuration says, for every member alike.
@@ -56,28 +57,6 @@ pub(super) struct Settings {
 pub(super) struct StreamSlot(Arc<Member>);
 
 impl Member {
-    pub fn new(
-        (pool, addr): (PoolName, SocketAddr),
-        lanes: usize,
-        settings: Settings,
-        share: Arc<Share>,
-        (counts, pool_counts): (MemberCounts, Arc<PoolCounts>),
-        retired: CancellationToken,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            pool,
-            addr,
-            settings,
-            lanes: (0..lanes).map(|_| Lane::default()).collect(),
-            share,
-            counts,
-            pool_counts,
-            retired,
-            streams: AtomicUsize::new(0),
-            unreachable: AtomicBool::new(false),
-        })
-    }
-
     /// The lane of a session's copies.
     pub fn lane_of(&self, session: u64) -> usize {
         (session % self.lanes.len() as u64) as usize

@@ -82,16 +82,18 @@ impl ClonePool {
         let gauge = metrics.clone_buffered_bytes.with_label_values(&[pool]);
         let budget = Budget::new(section.max_buffered_bytes, gauge);
         let member = |server: &config::Server| {
-            let alone = members.servers.len() == 1;
-            let member_counts = MemberCounts::new(metrics, vs_name, pool, server.addr);
-            Member::new(
-                (section.pool.clone(), server.addr),
-                lanes,
-                settings.clone(),
-                Share::new(&budget, alone),
-                (member_counts, counts.clone()),
-                retired.clone(),
-            )
+            Arc::new(Member {
+                pool: section.pool.clone(),
+                addr: server.addr,
+                settings: settings.clone(),
+                lanes: (0..lanes).map(|_| Lane::default()).collect(),
+                share: Share::new(&budget, members.servers.len() == 1),
+                counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
+                pool_counts: counts.clone(),
+                retired: retired.clone(),
+                streams: Default::default(),
+                unreachable: Default::default(),
+            })
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);

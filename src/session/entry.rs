@@ -315,4 +315,23 @@ mod tests {
     fn an_entry_is_small_for_there_are_many() {
         assert!(size_of::<Entry>() <= 96, "{} bytes", size_of::<Entry>());
     }
+
+    #[test]
+    fn an_entry_that_was_found_over_is_not_revived_by_who_still_holds_it() {
+        let tables = Tables::new(&crate::metrics::Metrics::new());
+        let deadlines = Deadlines::new(Duration::from_secs(1), None);
+        let entry = Entry::vacant(&SessionKey::new(1 << 64, tables.number("t")), 0, deadlines);
+        let assign = |now| {
+            let choose = || Some(SocketAddr::from(([10, 0, 0, 1], 80)));
+            entry.assign(now, deadlines, &tables, &|_| true, &mut Some(choose))
+        };
+        assert!(matches!(assign(0), Attempt::Done(Some(Claim { seq: 1, .. }))));
+        assert!(!entry.end(5000, &tables), "it is in use");
+        entry.release();
+        assert!(matches!(assign(1000), Attempt::Done(Some(Claim { seq: 1, .. }))), "a new life in time");
+        entry.release();
+        assert!(entry.end(5000, &tables));
+        assert!(matches!(assign(5000), Attempt::Gone));
+        assert!(!entry.gain_key());
+    }
 }
