@@ -155,7 +155,14 @@ impl Origin {
 
     /// Listens (again) on its address.
     pub async fn up(&self) {
-        let listener = TcpListener::bind(self.addr).await.expect("the server's own address is free");
+        let mut listener = None;
+        // A process that is just being started may hold what this one has closed, until its `exec`.
+        eventually("the server's own address is free", async || {
+            listener = TcpListener::bind(self.addr).await.ok();
+            listener.is_some()
+        })
+        .await;
+        let listener = listener.expect("it was bound");
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(listener, self.shared.clone(), stop.clone()));
         *self.running.lock().await = Some((stop, task));
