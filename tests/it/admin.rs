@@ -52,15 +52,32 @@ async fn the_published_metrics_are_there() {
 async fn clients_cannot_multiply_labels() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).start().await;
-    let lines = async || String::from_utf8_lossy(&homing.get("/metrics").await.body).lines().count();
-    Request::get("/").send(homing.addr).await;
-    Request::get("/").host("unknown").send(homing.addr).await;
-    let before = lines().await;
-    for n in 0..20 {
-        let host = format!("host{n}");
+    let lines = async || {
+        let page = homing.get("/metrics").await;
+        let page = String::from_utf8_lossy(&page.body).into_owned();
+        for part in ["host", "METHOD", "path", "cookie"] {
+            let label = |line: &&str| !line.starts_with('#') && line.contains(part);
+            assert_eq!(page.lines().find(label), None, "no client chooses a label");
+        }
+        page.lines().count()
+    };
+    let visit = async |n: usize| {
         Request::new(&format!("METHOD{n}"), &format!("/path{n}")).send(homing.addr).await;
-        Request::get("/").host(&host).cookie(&format!("c{n}=1")).send(homing.addr).await;
+        Request::get("/").host(&format!("host{n}")).cookie(&format!("cookie{n}=1")).send(homing.addr).await;
+    };
+    visit(0).await;
+    homing.counts("homing_requests_total", &[("code_class", "2xx")], 1.0).await;
+    eventually("the first visit is counted", async || {
+        let before = lines().await;
+        visit(1).await;
+        lines().await == before
+    })
+    .await;
+    let before = lines().await;
+    for n in 2..20 {
+        visit(n).await;
     }
+    homing.counts("homing_requests_total", &[("code_class", "2xx")], 20.0).await;
     assert_eq!(lines().await, before);
 }
 
@@ -148,7 +165,7 @@ async fn sessions_are_shown_without_their_tokens_and_looking_touches_none() {
     let table = format!("clone:web:{CLONES}");
     assert_eq!(tables["tables"][0]["name"], table);
     assert_eq!(tables["tables"][0]["entries"], 2);
-    let query = format!("/api/v1/sessions?table={table}&key=very-secret");
+    let query = format!("/api/v1/sessions?table={table}&key=cookie:SID=very-secret");
     let first = homing.json(&query).await["entries"][0].clone();
     assert_eq!(first["value"], clone.addr.to_string());
     assert_eq!((&first["requests"], &first["session"]), (&3.into(), &session.into()));
@@ -161,7 +178,7 @@ async fn sessions_are_shown_without_their_tokens_and_looking_touches_none() {
     for (args, shown) in [
         (vec!["show", "session"], table.as_str()),
         (vec!["show", "session", &table], &clone.addr.to_string()),
-        (vec!["show", "session", &table, "very-secret"], &clone.addr.to_string()),
+        (vec!["show", "session", &table, "cookie:SID=very-secret"], &clone.addr.to_string()),
     ] {
         let output = homing.command(&args).await;
         assert_eq!(output.code, Some(0), "{args:?}: {}", output.text());
@@ -176,6 +193,7 @@ async fn a_gslb_service_and_its_site_persistence_pools_are_shown() {
     for member in [A, B, B, B] {
         ask_as(member, &sites.a).await;
     }
+    sites.a.settles("homing_sp_requests_total", &[], 4.0).await;
     let runtime = sites.a.json("/api/v1/gslbservices/gs/runtime").await;
     assert_eq!((&runtime["requests"]["proxied"], &runtime["requests"]["local"]), (&3.into(), &1.into()));
     assert_eq!(runtime["fraction_proxied"], 0.75);

@@ -160,14 +160,14 @@ async fn clients_with_nothing_else_are_told_apart_by_their_address() {
 }
 
 #[tokio::test]
-async fn a_request_without_any_token_of_the_chain_is_not_copied_and_counted() {
+async fn a_request_without_any_token_of_the_chain_is_copied_to_some_member_and_starts_no_session() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let site = Site::new(&[&app]).clone_to(&[&clone]).clone_section("tokens", "['cookie:SID']");
     let homing = site.start().await;
     assert_eq!(Request::get("/without").send(homing.addr).await.status, 200);
-    homing.counts("homing_clone_skipped_total", &[("vs", "web"), ("pool", CLONES)], 1.0).await;
-    assert_eq!(Request::get("/with").cookie("SID=1").send(homing.addr).await.status, 200);
-    assert_eq!(clone.got(1).await[0].target, "/with");
+    let copy = clone.got(1).await.remove(0);
+    assert_eq!(Mark::of(&copy).seq, 0, "it is not one of a session's");
+    homing.settles("homing_session_entries", &[], 0.0).await;
 }
 
 #[tokio::test]

@@ -147,6 +147,22 @@ async fn an_answer_reaches_the_client_piece_by_piece() {
 }
 
 #[tokio::test]
+async fn an_answer_of_known_length_reaches_the_client_as_it_comes() {
+    let app = Origin::start("app").await;
+    app.set(Mode::RawCut(Bytes::from_static(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nthe first bytes",
+    )));
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.send(&Request::get("/")).await.expect("homing reads the request");
+    assert_eq!(client.head().await.expect("the head comes before the rest").status(), 200);
+    let first = soon("the first bytes", client.wire.exactly(15)).await.expect("they come before the rest");
+    assert_eq!(first, "the first bytes");
+    app.release(1);
+    assert!(client.closed().await.is_empty(), "the cut is not hidden");
+}
+
+#[tokio::test]
 async fn a_request_body_reaches_the_server_piece_by_piece_and_its_answer_may_begin_before_the_end() {
     let app = Origin::start("app").await;
     app.set(Mode::EchoBody);

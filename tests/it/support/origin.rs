@@ -45,6 +45,8 @@ pub enum Mode {
     Raw(Bytes),
     /// These bytes, then the connection is closed.
     RawClose(Bytes),
+    /// These bytes, and once it is released the connection is closed.
+    RawCut(Bytes),
     /// A chunked answer of `step 1`, `step 2`, …, each once it is released.
     Steps(usize),
     /// The first byte of the body starts the answer, which returns every piece as it comes.
@@ -55,12 +57,9 @@ pub enum Mode {
     NeverRead,
 }
 
-impl Mode {
-    /// An answer that breaks off in the middle of its body.
-    pub fn die_mid_answer() -> Self {
-        Self::RawClose(Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf an ans"))
-    }
-}
+/// An answer that breaks off in the middle of its body.
+pub const HALF_AN_ANSWER: Bytes =
+    Bytes::from_static(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\nhalf an ans\r\n");
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -156,7 +155,14 @@ impl Origin {
 
     /// Listens (again) on its address.
     pub async fn up(&self) {
-        let listener = TcpListener::bind(self.addr).await.expect("the server's own address is free");
+        let mut listener = None;
+        // A process that is just being started may hold what this one has closed, until its `exec`.
+        eventually("the server's own address is free", async || {
+            listener = TcpListener::bind(self.addr).await.ok();
+            listener.is_some()
+        })
+        .await;
+        let listener = listener.expect("it was bound");
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(listener, self.shared.clone(), stop.clone()));
         *self.running.lock().await = Some((stop, task));
@@ -334,6 +340,11 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
         Mode::Raw(bytes) => wire.write(bytes).await?,
         Mode::RawClose(bytes) => {
             wire.write(bytes).await?;
+            return Ok(Next::Close);
+        }
+        Mode::RawCut(bytes) => {
+            wire.write(bytes).await?;
+            shared.released.acquire().await.expect("the semaphore is never closed").forget();
             return Ok(Next::Close);
         }
         Mode::Steps(steps) => {
