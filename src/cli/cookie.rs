@@ -206,6 +206,7 @@ mod tests {
     use std::{collections::BTreeMap, path::Path};
 
     use super::*;
+    use crate::config;
 
     /// The published vector: site_B's member, issued 1517875922, to 1517879522, drain epoch 7.
     const VECTOR: &str = "1S509ceebd-0913-4aAAECAwQFBgcICQoLmnZHMZnVTx__oXoTk4Lg2jQyj7iaVeKOqJw6VRTSEdjYp3UJX7CF4lZHuLrsMTaLkW-I53Is_xTYDZ_ZHxankKQ-lt5TgwW21-MFBZtRZRU";
