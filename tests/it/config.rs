@@ -200,10 +200,10 @@ async fn a_taken_port_is_one_clear_line() {
 async fn the_start_says_what_listens_where() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).start().await;
-    let log = homing.log();
     for said in [homing.addr.to_string(), homing.admin.to_string(), "web".to_owned()] {
-        assert!(log.contains(&said), "{said}: {log}");
+        crate::support::eventually(&format!("{said} is named"), async || homing.log().contains(&said)).await;
     }
+    let log = homing.log();
     assert!(log.lines().count() <= 12, "in a few lines: {log}");
 }
 

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     certs::Cert,
     eventually, net,
-    wire::{Framing, Head, Headers, Wire},
+    wire::{Framing, Head, Headers, Wire, chunk, reply},
 };
 
 /// What a server does with a request that it has read.
@@ -372,21 +372,6 @@ async fn echo(wire: &mut Wire) -> io::Result<Next> {
         }
         wire.write(bytes).await?;
     }
-}
-
-fn reply(status: u16, server: &str, bodyless: bool, close: bool) -> String {
-    let body = if matches!(status, 204 | 304) { String::new() } else { format!("hello from {server}\n") };
-    let length = match status {
-        204 | 304 => String::new(),
-        _ => format!("Content-Length: {}\r\n", body.len()),
-    };
-    let close = if close { "Connection: close\r\n" } else { "" };
-    let body = if bodyless { "" } else { &body };
-    format!("HTTP/1.1 {status} Reason\r\nX-Server: {server}\r\n{length}{close}\r\n{body}")
-}
-
-fn chunk(data: &[u8]) -> Vec<u8> {
-    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
 /// Lower-case hex.

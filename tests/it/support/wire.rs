@@ -191,3 +191,20 @@ impl Headers {
         self.0.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str()).collect()
     }
 }
+
+/// An answer of a server that says its name, with a short body where the status has one.
+pub fn reply(status: u16, server: &str, bodyless: bool, close: bool) -> String {
+    let body = if matches!(status, 204 | 304) { String::new() } else { format!("hello from {server}\n") };
+    let length = match status {
+        204 | 304 => String::new(),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let close = if close { "Connection: close\r\n" } else { "" };
+    let body = if bodyless { "" } else { &body };
+    format!("HTTP/1.1 {status} Reason\r\nX-Server: {server}\r\n{length}{close}\r\n{body}")
+}
+
+/// A chunk of a chunked body.
+pub fn chunk(data: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
+}
