@@ -245,7 +245,11 @@ fn describe(name: &str, listener: &snapshot::Listener) -> String {
 async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
     let mut every = tokio::time::interval(SWEEP_INTERVAL);
     while stop.run_until_cancelled(every.tick()).await.is_some() {
-        live.sessions.sweep(live.clock.now());
+        let (sessions, now) = (live.sessions.clone(), live.clock.now());
+        // It walks the whole table, which requests must not wait for.
+        if tokio::task::spawn_blocking(move || sessions.sweep(now)).await.is_err() {
+            tracing::error!("the sweep of the session table panicked");
+        }
     }
 }
 

@@ -358,6 +358,9 @@ impl Builder<'_> {
         if let Some(rule) = filter::SitePersistence::for_virtual_service(&setup(&null)) {
             add("site_persistence", OnError::FailOpen, rule);
         }
+        if let Some(rule) = filter::HttpsRedirect::for_virtual_service(&setup(&null)) {
+            add("http_to_https", OnError::FailClosed, rule);
+        }
         for spec in &self.vs.rules {
             let factory = registry
                 .named(&spec.rule)

@@ -87,7 +87,7 @@ impl Source for LiveSource {
             .into_iter()
             .take(view::Sessions::MOST + 1)
             .map(|entry| view::SessionEntry {
-                session: entry.key,
+                session: format!("{:016x}", entry.session),
                 value: entry.value,
                 requests: entry.requests,
                 in_use: entry.in_use > 0,

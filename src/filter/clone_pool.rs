@@ -4,9 +4,12 @@
 //! the session table for its member, and orders the copy; the proxy opens the tap. F5's article does the same
 //! with an iRule, `session` and `clone pool`.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use crate::prelude::*;
@@ -69,7 +72,10 @@ impl ClonePools {
         let pool = exchange.pools().named(self.section.pool.as_str()).ok()?;
         let ordered = match found {
             Some((token, key)) => self.in_session(exchange, pool, token, &key),
-            None => self.choose(exchange, pool, 0).map(|server| Ordered::alone(pool.name(), server)),
+            None => {
+                let server = self.choose(exchange, pool, exchange.request_id().0);
+                server.map(|server| Ordered::alone(pool.name(), server, exchange.request_id()))
+            }
         };
         if ordered.is_none() {
             self.no_server.inc();
@@ -91,8 +97,10 @@ impl ClonePools {
     /// A member for a new session, among those that are up.
     fn choose(&self, exchange: &Exchange, pool: &Pool, session: u64) -> Option<SocketAddr> {
         let counts_sessions = self.section.selection == CloneSelection::LeastSessions;
-        let sessions =
-            counts_sessions.then(|| exchange.session().per_server(&self.table)).unwrap_or_default();
+        let sessions = match counts_sessions {
+            true => exchange.session().per_server(&self.table),
+            false => HashMap::new(),
+        };
         let candidate = |server: &Arc<Server>| Candidate {
             addr: server.addr(),
             ratio: server.config().ratio,
@@ -133,8 +141,10 @@ struct Ordered {
 }
 
 impl Ordered {
-    fn alone(pool: &PoolName, server: SocketAddr) -> Self {
-        Self { order: CloneOrder::new(pool.clone(), server), session: None, of_connection: false }
+    /// Of a request that no token names: a session of its own, and none in the table.
+    fn alone(pool: &PoolName, server: SocketAddr, request: RequestId) -> Self {
+        let order = CloneOrder::new(pool.clone(), server).in_session(request.0, 0);
+        Self { order, session: None, of_connection: false }
     }
 }
 

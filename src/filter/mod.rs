@@ -1,8 +1,10 @@
 //! homing's own features, written as rules against the public [`prelude`](crate::prelude) alone: what they
-//! need, users get. A test compiles both files outside the crate.
+//! need, users get. A test compiles the files outside the crate.
 
 mod clone_pool;
+mod https_redirect;
 mod site_persistence;
 
 pub use clone_pool::ClonePools;
+pub use https_redirect::HttpsRedirect;
 pub use site_persistence::SitePersistence;

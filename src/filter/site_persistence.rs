@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::https_redirect::HttpsRedirect;
 use crate::prelude::*;
 
 /// The rule of one virtual service that is a member of a site-persistent GSLB service.
@@ -14,6 +15,7 @@ pub struct SitePersistence {
     site: SiteSetup,
     /// The virtual service's own pool; without a server up, a hop is refused.
     pool: Option<PoolName>,
+    redirect: Option<HttpsRedirect>,
     counters: OutcomeCounters,
 }
 
@@ -31,7 +33,8 @@ impl SitePersistence {
         let site = setup.site?.clone();
         let vs = setup.virtual_service;
         let counters = OutcomeCounters::new(setup.metrics, &site.membership.service.name, &vs.name);
-        Some(Self { pool: vs.pool.clone(), counters, site }.into_rule())
+        let redirect = HttpsRedirect::of(setup);
+        Some(Self { pool: vs.pool.clone(), redirect, counters, site }.into_rule())
     }
 
     /// How the request came here. A peer that proves itself is believed who the client is.
@@ -82,6 +85,12 @@ impl Rule for SitePersistence {
     async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
         let membership = &self.site.membership;
         let arrival = self.arrival(request);
+        if let Some(redirect) = &self.redirect
+            && let Some(reply) = redirect.reply(request)?
+        {
+            request.respond(reply);
+            return Ok(());
+        }
         let from_peer = arrival == Arrival::Peer;
         let cookies = request.headers().get_all("cookie").iter().map(|field| field.as_bytes());
         let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
@@ -138,7 +147,7 @@ impl Rule for SitePersistence {
             return Ok(());
         };
         let fields = HopFields {
-            dst: &home.cluster_uuid,
+            dst: home.cluster_uuid.as_str(),
             ts: send.clock().unix_seconds(),
             rid: &format!("{}-{:08x}", send.request_id(), send.random_below(1 << 32)),
             client: send.client_ip(),

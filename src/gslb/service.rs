@@ -75,8 +75,8 @@ impl Membership {
         let options = &profile.cookie;
         let keys = KeyRing::new(options.keys.clone())
             .map_err(|source| MembershipError::Keys { profile: profile.name.clone(), source })?;
-        let sites = gslb.sites.iter().map(|site| site.cluster_uuid.clone());
-        let hop = HopKeys::new(&keys, service.uuid.as_str(), &own.cluster_uuid, sites)
+        let sites = gslb.sites.iter().map(|site| site.cluster_uuid.to_string());
+        let hop = HopKeys::new(&keys, service.uuid.as_str(), own.cluster_uuid.as_str(), sites)
             .map_err(|source| MembershipError::Hop { service: service.name.to_string(), source })?;
 
         let members = service.groups.iter().flat_map(|group| &group.members);

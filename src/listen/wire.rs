@@ -225,7 +225,14 @@ impl AsyncRead for Wire {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self.mode {
-            Mode::Http1 => self.poll_request(cx, buf),
+            Mode::Http1 => {
+                // Pingora does not flush the beginning of an answer whose length it knows; when it turns to reading,
+                // there is nothing more to send for now.
+                if self.poll_gathered(cx)?.is_ready() {
+                    self.gathered = Vec::new();
+                }
+                self.poll_request(cx, buf)
+            }
             Mode::Http2 { preface: 0 } => Pin::new(self.stream()).poll_read(cx, buf),
             Mode::Http2 { preface } => self.poll_preface(cx, buf, preface),
         }
@@ -262,20 +269,23 @@ impl AsyncWrite for Wire {
 
 impl Drop for Wire {
     /// A client that is still sending when its answer is complete gets the answer: closing a socket with unread
-    /// bytes would reset it, and a reset throws away what the client has not read yet.
+    /// bytes would reset it, and a reset throws away what the client has not read yet. And of an answer that was cut
+    /// it gets what there is.
     fn drop(&mut self) {
-        let sending = self.mode == Mode::Http1 && self.answered && !self.connection.is_request_done();
-        if !sending || self.ended || !self.gathered.is_empty() {
+        let sending = self.answered && !self.connection.is_request_done();
+        let unsent = self.gathered.split_off(self.gathered_sent);
+        if self.mode != Mode::Http1 || self.ended || (!sending && unsent.is_empty()) {
             return;
         }
         if let (Some(stream), Ok(runtime)) = (self.stream.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(linger(stream));
+            runtime.spawn(linger(stream, unsent));
         }
     }
 }
 
-async fn linger(mut stream: Stream) {
+async fn linger(mut stream: Stream, unsent: Vec<u8>) {
     let drain = async {
+        stream.write_all(&unsent).await?;
         AsyncWriteExt::shutdown(&mut stream).await?;
         let mut space = [0; 1024];
         let mut left = LINGER_BYTES;

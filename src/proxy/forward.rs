@@ -42,6 +42,11 @@ pub(super) fn body_chunk(
         return Ok(());
     }
     check_framing(session, end)?;
+    if end && chunk.as_ref().is_some_and(Bytes::is_empty) {
+        // An HTTP/2 body may end with an empty frame, which Pingora would write as a last chunk and then end the
+        // body once more: the server would take the second end for the beginning of a request.
+        *chunk = None;
+    }
     if end && !session.is_body_empty() {
         tell_request_done(session);
     }

@@ -35,7 +35,22 @@ pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());
     }
+    remove_connection_fields(head);
     Ok(())
+}
+
+/// Fields that the server's `Connection` names are for its connection with us alone (RFC 9110, 7.6.1).
+fn remove_connection_fields(head: &mut ResponseHeader) {
+    if !head.headers.contains_key(header::CONNECTION) {
+        return;
+    }
+    let fields = head.headers.get_all(header::CONNECTION).iter().filter_map(|field| field.to_str().ok());
+    let named =
+        |option: &str| option.trim().parse::<HeaderName>().ok().filter(|name| *name != header::UPGRADE);
+    let named: Vec<_> = fields.flat_map(|field| field.split(',')).filter_map(named).collect();
+    for name in &named {
+        head.remove_header(name);
+    }
 }
 
 /// An answer's head on its way to the client.

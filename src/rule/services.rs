@@ -32,7 +32,7 @@ pub enum Chance {
     /// The thread's generator, seeded by the machine.
     System,
     /// A generator of our own, for the simulator and for tests.
-    Seeded(Mutex<StdRng>),
+    Seeded(Box<Mutex<StdRng>>),
 }
 
 impl Services {
@@ -45,7 +45,7 @@ impl Services {
     ) -> Self {
         let chance = match seed {
             None => Chance::System,
-            Some(seed) => Chance::Seeded(Mutex::new(StdRng::seed_from_u64(seed))),
+            Some(seed) => Chance::Seeded(Box::new(Mutex::new(StdRng::seed_from_u64(seed)))),
         };
         Self { pools, sessions, clock, chance }
     }

@@ -223,6 +223,7 @@ impl Entry {
         Some(SessionView {
             table: table.to_owned(),
             key: key.to_string(),
+            session: state.session,
             value,
             age: Duration::from_millis(now.saturating_sub(state.created)),
             idle: Duration::from_millis(now.saturating_sub(used)),

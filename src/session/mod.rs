@@ -81,6 +81,8 @@ pub struct SessionView {
     pub table: String,
     /// The key's hash, 32 hex digits.
     pub key: String,
+    /// Names the session to analysers, whichever of its keys this is.
+    pub session: u64,
     /// The server, `ip:port`, or the text.
     pub value: String,
     /// Since the entry was made.

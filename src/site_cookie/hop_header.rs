@@ -7,7 +7,6 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::HopRefusal;
-use crate::names::ClusterUuid;
 
 /// The request header that proves a hop.
 pub const HOP_HEADER: &str = "homing-hop";
@@ -19,7 +18,7 @@ pub const HOP_REFUSED_HEADER: &str = "homing-hop-refused";
 #[derive(Clone, Copy, Debug)]
 pub struct HopFields<'a> {
     /// The home site.
-    pub dst: &'a ClusterUuid,
+    pub dst: &'a str,
     /// Now, Unix seconds.
     pub ts: u64,
     /// The request's id, new with every attempt.
@@ -36,7 +35,7 @@ pub struct HopFields<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
     /// The site that sent it.
-    pub src: ClusterUuid,
+    pub src: String,
     pub rid: String,
     /// The client's address, for logs, forwarding headers, persistence and limits.
     pub client: IpAddr,

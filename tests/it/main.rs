@@ -9,8 +9,14 @@ mod layers;
 mod listen;
 mod pools;
 mod routing;
+mod rules;
 mod shutdown;
 mod site_faults;
 mod sites;
 mod support;
 mod tls;
+
+/// homing's own features, compiled here, outside the crate, where they find the public prelude and nothing else.
+#[path = "../../src/filter/mod.rs"]
+mod filter;
+use homing::prelude;

@@ -1,17 +1,20 @@
 //! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
-use crate::support::{
-    after,
-    certs::cert_for,
-    client::{Connection, Request},
-    config::{Site, parse},
-    copies::Mark,
-    eventually,
-    homing::Homing,
-    origin::Origin,
-    tls::{Profile, TlsClient},
+use homing::prelude::{Rule, Setup};
+
+use crate::{
+    filter,
+    support::{
+        certs::cert_for,
+        client::{Connection, Request},
+        config::{Site, parse},
+        eventually,
+        homing::Homing,
+        origin::Origin,
+        tls::{Profile, TlsClient},
+    },
 };
 
 #[tokio::test]
@@ -127,6 +130,15 @@ async fn the_maintenance_page_is_shown_while_the_file_is_there_and_when_no_serve
     assert_eq!((answer.status, &answer.body[..]), (503, &b"back soon"[..]));
 }
 
+#[test]
+fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
+    // That this compiles is the test: `filter` is the crate's own source, included by this one.
+    type MakesOne = fn(&Setup<'_>) -> Option<Arc<dyn Rule>>;
+    let _: MakesOne = filter::SitePersistence::for_virtual_service;
+    let _: MakesOne = filter::HttpsRedirect::for_virtual_service;
+    let _: fn(&Setup<'_>) -> Vec<Arc<dyn Rule>> = filter::ClonePools::for_virtual_service;
+}
+
 /// One virtual service that names a rule.
 fn example(rule: &str, app: &Origin) -> Site {
     Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
@@ -139,6 +151,10 @@ async fn start(site: &Site, name: &str) -> Homing {
 /// `cargo test` builds the examples beside the program.
 fn program(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_homing")).with_file_name("examples").join(name);
-    assert!(path.exists(), "{} is not built; run `cargo test`, or `cargo build --examples` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo test`, or `cargo build --examples` first",
+        path.display()
+    );
     path
 }
