@@ -15,7 +15,7 @@ help:
 	@echo 'make deps    what building needs (the others do it by themselves)'
 
 deps:
-	@scripts/deps
+	@.ci/deps
 
 build: deps
 	cargo build --release --locked
