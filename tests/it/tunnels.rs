@@ -1,6 +1,9 @@
 //! Tunnels (WebSockets): they open however fast the server answers, and on connections of their own.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
@@ -68,19 +71,20 @@ async fn a_tunnel_carries_much() {
 async fn connections_of_tunnels_and_kept_ones_do_not_mix() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).start().await;
-    let refused = Mode::Status(400);
-    for (request, mode, connection) in [
-        (Request::get("/"), Mode::Ok, 1),
-        (websocket(), refused.clone(), 2),
-        (Request::get("/"), Mode::Ok, 1),
-        (websocket(), refused, 3),
-        (Request::get("/"), Mode::Ok, 1),
-    ] {
-        app.set(mode);
-        request.send(homing.addr).await;
-        assert_eq!(app.take().remove(0).connection, connection);
+    let (mut kept, mut own) = (BTreeSet::new(), BTreeSet::new());
+    for _ in 0..5 {
+        for (request, status, connections) in
+            [(Request::get("/"), 200, &mut kept), (websocket(), 400, &mut own)]
+        {
+            app.set(Mode::Status(status));
+            assert_eq!(request.send(homing.addr).await.status, status);
+            connections.insert(app.take().remove(0).connection);
+        }
     }
-    eventually("the connections of refused tunnels are closed", async || app.open() == 1).await;
+    assert_eq!(own.len(), 5, "each has one of its own");
+    assert!(own.is_disjoint(&kept), "{own:?} {kept:?}");
+    let left = "the connections of declined tunnels are closed, the others are not";
+    eventually(left, async || app.open() == kept.len() as u64).await;
 }
 
 #[tokio::test]
