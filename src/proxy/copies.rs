@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use pingora::proxy::Session;
 
-use super::exchange::{Ctx, Routed};
+use super::{
+    exchange::{Ctx, Routed},
+    forward::asks_for_tunnel,
+};
 use crate::{
     clone::{BodyKind, CopyHead, SkipReason, Tap},
     rule::host,
@@ -58,8 +61,9 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     }
     ctx.copies.opened = true;
     let orders = std::mem::take(&mut exchange.clones);
-    let (upgrade, empty) = (session.is_upgrade_req(), session.is_body_empty());
+    let empty = session.is_body_empty();
     let head = session.req_header();
+    let tunnel = asks_for_tunnel(head);
     let body = match (empty, content_length(&head.headers)) {
         (true, _) => BodyKind::None,
         (false, Some(length)) => BodyKind::Length(length),
@@ -67,7 +71,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     };
     for order in &orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
-        if upgrade {
+        if tunnel {
             lanes.skip(SkipReason::Upgrade);
             continue;
         }

@@ -82,11 +82,45 @@ fn check_framing(session: &Session, end: bool) -> Result<()> {
 
 /// What the client sends from now on is its next request, or the bytes of a tunnel.
 fn tell_request_done(session: &Session) {
-    if let Some(connection) = Connection::of(session.digest()).filter(|_| !session.is_upgrade_req()) {
+    if let Some(connection) =
+        Connection::of(session.digest()).filter(|_| !asks_for_tunnel(session.req_header()))
+    {
         connection.request_done();
     }
 }
 
+/// Whether the request may become a tunnel. Pingora hands on this upgrade alone; a request for any other is served
+/// like one without.
+pub(super) fn asks_for_tunnel(head: &RequestHeader) -> bool {
+    let websocket = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
+    head.version == Version::HTTP_11 && head.headers.get(header::UPGRADE).is_some_and(websocket)
+}
+
 fn malformed() -> Result<()> {
     Error::e_explain(ErrorType::HTTPStatus(400), "the body's chunks are malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_1_1_with_one_upgrade_to_websocket_asks_for_a_tunnel() {
+        for (version, upgrade, asks) in [
+            (Version::HTTP_11, Some("websocket"), true),
+            (Version::HTTP_11, Some("WebSocket"), true),
+            (Version::HTTP_11, Some("h2c"), false),
+            (Version::HTTP_11, Some("websocket, h2c"), false),
+            (Version::HTTP_11, None, false),
+            (Version::HTTP_10, Some("websocket"), false),
+            (Version::HTTP_2, Some("websocket"), false),
+        ] {
+            let mut head = RequestHeader::build("GET", b"/", None).expect("a valid head");
+            head.set_version(version);
+            if let Some(upgrade) = upgrade {
+                head.insert_header("upgrade", upgrade).expect("a valid header");
+            }
+            assert_eq!(asks_for_tunnel(&head), asks, "{version:?} {upgrade:?}");
+        }
+    }
 }

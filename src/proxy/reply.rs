@@ -11,7 +11,7 @@ use pingora::{
     proxy::{FailToProxy, Session},
 };
 
-use super::{exchange::Ctx, route::rule_failed_closed};
+use super::{exchange::Ctx, forward::asks_for_tunnel, route::rule_failed_closed};
 use crate::{
     listen::Connection,
     rule::{Reply, Response, ResponseData},
@@ -31,7 +31,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
 
 /// An answer's head, as it came: what no server may say is refused or removed.
 pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx: &mut Ctx) -> Result<()> {
-    if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !asks_for_tunnel(session.req_header()) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());
     }

@@ -201,6 +201,28 @@ async fn a_copy_is_the_request_without_what_belongs_to_one_connection_or_is_secr
 }
 
 #[tokio::test]
+async fn a_request_that_asks_for_another_protocol_than_websocket_is_served_and_copied_like_any_other() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let upgrade = |request: Request, to: &str| request.header("Connection", "Upgrade").header("Upgrade", to);
+    let mut client = Connection::open(homing.addr).await;
+    for (n, to) in ["h2c", "TLS/1.0, HTTP/2.0"].into_iter().enumerate() {
+        assert_eq!(client.ask(&upgrade(Request::post("/", "the body"), to)).await.status, 200, "{to}");
+        let copy = clone.got(n + 1).await.remove(n);
+        assert_eq!((copy.method.as_str(), copy.body_len, copy.header("upgrade")), ("POST", 8, None), "{to}");
+    }
+    app.set(Mode::Held);
+    let both = [upgrade(Request::get("/first"), "h2c").bytes(), Request::get("/second").bytes()].concat();
+    client.wire.write(both).await.expect("the requests are read");
+    app.began(3).await;
+    app.release(2);
+    for _ in 0..2 {
+        assert_eq!(client.answer().await.expect("an answer").status, 200, "the next request waits its turn");
+    }
+    assert_eq!(clone.got(4).await.len(), 4);
+}
+
+#[tokio::test]
 async fn headers_are_stripped_and_set_as_configured() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let site = Site::new(&[&app])
