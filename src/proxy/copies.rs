@@ -80,6 +80,8 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
             host: host(head),
             headers: &head.headers,
+            client: exchange.client_ip(),
+            secure: exchange.is_secure(),
             session: order.session,
             seq: order.seq,
             request_id: &exchange.request_id(),

@@ -223,6 +223,22 @@ async fn a_request_that_asks_for_another_protocol_than_websocket_is_served_and_c
 }
 
 #[tokio::test]
+async fn a_copy_tells_the_clients_address_and_scheme_and_nothing_that_the_client_says_of_them() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut request = Request::get("/").header("X-Forwarded-For", "203.0.113.9");
+    for forged in ["X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded"] {
+        request = request.header(forged, "forged");
+    }
+    assert_eq!(request.send(homing.addr).await.status, 200);
+    let copy = clone.got(1).await.remove(0);
+    assert_eq!(copy.headers.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(copy.headers.all("x-forwarded-proto"), ["http"]);
+    let forged: Vec<_> = copy.headers.0.iter().filter(|(_, value)| value == "forged").collect();
+    assert!(forged.is_empty(), "{forged:?}");
+}
+
+#[tokio::test]
 async fn headers_are_stripped_and_set_as_configured() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let site = Site::new(&[&app])

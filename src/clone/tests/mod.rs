@@ -87,6 +87,8 @@ impl Bench {
             target: &format!("/{session}/{seq}"),
             host: "a.com",
             headers: &headers,
+            client: to.ip(),
+            secure: false,
             session,
             seq,
             request_id: &"id",
