@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
@@ -31,7 +31,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
 
 /// An answer's head, as it came: what no server may say is refused or removed.
 pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx: &mut Ctx) -> Result<()> {
-    if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !asks_for_tunnel(session.req_header()) {
+    if head.status == SWITCHED && !asks_for_tunnel(session.req_header()) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());
     }
@@ -76,6 +76,7 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     Ok(())
 }
 
+const SWITCHED: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 const HOP_REFUSED: HeaderName = HeaderName::from_static(HOP_REFUSED_HEADER);
 
 /// A chunk of an answer's body.
@@ -98,7 +99,9 @@ pub(super) fn body_chunk(
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
     let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
-    let begun = session.response_written().is_some();
+    // An interim answer (RFC 9110, 15.2) leaves the place of the final one free.
+    let final_one = |head: &ResponseHeader| !head.status.is_informational() || head.status == SWITCHED;
+    let begun = session.response_written().is_some_and(final_one);
     if status != 0 && !begun {
         let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
         session.set_keepalive(None);
@@ -152,6 +155,6 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
 
 /// One line that says what happened, and nothing of the inside.
 fn page(status: u16) -> Bytes {
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     Bytes::from(format!("{status} {}\n", reason.unwrap_or("Error")))
 }

@@ -309,6 +309,19 @@ async fn the_server_learns_the_clients_address_and_scheme() {
 }
 
 #[tokio::test]
+async fn a_server_that_fails_after_an_interim_answer_is_a_502() {
+    let app = Origin::start("app").await;
+    app.set(Mode::RawClose(Bytes::from_static(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")));
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.send(&Request::post("/", "body")).await.expect("homing reads the request");
+    let hints = soon("early hints", client.wire.head()).await.expect("an answer").expect("a head");
+    assert_eq!(hints.status(), 103);
+    assert_eq!(client.answer().await.expect("a final answer").status, 502);
+    homing.counts("homing_requests_total", &[("vs", "web"), ("code_class", "5xx")], 1.0).await;
+}
+
+#[tokio::test]
 async fn http2_clients_are_served_over_many_streams_of_one_connection() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
