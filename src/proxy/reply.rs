@@ -147,10 +147,11 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
     ctx.status = head.status.as_u16();
     let empty = bodyless || reply.body.is_empty() || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), empty).await?;
-    if !empty {
-        session.write_response_body(Some(reply.body), true).await?;
+    if empty {
+        // Pingora's head alone does not end an HTTP/2 stream, which would be reset.
+        return session.as_mut().finish_body().await;
     }
-    Ok(())
+    session.write_response_body(Some(reply.body), true).await
 }
 
 /// One line that says what happened, and nothing of the inside.

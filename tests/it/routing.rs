@@ -340,6 +340,23 @@ async fn http2_clients_are_served_over_many_streams_of_one_connection() {
 }
 
 #[tokio::test]
+async fn homings_own_answers_without_a_body_end_their_http2_stream() {
+    let app = Origin::absent("app").await;
+    let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
+    let client = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
+    let client = Http2::over(client.connect(homing.addr, "a.com").await).await;
+    for (method, host, status) in [
+        ("HEAD", "other.example", 421),
+        ("GET", "other.example", 421),
+        ("HEAD", "a.com", 503),
+        ("GET", "a.com", 503),
+    ] {
+        let answer = client.ask(&Request::new(method, "/").host(host)).await;
+        assert_eq!((answer.status, answer.body.is_empty()), (status, method == "HEAD"), "{method} {host}");
+    }
+}
+
+#[tokio::test]
 async fn the_end_of_an_http2_body_leaves_nothing_behind_on_the_servers_connection() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
