@@ -18,6 +18,12 @@ use crate::{
     site_cookie::HOP_REFUSED_HEADER,
 };
 
+/// Bounds how long a client can hold on to a request by reading or sending slowly.
+pub(super) fn limit_waiting(session: &mut Session) {
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+}
+
 /// Sends the answer that a rule gave at `http_request`, if one did.
 pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
     match ctx.routed().exchange.reply.take() {
@@ -117,9 +123,9 @@ fn status_of(error: &Error) -> u16 {
     use ErrorType::*;
     match (error.etype(), error.esource()) {
         (HTTPStatus(status), _) => *status,
-        (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
+        (WriteError | WriteTimedout | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
         (ConnectionClosed, ErrorSource::Unset) => 0,
-        (ReadTimedout | WriteTimedout, ErrorSource::Downstream) => 408,
+        (ReadTimedout, ErrorSource::Downstream) => 408,
         (_, ErrorSource::Downstream) => 400,
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
@@ -154,8 +160,32 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
     session.write_response_body(Some(reply.body), true).await
 }
 
+/// The longest wait for a client to take a piece of an answer. Nothing else ends an answer whose client has
+/// stopped reading, and meanwhile it holds the server's connection too.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest wait for the rest of a body that nobody needs any more; after it the connection is closed instead
+/// of kept.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// One line that says what happened, and nothing of the inside.
 fn page(status: u16) -> Bytes {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     Bytes::from(format!("{status} {}\n", reason.unwrap_or("Error")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_waited_for_with_an_end() {
+        let (_client, ours) = tokio::io::duplex(64);
+        let mut session = Session::new_h1(Box::new(ours));
+        limit_waiting(&mut session);
+        assert_eq!(session.get_write_timeout(), Some(WRITE_TIMEOUT));
+        assert_eq!(session.get_total_drain_timeout(), Some(DRAIN_TIMEOUT));
+        let timed_out = Error::new_down(ErrorType::WriteTimedout);
+        assert_eq!(status_of(&timed_out), 0, "it would not read an error either");
+    }
 }
