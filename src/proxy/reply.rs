@@ -61,6 +61,11 @@ fn remove_connection_fields(head: &mut ResponseHeader) {
 
 /// An answer's head on its way to the client.
 pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    if !is_final(head) {
+        // Rules see one answer, and what they add belongs to that one.
+        head.remove_header(&HOP_REFUSED);
+        return Ok(());
+    }
     let resendable = !session.as_ref().retry_buffer_truncated();
     let server = ctx.attempt.as_ref().map(|attempt| attempt.server());
     let routed = ctx.routed();
@@ -105,9 +110,7 @@ pub(super) fn body_chunk(
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
     let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
-    // An interim answer (RFC 9110, 15.2) leaves the place of the final one free.
-    let final_one = |head: &ResponseHeader| !head.status.is_informational() || head.status == SWITCHED;
-    let begun = session.response_written().is_some_and(final_one);
+    let begun = session.response_written().is_some_and(is_final);
     if status != 0 && !begun {
         let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
         session.set_keepalive(None);
@@ -116,6 +119,11 @@ pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) 
         }
     }
     FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+/// Whether no other answer follows: interim ones (RFC 9110, 15.2) leave the place of the final one free.
+fn is_final(head: &ResponseHeader) -> bool {
+    !head.status.is_informational() || head.status == SWITCHED
 }
 
 /// The status of an error; 0 where the client is gone or its answer has begun.

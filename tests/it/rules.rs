@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use homing::prelude::{Rule, Setup};
+use homing::{
+    prelude::{Bytes, Response, Rule, RuleResult, Setup, async_trait},
+    server::{self, Running},
+};
 
 use crate::{
     filter,
@@ -12,7 +15,8 @@ use crate::{
         config::{Site, parse},
         eventually,
         homing::Homing,
-        origin::Origin,
+        origin::{Mode, Origin},
+        soon,
         tls::{Profile, TlsClient},
     },
 };
@@ -130,6 +134,34 @@ async fn the_maintenance_page_is_shown_while_the_file_is_there_and_when_no_serve
     assert_eq!((answer.status, &answer.body[..]), (503, &b"back soon"[..]));
 }
 
+#[tokio::test]
+async fn an_interim_answer_passes_as_the_server_sent_it_and_rules_see_the_final_one() {
+    struct Stamp;
+
+    #[async_trait]
+    impl Rule for Stamp {
+        async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
+            let status = response.status().to_string();
+            response.set_header("X-Seen", &status)
+        }
+    }
+
+    let app = Origin::start("app").await;
+    app.set(Mode::Raw(Bytes::from_static(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nHoming-Hop-Refused: app\r\n\r\n\
+          HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    )));
+    let site = example("stamp", &app);
+    let _running = run_here(&site, server::Homing::builder().rule("stamp", Stamp)).await;
+    let mut client = Connection::open(site.addr).await;
+    client.send(&Request::get("/")).await.expect("homing reads the request");
+    let hints = soon("early hints", client.wire.head()).await.expect("an answer").expect("a head");
+    assert_eq!((hints.status(), hints.headers.get("link")), (103, Some("</a.css>")));
+    assert_eq!((hints.headers.get("x-seen"), hints.headers.get("homing-hop-refused")), (None, None));
+    let answer = client.answer().await.expect("a final answer");
+    assert_eq!((answer.status, answer.headers.all("x-seen")), (200, vec!["200"]));
+}
+
 #[test]
 fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
     // That this compiles is the test: `filter` is the crate's own source, included by this one.
@@ -142,6 +174,14 @@ fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
 /// One virtual service that names a rule.
 fn example(rule: &str, app: &Origin) -> Site {
     Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
+}
+
+/// homing in the test's own process, with the test's own rules.
+async fn run_here(site: &Site, builder: server::Builder) -> Running {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let loaded = builder.load(&site.write(dir.path())).expect("the configuration is right");
+    let homing = builder.build(loaded.config).expect("the rules take their configuration");
+    homing.start().await.expect("homing's addresses are free")
 }
 
 async fn start(site: &Site, name: &str) -> Homing {
