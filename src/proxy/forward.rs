@@ -52,19 +52,26 @@ pub(super) fn body_chunk(
         return Ok(());
     }
     check_framing(session, end)?;
-    if end && chunk.as_ref().is_some_and(Bytes::is_empty) {
-        // An HTTP/2 body may end with an empty frame, which Pingora would write as a last chunk and then end the
-        // body once more: the server would take the second end for the beginning of a request.
-        *chunk = None;
-    }
+    end_with_none(chunk, end);
     if end && !session.is_body_empty() {
         tell_request_done(session);
     }
+    // The copy is what the client sent, whatever rules make of it: what a retry replays is the same bytes.
+    ctx.copies.data(chunk.as_ref(), end);
     let routed = ctx.routed.as_mut().expect("a body follows a routed head");
     let mut data = RequestData::new(chunk, end, &mut routed.exchange);
     routed.vs.chain.http_request_data(&mut data).map_err(|_| rule_failed_closed())?;
-    ctx.copies.data(chunk.as_ref(), end);
+    end_with_none(chunk, end);
     Ok(())
+}
+
+/// Says "no data" in Pingora's way. `None` is the end of the body to it, so a rule that swallows a chunk must leave
+/// an empty one. An empty one at the end, as of HTTP/2, would be written as a last chunk and followed by another,
+/// which the server would take for the beginning of a request.
+fn end_with_none(chunk: &mut Option<Bytes>, end: bool) {
+    if chunk.as_ref().is_none_or(Bytes::is_empty) {
+        *chunk = (!end).then(Bytes::new);
+    }
 }
 
 /// A request without a body has been read to its end already; one with chunks may be known to be malformed.
@@ -113,6 +120,23 @@ fn malformed() -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_end_of_a_body_is_said_without_a_chunk() {
+        let (empty, data) = (Some(Bytes::new()), Some(Bytes::from_static(b"data")));
+        for (chunk, end, said) in [
+            (&None, false, &empty),
+            (&empty, false, &empty),
+            (&data, false, &data),
+            (&None, true, &None),
+            (&empty, true, &None),
+            (&data, true, &data),
+        ] {
+            let mut passed = chunk.clone();
+            end_with_none(&mut passed, end);
+            assert_eq!(passed, *said, "{chunk:?}, end: {end}");
+        }
+    }
 
     #[test]
     fn only_http_1_1_with_one_upgrade_to_websocket_asks_for_a_tunnel() {

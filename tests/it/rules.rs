@@ -1,9 +1,15 @@
 //! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use homing::{
-    prelude::{Bytes, Response, Rule, RuleResult, Setup, async_trait},
+    prelude::{Bytes, RequestData, Response, Rule, RuleResult, Setup, async_trait},
     server::{self, Running},
 };
 
@@ -18,6 +24,7 @@ use crate::{
         origin::{Mode, Origin},
         soon,
         tls::{Profile, TlsClient},
+        wire::chunk,
     },
 };
 
@@ -160,6 +167,41 @@ async fn an_interim_answer_passes_as_the_server_sent_it_and_rules_see_the_final_
     assert_eq!((hints.headers.get("x-seen"), hints.headers.get("homing-hop-refused")), (None, None));
     let answer = client.answer().await.expect("a final answer");
     assert_eq!((answer.status, answer.headers.all("x-seen")), (200, vec!["200"]));
+}
+
+#[tokio::test]
+async fn a_rule_changes_what_the_server_gets_of_a_body_and_the_copy_is_what_the_client_sent() {
+    /// Passes the pieces that begin with `+`, without it, and counts all.
+    struct Sieve(Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl Rule for Sieve {
+        fn http_request_data(&self, data: &mut RequestData<'_>) -> RuleResult {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            *data.chunk = data.chunk.take().filter(|chunk| chunk.starts_with(b"+")).map(|it| it.slice(1..));
+            Ok(())
+        }
+    }
+
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    app.set(Mode::EchoBody);
+    let seen = Arc::new(AtomicUsize::new(0));
+    let site = example("sieve", &app).clone_to(&[&clone]);
+    let _running = run_here(&site, server::Homing::builder().rule("sieve", Sieve(seen.clone()))).await;
+    let mut client = Connection::open(site.addr).await;
+    let head = Request::new("POST", "/").header("Transfer-Encoding", "chunked");
+    client.send(&head).await.expect("the head is read");
+    client.wire.write(chunk(b"+first")).await.expect("the body is read");
+    let head = client.head().await.expect("the answer begins");
+    let mut framing = client.framing(&head);
+    let echoed = soon("an echo", client.wire.piece(&mut framing)).await.expect("a whole piece");
+    assert_eq!(echoed.as_deref(), Some(&b"first"[..]));
+    client.wire.write(chunk(b"swallowed")).await.expect("the body is read");
+    eventually("the rule swallows", async || seen.load(Ordering::Relaxed) == 2).await;
+    client.wire.write([&chunk(b"+last")[..], b"0\r\n\r\n"].concat()).await.expect("the body is read");
+    let rest = soon("the rest", client.wire.body(framing)).await.expect("the answer comes whole");
+    assert_eq!(rest, "last");
+    assert_eq!((app.got(1).await[0].body_len, clone.got(1).await[0].body_len), (9, 20));
 }
 
 #[test]
