@@ -15,8 +15,8 @@ use crate::{config::CloneSection, names::VsName};
 /// A request, as far as its copy needs it.
 pub struct CopyHead<'a> {
     pub method: &'a Method,
-    /// Path and query.
-    pub target: &'a str,
+    /// Path and query, as the bytes that the client sent, which need not be UTF-8.
+    pub target: &'a [u8],
     /// Host and port, as the client asked.
     pub host: &'a str,
     pub headers: &'a HeaderMap,
@@ -107,13 +107,13 @@ impl Recipe {
 
     /// Appends a copy's head, up to its framing. Refused is a host or a target that would break its lines.
     pub fn write(&self, head: &CopyHead<'_>, out: &mut Vec<u8>) -> Result<(), DropReason> {
-        let breaks = |text: &str| text.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
-        if head.target.is_empty() || breaks(head.target) || breaks(head.host) {
+        let breaks = |text: &[u8]| text.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
+        if head.target.is_empty() || breaks(head.target) || breaks(head.host.as_bytes()) {
             return Err(DropReason::Malformed);
         }
         out.extend_from_slice(head.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(head.target.as_bytes());
+        out.extend_from_slice(head.target);
         out.extend_from_slice(b" HTTP/1.1\r\n");
         if self.writes_host {
             write_field(out, "Host", head.host.as_bytes());
@@ -265,7 +265,7 @@ mod tests {
             .collect();
         let head = CopyHead {
             method: &Method::GET,
-            target: "/a?b=c",
+            target: b"/a?b=c",
             host: "a.com:80",
             headers: &headers,
             client: Ipv4Addr::new(192, 0, 2, 7).into(),
@@ -380,7 +380,7 @@ mod tests {
         ] {
             let head = CopyHead {
                 method: &Method::GET,
-                target,
+                target: target.as_bytes(),
                 host,
                 headers: &headers,
                 client: Ipv4Addr::LOCALHOST.into(),

@@ -1,7 +1,7 @@
 //! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
 
 use bytes::Bytes;
-use pingora::proxy::Session;
+use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::{Ctx, Routed},
@@ -77,7 +77,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         }
         let copy = CopyHead {
             method: &head.method,
-            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            target: target(head),
             host: host(head),
             headers: &head.headers,
             client: exchange.client_ip(),
@@ -95,6 +95,40 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     }
 }
 
+/// Path and query. Byte for byte where the client sent nothing else: the parsed form replaces what is not UTF-8.
+fn target(head: &RequestHeader) -> &[u8] {
+    match head.raw_path() {
+        target @ [b'/' | b'*', ..] => target,
+        _ => head.uri.path_and_query().map_or(b"/", |target| target.as_str().as_bytes()),
+    }
+}
+
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_copied_byte_for_byte_and_without_what_names_the_host() {
+        for (sent, copied) in [
+            (&b"/a?b=%20"[..], &b"/a?b=%20"[..]),
+            (b"/caf\xe9?\xff", b"/caf\xe9?\xff"),
+            (b"*", b"*"),
+            (b"http://a.com/b?c", b"/b?c"),
+            (b"http://a.com", b"/"),
+        ] {
+            let head = RequestHeader::build("GET", sent, None).expect("a valid head");
+            assert_eq!(target(&head), copied, "{}", sent.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_target_that_a_rule_wrote_is_copied_as_written() {
+        let mut head = RequestHeader::build("GET", b"/\xff", None).expect("a valid head");
+        head.set_uri("/new?x".parse().expect("a valid target"));
+        assert_eq!(target(&head), b"/new?x");
+    }
 }
