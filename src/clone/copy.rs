@@ -2,9 +2,10 @@
 //!
 //! What concerns only one connection is left out (RFC 9110 section 7.6.1), and `Expect`, the hop header
 //! between sites and what the clone section strips; `Cookie` fields are joined and lose the site cookie. The
-//! body is framed anew, whatever framed the original. Each copy is marked with [`MARK`].
+//! client's address and scheme are told by homing, and nothing that the client says of them. The body is framed
+//! anew, whatever framed the original. Each copy is marked with [`MARK`].
 
-use std::{fmt, io::Write};
+use std::{fmt, io::Write, net::IpAddr};
 
 use http::{HeaderMap, HeaderName, Method, header};
 
@@ -14,11 +15,14 @@ use crate::{config::CloneSection, names::VsName};
 /// A request, as far as its copy needs it.
 pub struct CopyHead<'a> {
     pub method: &'a Method,
-    /// Path and query.
-    pub target: &'a str,
+    /// Path and query, as the bytes that the client sent, which need not be UTF-8.
+    pub target: &'a [u8],
     /// Host and port, as the client asked.
     pub host: &'a str,
     pub headers: &'a HeaderMap,
+    /// The client's address, and whether it speaks TLS: told as `X-Forwarded-For` and `X-Forwarded-Proto`.
+    pub client: IpAddr,
+    pub secure: bool,
     /// Names the session to analysers; copies of one session share a lane.
     pub session: u64,
     /// The number of the request within its session.
@@ -48,6 +52,8 @@ pub(super) struct Recipe {
     left_out: Vec<HeaderName>,
     copies_cookies: bool,
     writes_host: bool,
+    writes_client: bool,
+    writes_scheme: bool,
     /// Header lines that are set, then the mark up to the session.
     added: Vec<u8>,
 }
@@ -86,7 +92,12 @@ impl Recipe {
             }
         }
         added.extend_from_slice(b";session=");
+        let (writes_client, writes_scheme) =
+            (!left_out.contains(&FORWARDED_FOR), !left_out.contains(&FORWARDED_PROTO));
+        left_out.extend(CLIENTS_WORD);
         Self {
+            writes_client,
+            writes_scheme,
             copies_cookies: !left_out.contains(&header::COOKIE),
             writes_host: !section.set_headers.iter().any(|(name, _)| name == header::HOST),
             left_out,
@@ -96,13 +107,13 @@ impl Recipe {
 
     /// Appends a copy's head, up to its framing. Refused is a host or a target that would break its lines.
     pub fn write(&self, head: &CopyHead<'_>, out: &mut Vec<u8>) -> Result<(), DropReason> {
-        let breaks = |text: &str| text.bytes().any(|byte| byte <= b' ' || byte == 0x7f);
-        if head.target.is_empty() || breaks(head.target) || breaks(head.host) {
+        let breaks = |text: &[u8]| text.iter().any(|byte| *byte <= b' ' || *byte == 0x7f);
+        if head.target.is_empty() || breaks(head.target) || breaks(head.host.as_bytes()) {
             return Err(DropReason::Malformed);
         }
         out.extend_from_slice(head.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(head.target.as_bytes());
+        out.extend_from_slice(head.target);
         out.extend_from_slice(b" HTTP/1.1\r\n");
         if self.writes_host {
             write_field(out, "Host", head.host.as_bytes());
@@ -115,6 +126,12 @@ impl Recipe {
         }
         if self.copies_cookies && !of_connection.names(&header::COOKIE) {
             write_cookies(head, out);
+        }
+        if self.writes_client {
+            write!(out, "X-Forwarded-For: {}\r\n", head.client).expect("a Vec takes every write");
+        }
+        if self.writes_scheme {
+            write_field(out, "X-Forwarded-Proto", if head.secure { b"https" } else { b"http" });
         }
         out.extend_from_slice(&self.added);
         write!(out, "{:016x};seq={};id={}\r\n", head.session, head.seq, head.request_id)
@@ -218,8 +235,23 @@ const NEVER_COPIED: [HeaderName; 16] = [
     MARK,
 ];
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Where a client could pretend to be another.
+const CLIENTS_WORD: [HeaderName; 6] = [
+    FORWARDED_FOR,
+    FORWARDED_PROTO,
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+];
+
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use http::HeaderValue;
 
     use super::*;
@@ -233,9 +265,11 @@ mod tests {
             .collect();
         let head = CopyHead {
             method: &Method::GET,
-            target: "/a?b=c",
+            target: b"/a?b=c",
             host: "a.com:80",
             headers: &headers,
+            client: Ipv4Addr::new(192, 0, 2, 7).into(),
+            secure: true,
             session: 0xabc,
             seq: 7,
             request_id: &"0123",
@@ -248,13 +282,16 @@ mod tests {
         String::from_utf8(out).expect("text")
     }
 
+    const CLIENT: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
     const MARKED: &str = "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0123\r\n\r\n";
 
     #[test]
     fn a_copy_has_what_the_request_had_and_the_mark() {
         assert_eq!(
             copied(&section(), &[("host", "else.com"), ("x-a", "1"), ("x-a", "2"), ("accept", "*/*")], None),
-            format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\nx-a: 1\r\nx-a: 2\r\naccept: */*\r\n{MARKED}")
+            format!(
+                "GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\nx-a: 1\r\nx-a: 2\r\naccept: */*\r\n{CLIENT}{MARKED}"
+            )
         );
     }
 
@@ -281,8 +318,23 @@ mod tests {
             ("authorization", "Bearer stripped"),
         ] {
             let text = copied(&section, &[("connection", "x-secret"), (name, value)], None);
-            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{MARKED}"), "{name}");
+            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{CLIENT}{MARKED}"), "{name}");
         }
+    }
+
+    #[test]
+    fn the_client_is_told_by_homing_unless_the_section_strips_or_sets_it() {
+        let forged = ["forwarded", "x-real-ip", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let forged: Vec<_> =
+            forged.into_iter().chain(["x-forwarded-port"]).map(|name| (name, "forged")).collect();
+        let mut section = section();
+        let head = "GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n";
+        assert_eq!(copied(&section, &forged, None), format!("{head}{CLIENT}{MARKED}"));
+        section.strip_headers = ["X-Forwarded-For".to_owned()].into();
+        section.set_headers.push((FORWARDED_PROTO, HeaderValue::from_static("gopher")));
+        section.set_headers.push((header::FORWARDED, HeaderValue::from_static("for=mirror")));
+        let set = "x-forwarded-proto: gopher\r\nforwarded: for=mirror\r\n";
+        assert_eq!(copied(&section, &forged, None), format!("{head}{set}{MARKED}"));
     }
 
     #[test]
@@ -296,7 +348,7 @@ mod tests {
         ] {
             let headers: Vec<_> = fields.iter().map(|field| ("cookie", *field)).collect();
             let text = copied(&section(), &headers, Some("SITE"));
-            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{expected}{MARKED}"));
+            assert_eq!(text, format!("GET /a?b=c HTTP/1.1\r\nHost: a.com:80\r\n{expected}{CLIENT}{MARKED}"));
         }
         let mut stripping = section();
         stripping.strip_headers = ["cookie".to_owned()].into();
@@ -311,7 +363,7 @@ mod tests {
         }
         assert_eq!(
             copied(&section, &[("x-env", "live"), ("x-env", "too")], None),
-            format!("GET /a?b=c HTTP/1.1\r\nx-env: mirror\r\nhost: clone.local\r\n{MARKED}")
+            format!("GET /a?b=c HTTP/1.1\r\n{CLIENT}x-env: mirror\r\nhost: clone.local\r\n{MARKED}")
         );
     }
 
@@ -328,9 +380,11 @@ mod tests {
         ] {
             let head = CopyHead {
                 method: &Method::GET,
-                target,
+                target: target.as_bytes(),
                 host,
                 headers: &headers,
+                client: Ipv4Addr::LOCALHOST.into(),
+                secure: false,
                 session: 0,
                 seq: 0,
                 request_id: &"",

@@ -1,9 +1,12 @@
 //! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
 
 use bytes::Bytes;
-use pingora::proxy::Session;
+use pingora::{http::RequestHeader, proxy::Session};
 
-use super::exchange::{Ctx, Routed};
+use super::{
+    exchange::{Ctx, Routed},
+    forward::asks_for_tunnel,
+};
 use crate::{
     clone::{BodyKind, CopyHead, SkipReason, Tap},
     rule::host,
@@ -58,8 +61,9 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     }
     ctx.copies.opened = true;
     let orders = std::mem::take(&mut exchange.clones);
-    let (upgrade, empty) = (session.is_upgrade_req(), session.is_body_empty());
+    let empty = session.is_body_empty();
     let head = session.req_header();
+    let tunnel = asks_for_tunnel(head);
     let body = match (empty, content_length(&head.headers)) {
         (true, _) => BodyKind::None,
         (false, Some(length)) => BodyKind::Length(length),
@@ -67,15 +71,17 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     };
     for order in &orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
-        if upgrade {
+        if tunnel {
             lanes.skip(SkipReason::Upgrade);
             continue;
         }
         let copy = CopyHead {
             method: &head.method,
-            target: head.uri.path_and_query().map_or("/", |target| target.as_str()),
+            target: target(head),
             host: host(head),
             headers: &head.headers,
+            client: exchange.client_ip(),
+            secure: exchange.is_secure(),
             session: order.session,
             seq: order.seq,
             request_id: &exchange.request_id(),
@@ -89,6 +95,40 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     }
 }
 
+/// Path and query. Byte for byte where the client sent nothing else: the parsed form replaces what is not UTF-8.
+fn target(head: &RequestHeader) -> &[u8] {
+    match head.raw_path() {
+        target @ [b'/' | b'*', ..] => target,
+        _ => head.uri.path_and_query().map_or(b"/", |target| target.as_str().as_bytes()),
+    }
+}
+
 fn content_length(headers: &http::HeaderMap) -> Option<u64> {
     headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_copied_byte_for_byte_and_without_what_names_the_host() {
+        for (sent, copied) in [
+            (&b"/a?b=%20"[..], &b"/a?b=%20"[..]),
+            (b"/caf\xe9?\xff", b"/caf\xe9?\xff"),
+            (b"*", b"*"),
+            (b"http://a.com/b?c", b"/b?c"),
+            (b"http://a.com", b"/"),
+        ] {
+            let head = RequestHeader::build("GET", sent, None).expect("a valid head");
+            assert_eq!(target(&head), copied, "{}", sent.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_target_that_a_rule_wrote_is_copied_as_written() {
+        let mut head = RequestHeader::build("GET", b"/\xff", None).expect("a valid head");
+        head.set_uri("/new?x".parse().expect("a valid target"));
+        assert_eq!(target(&head), b"/new?x");
+    }
 }

@@ -19,7 +19,9 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     head.insert_header(FORWARDED_FOR, routed.exchange.forwarded_for())?;
     let scheme = if routed.exchange.is_secure() { "https" } else { "http" };
     head.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
-    head.remove_header(&HOP);
+    for name in &CLIENTS_WORD {
+        head.remove_header(name);
+    }
     if routed.vs.chain.is_empty() {
         return Ok(());
     }
@@ -29,7 +31,15 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
+
+/// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
+static CLIENTS_WORD: [HeaderName; 5] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static(HOP_HEADER),
+];
 
 /// Passes a chunk of the body on, to rules and taps too.
 pub(super) fn body_chunk(
@@ -42,19 +52,26 @@ pub(super) fn body_chunk(
         return Ok(());
     }
     check_framing(session, end)?;
-    if end && chunk.as_ref().is_some_and(Bytes::is_empty) {
-        // An HTTP/2 body may end with an empty frame, which Pingora would write as a last chunk and then end the
-        // body once more: the server would take the second end for the beginning of a request.
-        *chunk = None;
-    }
+    end_with_none(chunk, end);
     if end && !session.is_body_empty() {
         tell_request_done(session);
     }
+    // The copy is what the client sent, whatever rules make of it: what a retry replays is the same bytes.
+    ctx.copies.data(chunk.as_ref(), end);
     let routed = ctx.routed.as_mut().expect("a body follows a routed head");
     let mut data = RequestData::new(chunk, end, &mut routed.exchange);
     routed.vs.chain.http_request_data(&mut data).map_err(|_| rule_failed_closed())?;
-    ctx.copies.data(chunk.as_ref(), end);
+    end_with_none(chunk, end);
     Ok(())
+}
+
+/// Says "no data" in Pingora's way. `None` is the end of the body to it, so a rule that swallows a chunk must leave
+/// an empty one. An empty one at the end, as of HTTP/2, would be written as a last chunk and followed by another,
+/// which the server would take for the beginning of a request.
+fn end_with_none(chunk: &mut Option<Bytes>, end: bool) {
+    if chunk.as_ref().is_none_or(Bytes::is_empty) {
+        *chunk = (!end).then(Bytes::new);
+    }
 }
 
 /// A request without a body has been read to its end already; one with chunks may be known to be malformed.
@@ -82,11 +99,62 @@ fn check_framing(session: &Session, end: bool) -> Result<()> {
 
 /// What the client sends from now on is its next request, or the bytes of a tunnel.
 fn tell_request_done(session: &Session) {
-    if let Some(connection) = Connection::of(session.digest()).filter(|_| !session.is_upgrade_req()) {
+    if let Some(connection) =
+        Connection::of(session.digest()).filter(|_| !asks_for_tunnel(session.req_header()))
+    {
         connection.request_done();
     }
 }
 
+/// Whether the request may become a tunnel. Pingora hands on this upgrade alone; a request for any other is served
+/// like one without.
+pub(super) fn asks_for_tunnel(head: &RequestHeader) -> bool {
+    let websocket = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
+    head.version == Version::HTTP_11 && head.headers.get(header::UPGRADE).is_some_and(websocket)
+}
+
 fn malformed() -> Result<()> {
     Error::e_explain(ErrorType::HTTPStatus(400), "the body's chunks are malformed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_end_of_a_body_is_said_without_a_chunk() {
+        let (empty, data) = (Some(Bytes::new()), Some(Bytes::from_static(b"data")));
+        for (chunk, end, said) in [
+            (&None, false, &empty),
+            (&empty, false, &empty),
+            (&data, false, &data),
+            (&None, true, &None),
+            (&empty, true, &None),
+            (&data, true, &data),
+        ] {
+            let mut passed = chunk.clone();
+            end_with_none(&mut passed, end);
+            assert_eq!(passed, *said, "{chunk:?}, end: {end}");
+        }
+    }
+
+    #[test]
+    fn only_http_1_1_with_one_upgrade_to_websocket_asks_for_a_tunnel() {
+        for (version, upgrade, asks) in [
+            (Version::HTTP_11, Some("websocket"), true),
+            (Version::HTTP_11, Some("WebSocket"), true),
+            (Version::HTTP_11, Some("h2c"), false),
+            (Version::HTTP_11, Some("websocket, h2c"), false),
+            (Version::HTTP_11, None, false),
+            (Version::HTTP_10, Some("websocket"), false),
+            (Version::HTTP_2, Some("websocket"), false),
+        ] {
+            let mut head = RequestHeader::build("GET", b"/", None).expect("a valid head");
+            head.set_version(version);
+            if let Some(upgrade) = upgrade {
+                head.insert_header("upgrade", upgrade).expect("a valid header");
+            }
+            assert_eq!(asks_for_tunnel(&head), asks, "{version:?} {upgrade:?}");
+        }
+    }
 }

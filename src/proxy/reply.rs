@@ -4,19 +4,25 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, header};
+use http::{HeaderName, StatusCode, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
     proxy::{FailToProxy, Session},
 };
 
-use super::{exchange::Ctx, route::rule_failed_closed};
+use super::{exchange::Ctx, forward::asks_for_tunnel, route::rule_failed_closed};
 use crate::{
     listen::Connection,
     rule::{Reply, Response, ResponseData},
     site_cookie::HOP_REFUSED_HEADER,
 };
+
+/// Bounds how long a client can hold on to a request by reading or sending slowly.
+pub(super) fn limit_waiting(session: &mut Session) {
+    session.set_write_timeout(Some(WRITE_TIMEOUT));
+    session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+}
 
 /// Sends the answer that a rule gave at `http_request`, if one did.
 pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
@@ -31,7 +37,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
 
 /// An answer's head, as it came: what no server may say is refused or removed.
 pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx: &mut Ctx) -> Result<()> {
-    if head.status == http::StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+    if head.status == SWITCHED && !asks_for_tunnel(session.req_header()) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());
     }
@@ -55,6 +61,11 @@ fn remove_connection_fields(head: &mut ResponseHeader) {
 
 /// An answer's head on its way to the client.
 pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    if !is_final(head) {
+        // Rules see one answer, and what they add belongs to that one.
+        head.remove_header(&HOP_REFUSED);
+        return Ok(());
+    }
     let resendable = !session.as_ref().retry_buffer_truncated();
     let server = ctx.attempt.as_ref().map(|attempt| attempt.server());
     let routed = ctx.routed();
@@ -76,6 +87,7 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     Ok(())
 }
 
+const SWITCHED: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 const HOP_REFUSED: HeaderName = HeaderName::from_static(HOP_REFUSED_HEADER);
 
 /// A chunk of an answer's body.
@@ -98,7 +110,7 @@ pub(super) fn body_chunk(
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
     let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
-    let begun = session.response_written().is_some();
+    let begun = session.response_written().is_some_and(is_final);
     if status != 0 && !begun {
         let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
         session.set_keepalive(None);
@@ -109,14 +121,19 @@ pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) 
     FailToProxy { error_code: status, can_reuse_downstream: false }
 }
 
+/// Whether no other answer follows: interim ones (RFC 9110, 15.2) leave the place of the final one free.
+fn is_final(head: &ResponseHeader) -> bool {
+    !head.status.is_informational() || head.status == SWITCHED
+}
+
 /// The status of an error; 0 where the client is gone or its answer has begun.
 fn status_of(error: &Error) -> u16 {
     use ErrorType::*;
     match (error.etype(), error.esource()) {
         (HTTPStatus(status), _) => *status,
-        (WriteError | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
+        (WriteError | WriteTimedout | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
         (ConnectionClosed, ErrorSource::Unset) => 0,
-        (ReadTimedout | WriteTimedout, ErrorSource::Downstream) => 408,
+        (ReadTimedout, ErrorSource::Downstream) => 408,
         (_, ErrorSource::Downstream) => 400,
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
@@ -144,14 +161,39 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
     ctx.status = head.status.as_u16();
     let empty = bodyless || reply.body.is_empty() || session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), empty).await?;
-    if !empty {
-        session.write_response_body(Some(reply.body), true).await?;
+    if empty {
+        // Pingora's head alone does not end an HTTP/2 stream, which would be reset.
+        return session.as_mut().finish_body().await;
     }
-    Ok(())
+    session.write_response_body(Some(reply.body), true).await
 }
+
+/// The longest wait for a client to take a piece of an answer. Nothing else ends an answer whose client has
+/// stopped reading, and meanwhile it holds the server's connection too.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest wait for the rest of a body that nobody needs any more; after it the connection is closed instead
+/// of kept.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One line that says what happened, and nothing of the inside.
 fn page(status: u16) -> Bytes {
-    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     Bytes::from(format!("{status} {}\n", reason.unwrap_or("Error")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_waited_for_with_an_end() {
+        let (_client, ours) = tokio::io::duplex(64);
+        let mut session = Session::new_h1(Box::new(ours));
+        limit_waiting(&mut session);
+        assert_eq!(session.get_write_timeout(), Some(WRITE_TIMEOUT));
+        assert_eq!(session.get_total_drain_timeout(), Some(DRAIN_TIMEOUT));
+        let timed_out = Error::new_down(ErrorType::WriteTimedout);
+        assert_eq!(status_of(&timed_out), 0, "it would not read an error either");
+    }
 }

@@ -201,6 +201,44 @@ async fn a_copy_is_the_request_without_what_belongs_to_one_connection_or_is_secr
 }
 
 #[tokio::test]
+async fn a_request_that_asks_for_another_protocol_than_websocket_is_served_and_copied_like_any_other() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let upgrade = |request: Request, to: &str| request.header("Connection", "Upgrade").header("Upgrade", to);
+    let mut client = Connection::open(homing.addr).await;
+    for (n, to) in ["h2c", "TLS/1.0, HTTP/2.0"].into_iter().enumerate() {
+        assert_eq!(client.ask(&upgrade(Request::post("/", "the body"), to)).await.status, 200, "{to}");
+        let copy = clone.got(n + 1).await.remove(n);
+        assert_eq!((copy.method.as_str(), copy.body_len, copy.header("upgrade")), ("POST", 8, None), "{to}");
+    }
+    app.set(Mode::Held);
+    let both = [upgrade(Request::get("/first"), "h2c").bytes(), Request::get("/second").bytes()].concat();
+    client.wire.write(both).await.expect("the requests are read");
+    app.began(3).await;
+    app.release(2);
+    for _ in 0..2 {
+        assert_eq!(client.answer().await.expect("an answer").status, 200, "the next request waits its turn");
+    }
+    assert_eq!(clone.got(4).await.len(), 4);
+}
+
+#[tokio::test]
+async fn a_copy_tells_the_clients_address_and_scheme_and_nothing_that_the_client_says_of_them() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut request = Request::get("/").header("X-Forwarded-For", "203.0.113.9");
+    for forged in ["X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded"] {
+        request = request.header(forged, "forged");
+    }
+    assert_eq!(request.send(homing.addr).await.status, 200);
+    let copy = clone.got(1).await.remove(0);
+    assert_eq!(copy.headers.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(copy.headers.all("x-forwarded-proto"), ["http"]);
+    let forged: Vec<_> = copy.headers.0.iter().filter(|(_, value)| value == "forged").collect();
+    assert!(forged.is_empty(), "{forged:?}");
+}
+
+#[tokio::test]
 async fn headers_are_stripped_and_set_as_configured() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let site = Site::new(&[&app])

@@ -296,12 +296,29 @@ async fn headers_pass_in_both_directions_and_hop_by_hop_ones_do_not() {
 async fn the_server_learns_the_clients_address_and_scheme() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).start().await;
-    let forged = Request::get("/").header("X-Forwarded-For", "203.0.113.9");
-    forged.send(homing.addr).await;
+    let mut request = Request::get("/").header("X-Forwarded-For", "203.0.113.9");
+    for forged in ["X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded"] {
+        request = request.header(forged, "forged").header(forged, "forged");
+    }
+    request.send(homing.addr).await;
     let record = app.got(1).await.remove(0);
-    let last = record.headers.all("x-forwarded-for").join(", ");
-    assert!(last.ends_with("127.0.0.1"), "the address that homing saw comes last: {last}");
-    assert_eq!(record.header("x-forwarded-proto"), Some("http"));
+    assert_eq!(record.headers.all("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(record.headers.all("x-forwarded-proto"), ["http"]);
+    let forged: Vec<_> = record.headers.0.iter().filter(|(_, value)| value == "forged").collect();
+    assert!(forged.is_empty(), "what the client says of it is not passed on: {forged:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_fails_after_an_interim_answer_is_a_502() {
+    let app = Origin::start("app").await;
+    app.set(Mode::RawClose(Bytes::from_static(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")));
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.send(&Request::post("/", "body")).await.expect("homing reads the request");
+    let hints = soon("early hints", client.wire.head()).await.expect("an answer").expect("a head");
+    assert_eq!(hints.status(), 103);
+    assert_eq!(client.answer().await.expect("a final answer").status, 502);
+    homing.counts("homing_requests_total", &[("vs", "web"), ("code_class", "5xx")], 1.0).await;
 }
 
 #[tokio::test]
@@ -320,6 +337,23 @@ async fn http2_clients_are_served_over_many_streams_of_one_connection() {
     assert_eq!(app.requests().len(), 20);
     let unknown = client.ask(&Request::get("/").host("other.example")).await;
     assert_eq!(unknown.status, 421, "Host decides on every stream");
+}
+
+#[tokio::test]
+async fn homings_own_answers_without_a_body_end_their_http2_stream() {
+    let app = Origin::absent("app").await;
+    let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
+    let client = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
+    let client = Http2::over(client.connect(homing.addr, "a.com").await).await;
+    for (method, host, status) in [
+        ("HEAD", "other.example", 421),
+        ("GET", "other.example", 421),
+        ("HEAD", "a.com", 503),
+        ("GET", "a.com", 503),
+    ] {
+        let answer = client.ask(&Request::new(method, "/").host(host)).await;
+        assert_eq!((answer.status, answer.body.is_empty()), (status, method == "HEAD"), "{method} {host}");
+    }
 }
 
 #[tokio::test]

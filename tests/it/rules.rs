@@ -1,8 +1,17 @@
 //! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use homing::prelude::{Rule, Setup};
+use homing::{
+    prelude::{Bytes, RequestData, Response, Rule, RuleResult, Setup, async_trait},
+    server::{self, Running},
+};
 
 use crate::{
     filter,
@@ -12,9 +21,11 @@ use crate::{
         config::{Federation, Site, parse},
         eventually,
         homing::Homing,
-        origin::Origin,
+        origin::{Mode, Origin},
         site_cookie::{B, Cookie},
+        soon,
         tls::{Profile, TlsClient},
+        wire::chunk,
     },
 };
 
@@ -158,6 +169,69 @@ async fn the_maintenance_page_is_shown_while_the_file_is_there_and_when_no_serve
     assert_eq!((answer.status, &answer.body[..]), (503, &b"back soon"[..]));
 }
 
+#[tokio::test]
+async fn an_interim_answer_passes_as_the_server_sent_it_and_rules_see_the_final_one() {
+    struct Stamp;
+
+    #[async_trait]
+    impl Rule for Stamp {
+        async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
+            let status = response.status().to_string();
+            response.set_header("X-Seen", &status)
+        }
+    }
+
+    let app = Origin::start("app").await;
+    app.set(Mode::Raw(Bytes::from_static(
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nHoming-Hop-Refused: app\r\n\r\n\
+          HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    )));
+    let site = example("stamp", &app);
+    let _running = run_here(&site, server::Homing::builder().rule("stamp", Stamp)).await;
+    let mut client = Connection::open(site.addr).await;
+    client.send(&Request::get("/")).await.expect("homing reads the request");
+    let hints = soon("early hints", client.wire.head()).await.expect("an answer").expect("a head");
+    assert_eq!((hints.status(), hints.headers.get("link")), (103, Some("</a.css>")));
+    assert_eq!((hints.headers.get("x-seen"), hints.headers.get("homing-hop-refused")), (None, None));
+    let answer = client.answer().await.expect("a final answer");
+    assert_eq!((answer.status, answer.headers.all("x-seen")), (200, vec!["200"]));
+}
+
+#[tokio::test]
+async fn a_rule_changes_what_the_server_gets_of_a_body_and_the_copy_is_what_the_client_sent() {
+    /// Passes the pieces that begin with `+`, without it, and counts all.
+    struct Sieve(Arc<AtomicUsize>);
+
+    #[async_trait]
+    impl Rule for Sieve {
+        fn http_request_data(&self, data: &mut RequestData<'_>) -> RuleResult {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            *data.chunk = data.chunk.take().filter(|chunk| chunk.starts_with(b"+")).map(|it| it.slice(1..));
+            Ok(())
+        }
+    }
+
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    app.set(Mode::EchoBody);
+    let seen = Arc::new(AtomicUsize::new(0));
+    let site = example("sieve", &app).clone_to(&[&clone]);
+    let _running = run_here(&site, server::Homing::builder().rule("sieve", Sieve(seen.clone()))).await;
+    let mut client = Connection::open(site.addr).await;
+    let head = Request::new("POST", "/").header("Transfer-Encoding", "chunked");
+    client.send(&head).await.expect("the head is read");
+    client.wire.write(chunk(b"+first")).await.expect("the body is read");
+    let head = client.head().await.expect("the answer begins");
+    let mut framing = client.framing(&head);
+    let echoed = soon("an echo", client.wire.piece(&mut framing)).await.expect("a whole piece");
+    assert_eq!(echoed.as_deref(), Some(&b"first"[..]));
+    client.wire.write(chunk(b"swallowed")).await.expect("the body is read");
+    eventually("the rule swallows", async || seen.load(Ordering::Relaxed) == 2).await;
+    client.wire.write([&chunk(b"+last")[..], b"0\r\n\r\n"].concat()).await.expect("the body is read");
+    let rest = soon("the rest", client.wire.body(framing)).await.expect("the answer comes whole");
+    assert_eq!(rest, "last");
+    assert_eq!((app.got(1).await[0].body_len, clone.got(1).await[0].body_len), (9, 20));
+}
+
 #[test]
 fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
     // That this compiles is the test: `filter` is the crate's own source, included by this one.
@@ -170,6 +244,14 @@ fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
 /// One virtual service that names a rule.
 fn example(rule: &str, app: &Origin) -> Site {
     Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
+}
+
+/// homing in the test's own process, with the test's own rules.
+async fn run_here(site: &Site, builder: server::Builder) -> Running {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let loaded = builder.load(&site.write(dir.path())).expect("the configuration is right");
+    let homing = builder.build(loaded.config).expect("the rules take their configuration");
+    homing.start().await.expect("homing's addresses are free")
 }
 
 async fn start(site: &Site, name: &str) -> Homing {

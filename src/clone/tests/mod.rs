@@ -82,11 +82,14 @@ impl Bench {
     fn tap(&self, to: SocketAddr, session: u64, seq: u64, method: Method, body: BodyKind) -> Option<Tap> {
         let mut headers = HeaderMap::new();
         headers.insert("user-agent", HeaderValue::from_static("test"));
+        let target = format!("/{session}/{seq}");
         let head = CopyHead {
             method: &method,
-            target: &format!("/{session}/{seq}"),
+            target: target.as_bytes(),
             host: "a.com",
             headers: &headers,
+            client: to.ip(),
+            secure: false,
             session,
             seq,
             request_id: &"id",
