@@ -75,6 +75,9 @@ impl Federation {
         let mut seen: HashMap<_, &PlacedService> = HashMap::new();
         for placed in &self.services {
             let persistent = placed.service.site_persistence.is_some();
+            if persistent {
+                check_tls(placed, report);
+            }
             for (n, member) in placed.members.iter().enumerate() {
                 self.check_member_site(placed, member, report);
                 let same_site = |other: &&PlacedMember| other.cluster_uuid == member.cluster_uuid;
@@ -188,6 +191,23 @@ impl Federation {
 
 fn named(placed: &PlacedService) -> String {
     shown(placed.service.name.as_str())
+}
+
+/// Peers are asked with TLS where all of them have it, and in clear where none has: with some of each, requests
+/// would cross between sites in clear that came over TLS, or not at all.
+fn check_tls(placed: &PlacedService, report: &Report) {
+    let first = |tls: bool| placed.members.iter().find(|member| member.tls == Some(tls));
+    if let (Some(with), Some(without)) = (first(true), first(false)) {
+        let what = format!(
+            "GSLB service {} has site persistence, and its member {} has a TLS service, but member {} has none",
+            named(placed),
+            shown(with.vs_uuid.as_str()),
+            shown(without.vs_uuid.as_str())
+        );
+        let help =
+            "add a service with `enable_ssl: true` to this one, or leave the others with plain services only";
+        report.problem(without.place.clone(), what, help);
+    }
 }
 
 /// `local`: the virtual service of this site that is the member.

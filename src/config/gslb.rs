@@ -144,6 +144,8 @@ impl Default for Defined {
 pub(super) struct PlacedMember {
     pub(super) cluster_uuid: ClusterUuid,
     pub(super) vs_uuid: VsUuid,
+    /// Whether one of its services has TLS; `None`: it has no service, which is reported.
+    pub(super) tls: Option<bool>,
     pub(super) place: Place,
 }
 
@@ -248,6 +250,7 @@ impl GslbMember {
         placed.push(PlacedMember {
             cluster_uuid: cluster_uuid.clone(),
             vs_uuid: vs_uuid.clone(),
+            tls: (!services.is_empty()).then(|| services.iter().any(|service| service.enable_ssl)),
             place: o.place.clone(),
         });
         Some(Self { cluster_uuid, vs_uuid, ip: ip?, services, ratio, enabled, drain_epoch })
