@@ -3,12 +3,12 @@
 //! Checks here are of the federation itself, and of its members against this site's virtual services. Avi lists
 //! most of them as the restrictions of site persistence.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use openssl::x509::X509;
 
 use super::{
-    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
+    CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService},
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
@@ -63,7 +63,7 @@ impl Federation {
             federation_id,
             sites,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
-            ca_certs,
+            ca_certs: CaCerts::new(ca_certs),
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
     }
@@ -240,21 +240,21 @@ fn check_local_member(
     }
 }
 
-fn read_ca_certs(o: &mut Object<'_>) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
+fn read_ca_certs(o: &mut Object<'_>) -> Vec<X509> {
+    let mut certificates = Vec::new();
     for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
         let path = o.source.beside(&path);
-        match o.source.files.read(&path) {
+        match o.source.files.read(&path).map(|pem| X509::stack_from_pem(&pem).unwrap_or_default()) {
             Err(error) => {
                 let (what, help) = super::files::unreadable(&path, &error);
                 o.source.report.problem(place, what, help);
             }
-            Ok(pem) if X509::stack_from_pem(&pem).unwrap_or_default().is_empty() => {
+            Ok(found) if found.is_empty() => {
                 let what = format!("file {} holds no certificate", path.display());
                 o.source.report.problem(place, what, "write PEM certificates into it");
             }
-            Ok(_) => paths.push(path),
+            Ok(found) => certificates.extend(found),
         }
     }
-    paths
+    certificates
 }

@@ -1,9 +1,9 @@
 //! The federation: sites, GSLB services and their members.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    GslbSitePersistence, HealthMonitor,
+    CaCerts, GslbSitePersistence, HealthMonitor,
     pool::resolve_monitors,
     problem::{Place, shown},
     read::Object,
@@ -19,8 +19,8 @@ pub struct Gslb {
     pub federation_id: String,
     pub sites: Vec<SiteRef>,
     pub services: Vec<Arc<GslbService>>,
-    /// PEM files of the federated PKI profile.
-    pub ca_certs: Vec<PathBuf>,
+    /// The authorities of the federated PKI profile: sites with TLS are verified against them.
+    pub ca_certs: Option<CaCerts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

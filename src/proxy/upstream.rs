@@ -164,7 +164,14 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
     peer.options.write_timeout = Some(pool.read_timeout);
     peer.options.idle_timeout = Some(pool.idle_timeout);
     peer.options.verify_cert = pool.verify;
-    peer.options.verify_hostname = pool.verify;
+    // A certificate by a pool's own authorities proves a site of the federation, whose certificates are for names
+    // of their own and not for every Host that is served there. Mutual authentication by SAN URI will name sites.
+    peer.options.verify_hostname = pool.verify && pool.ca_certs.is_none();
+    if let Some(ca_certs) = &pool.ca_certs {
+        peer.options.ca = Some(ca_certs.certificates().clone());
+        // Pingora keeps connections apart by this, and not by `ca`.
+        peer.group_key = ca_certs.fingerprint();
+    }
     peer.options.alpn = ALPN::H1;
     peer
 }
