@@ -11,6 +11,7 @@ use pingora::{
 use super::{
     exchange::{Attempt, Ctx, Routed},
     route::rule_failed_closed,
+    tunnel,
 };
 use crate::{
     config,
@@ -42,7 +43,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             ctx.tried.push(lease.server().addr());
             continue;
         }
-        let peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        if session.is_upgrade_req() {
+            tunnel::on_its_own_connection(&mut peer);
+        }
         ctx.attempt = Some(Attempt { pool, lease });
         return Ok(Box::new(peer));
     }
