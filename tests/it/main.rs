@@ -12,6 +12,7 @@ mod routing;
 mod rules;
 mod shutdown;
 mod site_faults;
+mod site_tls;
 mod sites;
 mod support;
 mod tls;
