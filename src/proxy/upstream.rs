@@ -10,6 +10,7 @@ use pingora::{
 
 use super::{
     exchange::{Attempt, Ctx, Routed},
+    forward::asks_for_tunnel,
     route::rule_failed_closed,
     tunnel,
 };
@@ -44,7 +45,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             continue;
         }
         let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
-        if session.is_upgrade_req() {
+        if asks_for_tunnel(session.req_header()) {
             tunnel::on_its_own_connection(&mut peer);
         }
         ctx.attempt = Some(Attempt { pool, lease });
