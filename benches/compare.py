@@ -8,7 +8,7 @@ Compare within one run only. Everything stays on 127.0.0.1, is bounded in time, 
     make bench                     # all of it
     benches/compare.py --help      # parts of it
 """
-import argparse, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICK = os.sysconf("SC_CLK_TCK")
@@ -188,19 +188,29 @@ virtual_services:
         return [self.args.homing, "run", "--config", conf], {"HOMING_LOG": "warn"}
 
     def homing_site(self, port, clone):
-        return self.homing(port, clone, site=True)
+        return self.homing(port, False, site=True)
 
-    def load(self, process, port, seconds, lua=None):
+    def homing_clone(self, port, clone):
+        return self.homing(port, True)
+
+    def load(self, process, port, seconds, cookie):
+        header = ["-H", f"Cookie: {self.site_cookie(port)}"] if cookie else []
         before = cpu_seconds(process.pid)
-        script = ["-s", lua] if lua else []
         out = subprocess.run(
-            ["wrk", "-t1", f"-c{self.args.connections}", f"-d{seconds}s", "--latency", *script,
+            ["wrk", "-t1", f"-c{self.args.connections}", f"-d{seconds}s", "--latency", *header,
              f"http://127.0.0.1:{port}/"], capture_output=True, text=True).stdout
         spent = cpu_seconds(process.pid) - before
         requests = int(re.search(r"(\d+) requests in", out).group(1))
         latency = dict(re.findall(r"(50|99)%\s+([\d.]+[mu]?s)", out))
         bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
         return spent / max(requests, 1) * 1e6, requests / seconds, latency, int(bad.group(1)) if bad else 0
+
+    def site_cookie(self, port):
+        """The cookie that a first answer sets; a plain one from who sets none."""
+        with socket.create_connection(("127.0.0.1", port)) as s:
+            s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+            found = re.search(r"(?i)set-cookie: ([^;]*)", s.recv(4096).decode("latin1"))
+        return found.group(1) if found else "SITE=none"
 
     def idle(self, process, port):
         """KiB per idle keep-alive connection."""
@@ -222,18 +232,18 @@ virtual_services:
             s.close()
         return grown / self.args.idle
 
-    def compare(self, title, names, clone=False, lua=None):
+    def compare(self, title, names, clone=False, cookie=False):
         print(f"\n{title} ({self.args.threads} thread(s), {self.args.connections} connections, "
               f"{self.args.rounds} rounds of {self.args.seconds} s)")
         rows, ends = {}, []
         for name in names:
             port = free_port()
-            argv, env = getattr(self, name)(port, clone)
+            argv, env = getattr(self, name)(port, clone and name != "homing")
             ends.append((name, self.start(argv, env, port), port))
             rows[name] = []
         for round in range(self.args.rounds + 1):
             for name, process, port in ends:
-                figures = self.load(process, port, self.args.seconds if round else 1, lua)
+                figures = self.load(process, port, self.args.seconds if round else 1, cookie)
                 if round:
                     rows[name].append(figures)
         base = statistics.median(figures[0] for figures in rows[names[0]])
@@ -245,7 +255,7 @@ virtual_services:
             print(f"{name:<14}{cpu:>11.2f}{cpu / base:>7.2f}{statistics.median(f[1] for f in figures):>9.0f}"
                   f"{figures[-1][2].get('50', '?'):>10}{figures[-1][2].get('99', '?'):>10}{idle:>10}"
                   f"{sum(f[3] for f in figures):>6}", flush=True)
-            process.terminate()
+            process.kill()
 
     def stop(self):
         for process in self.running:
@@ -289,10 +299,20 @@ gslb_services:
 """
 
 
+def build_bare_proxy():
+    """The yardstick, with homing's profile and allocator."""
+    build = subprocess.run(["cargo", "build", "--release", "--bench", "bare_proxy", "--message-format=json"],
+                           stdout=subprocess.PIPE, text=True)
+    if build.returncode:
+        sys.exit("the bare proxy does not build")
+    built = [json.loads(line).get("executable") for line in build.stdout.splitlines() if line.startswith("{")]
+    return next(path for path in reversed(built) if path)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--homing", default="target/release/homing")
-    parser.add_argument("--bare", default="target/release/bare_proxy", help="the bare Pingora proxy")
+    parser.add_argument("--bare", help="the bare Pingora proxy; default: built from benches/bare_proxy.rs")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -304,15 +324,16 @@ def main():
     for tool in ("wrk", "nginx"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: it makes the load or the origin; apt-get install {tool}")
+    args.bare = args.bare or build_bare_proxy()
     bench = Bench(args)
     try:
         peers = [name for name in ("nginx", "haproxy", "envoy") if shutil.which(name)]
         bench.compare("plain", ["bare", "homing", *peers])
-        bench.compare("site persistence, no cookie yet", ["bare", "homing", "homing_site"])
+        bench.compare("site persistence, no cookie yet", ["homing", "homing_site"])
+        bench.compare("site persistence, every request with its cookie", ["homing", "homing_site"], cookie=True)
         mirrors = [name for name in peers if name != "haproxy"]
         args.idle = 0
-        bench.compare("with a clone (the first line: without)", ["bare"])
-        bench.compare("with a clone", ["homing", *mirrors], clone=True)
+        bench.compare("with a clone", ["homing", "homing_clone", *mirrors], clone=True)
     finally:
         bench.stop()
 

@@ -54,7 +54,7 @@ enum What {
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
-        /// A token's value
+        /// A key: `cookie:SID=abc`, `source_ip=192.0.2.1`, or its hash
         key: Option<String>,
     },
 }

@@ -10,20 +10,43 @@
 //!
 //! This module knows nothing of sockets: the proxy fills the contexts and carries out what rules decided.
 
+/// Lets a request's context be used as the exchange that it holds.
+macro_rules! holds_exchange {
+    ($($context:ident),*) => {$(
+        impl std::ops::Deref for $context<'_> {
+            type Target = $crate::rule::Exchange;
+
+            fn deref(&self) -> &Self::Target {
+                self.exchange
+            }
+        }
+
+        impl std::ops::DerefMut for $context<'_> {
+            fn deref_mut(&mut self) -> &mut Self::Target {
+                self.exchange
+            }
+        }
+    )*};
+}
+
 mod chain;
 mod connection;
-mod context;
 mod exchange;
+mod lb;
 mod registry;
+mod request;
+mod response;
 mod services;
 mod simulator;
 
 pub use chain::{Chain, ChainEntry, Stopped};
 pub use connection::{ClientConn, ConnectionState, TlsView};
-pub(crate) use context::host;
-pub use context::{Finished, LbEvent, LbPhase, Request, RequestData, RequestSend, Response, ResponseData};
 pub use exchange::{CloneOrder, Destination, Exchange, Reply, RequestId};
+pub use lb::{LbEvent, LbPhase};
 pub use registry::{Factory, Registry, Setup, SiteSetup, UnknownRule};
+pub(crate) use request::host;
+pub use request::{Request, RequestData, RequestSend};
+pub use response::{Finished, Response, ResponseData};
 pub use services::{Assign, Pools, Services, Sessions};
 pub use simulator::{Simulated, Simulator};
 
