@@ -38,12 +38,16 @@ pub struct Live {
     pub sessions: Arc<SessionTable>,
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    /// Counters of requests that belong to no virtual service.
+    pub unrouted: RequestMetrics,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
         let Parts { metrics, clock, sessions, ticket_keys, replay } = parts;
-        Self { current: ArcSwap::from_pointee(snapshot), metrics, clock, sessions, ticket_keys, replay }
+        let unrouted = RequestMetrics::new(&metrics, "-", "-");
+        let current = ArcSwap::from_pointee(snapshot);
+        Self { current, metrics, clock, sessions, ticket_keys, replay, unrouted }
     }
 
     /// The current snapshot.
@@ -163,6 +167,8 @@ pub struct VirtualService {
     pub site: Option<SiteSetup>,
     /// Counters of its own pool.
     pub requests: RequestMetrics,
+    /// Counters of the other pools that rules chose.
+    elsewhere: Mutex<HashMap<PoolName, Arc<RequestMetrics>>>,
     pub connections_open: IntGauge,
     /// Of the sections, then of rules' orders for other pools.
     clone_pools: Mutex<Vec<Arc<ClonePool>>>,
@@ -196,13 +202,19 @@ impl VirtualService {
         Some(lanes)
     }
 
-    /// Counts a request that ended.
+    /// Counts a request that ended; `None`: no pool was chosen.
     pub fn count(&self, pool: Option<&PoolName>, status: u16, took: std::time::Duration) {
         match (pool, &self.pool) {
             (Some(pool), Some(own)) if pool == own.name() => self.requests.count(status, took),
             (pool, _) => {
                 let pool = pool.map_or("-", PoolName::as_str);
-                RequestMetrics::new(&self.metrics, self.name().as_str(), pool).count(status, took);
+                let mut elsewhere = self.elsewhere.lock();
+                let requests = elsewhere.entry(pool.into()).or_insert_with(|| {
+                    Arc::new(RequestMetrics::new(&self.metrics, self.name().as_str(), pool))
+                });
+                let requests = requests.clone();
+                drop(elsewhere);
+                requests.count(status, took);
             }
         }
     }
@@ -325,6 +337,7 @@ impl Builder<'_> {
         let own = pool.as_ref().map_or("-", |pool| pool.name().as_str());
         Ok(VirtualService {
             requests: RequestMetrics::new(metrics, name, own),
+            elsewhere: Mutex::default(),
             connections_open: metrics.connections_open.with_label_values(&[name]),
             clone_pools: Mutex::new(clone_pools.collect()),
             chain: self.chain(registry)?,
@@ -356,7 +369,7 @@ impl Builder<'_> {
         let mut add =
             |name: &str, on_error, rule| entries.push(ChainEntry { name: name.into(), rule, on_error });
         if let Some(rule) = filter::SitePersistence::for_virtual_service(&setup(&null)) {
-            add("site_persistence", OnError::FailOpen, rule);
+            add("site_persistence", OnError::FailClosed, rule);
         }
         if let Some(rule) = filter::HttpsRedirect::for_virtual_service(&setup(&null)) {
             add("http_to_https", OnError::FailClosed, rule);

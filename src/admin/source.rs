@@ -82,10 +82,9 @@ impl Source for LiveSource {
     fn session_entries(&self, table: &str, key: Option<&str>) -> Vec<view::SessionEntry> {
         let now = self.live.clock.now();
         let wall = self.live.clock.wall();
-        let entries = self.live.sessions.view(Some(table), key, now);
+        let entries = self.live.sessions.view(Some(table), key, view::Sessions::MOST + 1, now);
         entries
             .into_iter()
-            .take(view::Sessions::MOST + 1)
             .map(|entry| view::SessionEntry {
                 session: format!("{:016x}", entry.session),
                 value: entry.value,

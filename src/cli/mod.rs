@@ -125,7 +125,9 @@ impl Command {
         match self {
             Self::Run(_) => "info",
             // They print what they have to say.
-            Self::Check(_) | Self::Demo | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            Self::Check(_) | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            // Its sites see each other come and go as it starts and ends.
+            Self::Demo => "error",
         }
     }
 }

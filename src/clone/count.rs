@@ -31,6 +31,8 @@ reasons! {
         SampledOut = "sampled_out",
         /// A rule, or what the clone section says, excludes it.
         Filtered = "filtered",
+        /// It was sent to its home site, which copies it.
+        Proxied = "proxied",
         /// It is a copy itself.
         Loop = "loop",
         /// It asks for another protocol, whose bytes are not copied.

@@ -152,7 +152,7 @@ impl Copies {
             self.each.pop_front();
             whole(copy);
         }
-        self.rewind();
+        self.let_go();
     }
 
     /// Takes out the first copy.
@@ -160,17 +160,24 @@ impl Copies {
         let copy = self.each.pop_front()?;
         self.first += copy.length;
         self.written = self.first;
-        self.rewind();
+        self.let_go();
         Some(copy)
     }
 
-    /// Makes the buffer ready to be filled again when nothing is left in it; what a burst needed is let go.
-    fn rewind(&mut self) {
+    /// Lets go of what has left: all of a buffer in which nothing is left, which can then be filled again, and
+    /// the beginning of one of which the larger part has left, for nothing is charged for that any more. What
+    /// is moved is less than what was written since the last move.
+    fn let_go(&mut self) {
         if self.each.is_empty() {
             self.bytes.clear();
             self.bytes.shrink_to(KEPT_BUFFER);
             self.each.shrink_to(KEPT_COPIES);
             (self.written, self.first) = (0, 0);
+        } else if self.first > KEPT_BUFFER && self.first > self.bytes.len() / 2 {
+            self.bytes.drain(..self.first);
+            self.bytes.shrink_to(KEPT_BUFFER);
+            self.written -= self.first;
+            self.first = 0;
         }
     }
 }
@@ -231,6 +238,33 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Connections in a row that brought no answer before what waits is given up.
 const MAX_USELESS: u32 = 3;
 
+/// Bytes of a lane's buffer that are kept though nothing is charged for them.
 const KEPT_BUFFER: usize = 64 * 1024;
 
 const KEPT_COPIES: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_of_a_large_batch_is_let_go_before_its_last_copy_is() {
+        const LENGTH: usize = 10_000;
+        let mut copies = Copies { bytes: Vec::with_capacity(100 * LENGTH), ..Copies::default() };
+        for n in 0..100 {
+            copies.bytes.extend_from_slice(&[n; LENGTH]);
+            copies.each.push_back(Copy { length: LENGTH, ..Copy::default() });
+        }
+        let mut whole = 0;
+        for n in 0..99 {
+            assert_eq!(copies.next(1), [n; LENGTH]);
+            copies.wrote(LENGTH - 1, |_| whole += 1);
+            assert_eq!((copies.next(1), copies.is_partly_written()), (&[n][..], true));
+            copies.wrote(1, |_| whole += 1);
+            let left = (100 - whole) * LENGTH;
+            assert!(copies.bytes.capacity() <= 2 * left + 2 * KEPT_BUFFER, "{}", copies.bytes.capacity());
+        }
+        assert_eq!(copies.next(2), [99; LENGTH]);
+        assert!(copies.pop().is_some() && copies.is_empty());
+    }
+}

@@ -108,7 +108,7 @@ impl Drop for Tap {
 }
 
 impl Gathering {
-    /// Takes room for the head, and for the body if its length is known.
+    /// Takes room for the head. The body takes room as it comes: what a client only announces keeps nobody out.
     pub fn begin(
         member: &Arc<Member>,
         lane: usize,
@@ -116,16 +116,9 @@ impl Gathering {
         head_request: bool,
         length: Option<u64>,
     ) -> Result<Self, DropReason> {
-        let body_length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let charge = |body| Charge::take(&member.share, cost(&head, body));
-        let (charge, cut) = match charge(body_length) {
-            Some(charge) => (charge, false),
-            None if member.settings.on_overflow == OnOverflow::Truncate => {
-                (charge(0).ok_or(DropReason::Budget)?, true)
-            }
-            None => return Err(DropReason::Budget),
-        };
-        Ok(Self { member: member.clone(), lane, head, head_request, length, body: Vec::new(), cut, charge })
+        let charge = Charge::take(&member.share, cost(&head, 0)).ok_or(DropReason::Budget)?;
+        let member = member.clone();
+        Ok(Self { member, lane, head, head_request, length, body: Vec::new(), cut: false, charge })
     }
 
     /// Adds to the body; `Ok(false)`: it would become too large to wait.

@@ -3,12 +3,12 @@
 //! Checks here are of the federation itself, and of its members against this site's virtual services. Avi lists
 //! most of them as the restrictions of site persistence.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use openssl::x509::X509;
 
 use super::{
-    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
+    CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService},
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
@@ -63,7 +63,7 @@ impl Federation {
             federation_id,
             sites,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
-            ca_certs,
+            ca_certs: CaCerts::new(ca_certs),
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
     }
@@ -75,6 +75,9 @@ impl Federation {
         let mut seen: HashMap<_, &PlacedService> = HashMap::new();
         for placed in &self.services {
             let persistent = placed.service.site_persistence.is_some();
+            if persistent {
+                check_tls(placed, report);
+            }
             for (n, member) in placed.members.iter().enumerate() {
                 self.check_member_site(placed, member, report);
                 let same_site = |other: &&PlacedMember| other.cluster_uuid == member.cluster_uuid;
@@ -190,6 +193,23 @@ fn named(placed: &PlacedService) -> String {
     shown(placed.service.name.as_str())
 }
 
+/// Peers are asked with TLS where all of them have it, and in clear where none has: with some of each, requests
+/// would cross between sites in clear that came over TLS, or not at all.
+fn check_tls(placed: &PlacedService, report: &Report) {
+    let first = |tls: bool| placed.members.iter().find(|member| member.tls == Some(tls));
+    if let (Some(with), Some(without)) = (first(true), first(false)) {
+        let what = format!(
+            "GSLB service {} has site persistence, and its member {} has a TLS service, but member {} has none",
+            named(placed),
+            shown(with.vs_uuid.as_str()),
+            shown(without.vs_uuid.as_str())
+        );
+        let help =
+            "add a service with `enable_ssl: true` to this one, or leave the others with plain services only";
+        report.problem(without.place.clone(), what, help);
+    }
+}
+
 /// `local`: the virtual service of this site that is the member.
 fn check_local_member(
     placed: &PlacedService,
@@ -220,21 +240,21 @@ fn check_local_member(
     }
 }
 
-fn read_ca_certs(o: &mut Object<'_>) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
+fn read_ca_certs(o: &mut Object<'_>) -> Vec<X509> {
+    let mut certificates = Vec::new();
     for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
         let path = o.source.beside(&path);
-        match o.source.files.read(&path) {
+        match o.source.files.read(&path).map(|pem| X509::stack_from_pem(&pem).unwrap_or_default()) {
             Err(error) => {
                 let (what, help) = super::files::unreadable(&path, &error);
                 o.source.report.problem(place, what, help);
             }
-            Ok(pem) if X509::stack_from_pem(&pem).unwrap_or_default().is_empty() => {
+            Ok(found) if found.is_empty() => {
                 let what = format!("file {} holds no certificate", path.display());
                 o.source.report.problem(place, what, "write PEM certificates into it");
             }
-            Ok(_) => paths.push(path),
+            Ok(found) => certificates.extend(found),
         }
     }
-    paths
+    certificates
 }

@@ -1,9 +1,9 @@
 //! The federation: sites, GSLB services and their members.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    GslbSitePersistence, HealthMonitor,
+    CaCerts, GslbSitePersistence, HealthMonitor,
     pool::resolve_monitors,
     problem::{Place, shown},
     read::Object,
@@ -19,8 +19,8 @@ pub struct Gslb {
     pub federation_id: String,
     pub sites: Vec<SiteRef>,
     pub services: Vec<Arc<GslbService>>,
-    /// PEM files of the federated PKI profile.
-    pub ca_certs: Vec<PathBuf>,
+    /// The authorities of the federated PKI profile: sites with TLS are verified against them.
+    pub ca_certs: Option<CaCerts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,6 +144,8 @@ impl Default for Defined {
 pub(super) struct PlacedMember {
     pub(super) cluster_uuid: ClusterUuid,
     pub(super) vs_uuid: VsUuid,
+    /// Whether one of its services has TLS; `None`: it has no service, which is reported.
+    pub(super) tls: Option<bool>,
     pub(super) place: Place,
 }
 
@@ -248,6 +250,7 @@ impl GslbMember {
         placed.push(PlacedMember {
             cluster_uuid: cluster_uuid.clone(),
             vs_uuid: vs_uuid.clone(),
+            tls: (!services.is_empty()).then(|| services.iter().any(|service| service.enable_ssl)),
             place: o.place.clone(),
         });
         Some(Self { cluster_uuid, vs_uuid, ip: ip?, services, ratio, enabled, drain_epoch })

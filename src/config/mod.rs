@@ -46,7 +46,7 @@ pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use site::Site;
-pub use tls::Certificate;
+pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

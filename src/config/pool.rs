@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    HealthMonitor,
+    CaCerts, HealthMonitor,
     problem::Wrong,
     read::Object,
     table::Table,
@@ -33,6 +33,9 @@ pub struct Pool {
     pub sni: Option<String>,
     /// Verify the servers' certificates; default true where `enable_ssl`.
     pub verify: bool,
+    /// The authorities that are trusted in place of the system's. Only site-persistence pools have them; a
+    /// certificate that one of them signed is then taken whatever its names are.
+    pub ca_certs: Option<CaCerts>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ impl Pool {
             enable_ssl,
             sni: o.field("sni", words::host),
             verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
+            ca_certs: None,
         });
         for key in ["sni", "verify"].into_iter().filter(|key| o.has(key) && !enable_ssl) {
             o.wrong(
@@ -107,6 +111,7 @@ impl Pool {
             enable_ssl: false,
             sni: None,
             verify: false,
+            ca_certs: None,
         }
     }
 }

@@ -1,6 +1,11 @@
-//! Certificates of listeners.
+//! Certificates of listeners, and of the authorities that sign those of servers.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use openssl::{pkey::PKey, x509::X509};
 
@@ -12,6 +17,42 @@ pub struct Certificate {
     pub name: String,
     pub certificate_file: PathBuf,
     pub key_file: PathBuf,
+}
+
+/// Certificates of authorities, of which one has to have signed a server's certificate. Avi: the `ca_certs` of a
+/// PKI profile.
+#[derive(Clone)]
+pub struct CaCerts {
+    certificates: Arc<Box<[X509]>>,
+    fingerprint: u64,
+}
+
+impl CaCerts {
+    /// `None`: there is no certificate.
+    pub fn new(certificates: Vec<X509>) -> Option<Self> {
+        let mut hasher = DefaultHasher::new();
+        for certificate in &certificates {
+            certificate.to_der().ok()?.hash(&mut hasher);
+        }
+        let fingerprint = hasher.finish();
+        (!certificates.is_empty()).then(|| Self { certificates: Arc::new(certificates.into()), fingerprint })
+    }
+
+    /// As Pingora takes them.
+    pub fn certificates(&self) -> &Arc<Box<[X509]>> {
+        &self.certificates
+    }
+
+    /// Tells connections that were verified against these certificates from others.
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for CaCerts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CaCerts({} of {:016x})", self.certificates.len(), self.fingerprint)
+    }
 }
 
 impl Certificate {

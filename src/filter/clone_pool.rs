@@ -16,6 +16,8 @@ use crate::prelude::*;
 
 /// The rule of one clone section.
 pub struct ClonePools {
+    /// The section's place among those of its virtual service.
+    index: usize,
     section: CloneSection,
     /// Name of the section's session table.
     table: String,
@@ -25,23 +27,27 @@ pub struct ClonePools {
     sampled_out: IntCounter,
     loops: IntCounter,
     no_server: IntCounter,
+    proxied: IntCounter,
+    filtered: IntCounter,
 }
 
-/// The sessions of a request, or of a connection; in use as long as this lives.
+/// The sections that have decided about a request, by index, each with the request's session if it has one. The
+/// same for a connection whose TLS session names it. A session is in use as long as this lives.
 #[derive(Clone, Default)]
-struct InUse(Vec<(PoolName, Arc<Assigned>)>);
+struct Considered(Vec<(usize, Option<Arc<Assigned>>)>);
 
 impl ClonePools {
     /// A rule for each clone section.
     pub fn for_virtual_service(setup: &Setup<'_>) -> Vec<Arc<dyn Rule>> {
         let vs = setup.virtual_service;
-        let rule = |section: &CloneSection| {
+        let rule = |(index, section): (usize, &CloneSection)| {
             let labels = |reason| [vs.name.as_str(), section.pool.as_str(), reason];
             let skipped =
                 |reason: SkipReason| setup.metrics.clone_skipped.with_label_values(&labels(reason.as_str()));
             let dropped =
                 |reason: DropReason| setup.metrics.clone_dropped.with_label_values(&labels(reason.as_str()));
             Self {
+                index,
                 section: section.clone(),
                 table: format!("clone:{}:{}", vs.name, section.pool),
                 hash: StableHash::new(vs.uuid.as_ref().map_or(vs.name.as_str(), |uuid| uuid.as_str())),
@@ -49,10 +55,12 @@ impl ClonePools {
                 sampled_out: skipped(SkipReason::SampledOut),
                 loops: skipped(SkipReason::Loop),
                 no_server: dropped(DropReason::NoServer),
+                proxied: skipped(SkipReason::Proxied),
+                filtered: skipped(SkipReason::Filtered),
             }
             .into_rule()
         };
-        vs.clones.iter().map(rule).collect()
+        vs.clones.iter().enumerate().map(rule).collect()
     }
 
     /// The copy of a request, and its session if a token names one.
@@ -90,7 +98,8 @@ impl ClonePools {
         let assigned = exchange.session().assign(&self.table, key, assign, is_up, choose)?;
         let order =
             CloneOrder::new(pool.name().clone(), assigned.server).in_session(assigned.session, assigned.seq);
-        let of_connection = matches!(token, Token::TlsSessionId);
+        // The connection of a hop is the peer's, and shared by its clients.
+        let of_connection = matches!(token, Token::TlsSessionId) && !exchange.is_carried();
         Some(Ordered { order, session: Some(Arc::new(assigned)), of_connection })
     }
 
@@ -111,24 +120,23 @@ impl ClonePools {
         exchange.with_rng(|rng| choose(self.section.selection, &candidates, turn, session, rng))
     }
 
-    /// The request's session in this section's table.
-    fn session_of(&self, exchange: &Exchange) -> Option<Arc<Assigned>> {
-        let InUse(sessions) = exchange.get()?;
-        sessions.iter().find(|(pool, _)| *pool == self.section.pool).map(|(_, session)| session.clone())
+    /// What this section has decided about a request: nothing yet, or its session, which may be none.
+    fn considered<'a>(&self, exchange: &'a Exchange) -> Option<&'a Option<Arc<Assigned>>> {
+        let Considered(sections) = exchange.get()?;
+        sections.iter().find(|(index, _)| *index == self.index).map(|(_, session)| session)
     }
 
-    /// Keeps the session in use: until the request ends, or the connection that it is named by.
-    fn hold(&self, exchange: &mut Exchange, ordered: &Ordered) {
-        let Some(session) = &ordered.session else { return };
-        let held = (self.section.pool.clone(), session.clone());
-        if ordered.of_connection {
-            exchange.with_connection_value(|InUse(sessions)| {
-                if sessions.iter().all(|(pool, _)| *pool != self.section.pool) {
-                    sessions.push(held.clone());
+    /// Keeps the decision, and the session in use: until the request ends, or the connection that names it.
+    fn keep(&self, exchange: &mut Exchange, ordered: Option<&Ordered>) {
+        let session = ordered.and_then(|ordered| ordered.session.clone());
+        if ordered.is_some_and(|ordered| ordered.of_connection) {
+            exchange.with_connection_value(|Considered(sections)| {
+                if sections.iter().all(|(index, _)| *index != self.index) {
+                    sections.push((self.index, session.clone()));
                 }
             });
         }
-        exchange.get_or_insert(InUse::default()).0.push(held);
+        exchange.get_or_insert(Considered::default()).0.push((self.index, session));
     }
 }
 
@@ -154,28 +162,30 @@ impl Rule for ClonePools {
         if !request.clones_allowed() {
             return Ok(());
         }
-        if let Some(ordered) = self.order(request, request.headers(), request.query()) {
-            self.hold(request, &ordered);
-            request.order_clone(ordered.order);
+        let ordered = self.order(request, request.headers(), request.query());
+        self.keep(request, ordered.as_ref());
+        if let Some(Ordered { order, .. }) = ordered {
+            request.order_clone(order);
         }
         Ok(())
     }
 
-    /// A request whose home is away came to this site's servers after all.
-    fn lb_failed(&self, lb: &mut LbEvent<'_>) -> RuleResult {
-        if !lb.came_home() || self.session_of(lb).is_some() {
+    /// A request that was on its way to its home site may have come to a server of this one after all.
+    fn lb_selected(&self, lb: &mut LbEvent<'_>) -> RuleResult {
+        if !lb.clones_allowed() || self.considered(lb).is_some() {
             return Ok(());
         }
-        if let Some(ordered) = self.order(lb, lb.headers(), lb.query()) {
-            self.hold(lb, &ordered);
-            lb.order_clone(ordered.order);
+        let ordered = self.order(lb, lb.headers(), lb.query());
+        self.keep(lb, ordered.as_ref());
+        if let Some(Ordered { order, .. }) = ordered {
+            lb.order_clone(order);
         }
         Ok(())
     }
 
     /// A session that gains a token stays whole: the cookie that the answer sets names the same entry.
     async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
-        let Some(session) = self.session_of(response) else { return Ok(()) };
+        let Some(Some(session)) = self.considered(response).cloned() else { return Ok(()) };
         for field in response.headers().get_all("set-cookie") {
             let pair = field.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
             let Some(at) = pair.iter().position(|byte| *byte == b'=') else { continue };
@@ -183,6 +193,17 @@ impl Rule for ClonePools {
             let names = |token: &&Token| matches!(token, Token::Cookie(known) if known.as_bytes() == name);
             if let Some(token) = self.section.tokens.iter().find(names).filter(|_| !value.is_empty()) {
                 response.session().bind(&self.table, &token::key(token, value), &session);
+            }
+        }
+        Ok(())
+    }
+
+    /// Every request is accounted for, those that are not copied too.
+    fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
+        if self.considered(finished).is_none() {
+            match finished.goes_elsewhere() {
+                true => self.proxied.inc(),
+                false => self.filtered.inc(),
             }
         }
         Ok(())

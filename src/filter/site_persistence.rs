@@ -72,11 +72,19 @@ impl SitePersistence {
         exchange.pools().named(pool.as_str()).is_ok_and(|pool| pool.active_servers().next().is_some())
     }
 
-    fn home_of(&self, decision: Decision) -> Option<&PeerMember> {
-        match decision {
-            Decision::Proxy { to, .. } => self.site.membership.peer(&to),
-            _ => None,
-        }
+    /// The peer that the request is on its way to. A rule that ran later may have sent it elsewhere.
+    fn home_of(&self, exchange: &Exchange) -> Option<&PeerMember> {
+        let Decided { decision: Decision::Proxy { to, .. }, .. } = exchange.get()? else { return None };
+        exchange.goes_to(&self.site.sp_pool).then(|| self.site.membership.peer(to)).flatten()
+    }
+
+    /// What follows when home cannot have the request, which is `resendable` or has been begun.
+    fn after_failure(decided: Decided, resendable: bool) -> Decided {
+        let decision = match decided.decision.after_failure() {
+            Decision::Local { .. } if !resendable => Decision::Abort,
+            next => next,
+        };
+        Decided { decision, ..decided }
     }
 }
 
@@ -85,12 +93,6 @@ impl Rule for SitePersistence {
     async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
         let membership = &self.site.membership;
         let arrival = self.arrival(request);
-        if let Some(redirect) = &self.redirect
-            && let Some(reply) = redirect.reply(request)?
-        {
-            request.respond(reply);
-            return Ok(());
-        }
         let from_peer = arrival == Arrival::Peer;
         let cookies = request.headers().get_all("cookie").iter().map(|field| field.as_bytes());
         let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
@@ -99,13 +101,21 @@ impl Rule for SitePersistence {
         if from_peer && !self.own_pool_is_up(request) {
             decision = Decision::Refuse(HomeRefusal::PoolDown);
         }
+        let redirect = match (&self.redirect, decision) {
+            (None, _) | (_, Decision::Refuse(_)) => None,
+            (Some(redirect), _) => redirect.reply(request)?,
+        };
+        if let Some(reply) = redirect {
+            // The cookie is for the answer over TLS.
+            decision = Decision::Local { outcome: here(decision.outcome()), issue: false };
+            request.respond(reply);
+        }
         request.insert(Decided { decision, from_peer });
         match decision {
             Decision::Local { .. } => {}
-            Decision::Proxy { .. } => {
-                let home = self.home_of(decision).ok_or_else(|| RuleError::new("the home is no peer"))?;
+            Decision::Proxy { to, .. } => {
+                let home = membership.peer(&to).ok_or_else(|| RuleError::new("the home is no peer"))?;
                 request.server_of(&self.site.sp_pool, home.addr);
-                request.clone_none();
             }
             Decision::Abort => request.respond(home_is_away()),
             Decision::Refuse(refusal) => request.respond(refused(refusal)?),
@@ -114,18 +124,18 @@ impl Rule for SitePersistence {
     }
 
     fn lb_failed(&self, lb: &mut LbEvent<'_>) -> RuleResult {
-        let Some(Decided { decision, from_peer }) = lb.get().copied() else { return Ok(()) };
-        if !matches!(decision, Decision::Proxy { .. }) {
-            if from_peer && lb.server().is_none() {
-                lb.insert(Decided { decision: Decision::Refuse(HomeRefusal::PoolDown), from_peer });
+        let Some(decided) = lb.get::<Decided>().copied() else { return Ok(()) };
+        if self.home_of(lb).is_none() {
+            if decided.from_peer && lb.server().is_none() {
+                lb.insert(Decided { decision: Decision::Refuse(HomeRefusal::PoolDown), ..decided });
                 lb.respond(refused(HomeRefusal::PoolDown)?);
             }
             return Ok(());
         }
-        let next = decision.after_failure();
-        lb.insert(Decided { decision: next, from_peer });
-        match next {
-            Decision::Local { .. } if lb.is_resendable() => lb.reselect_default(),
+        let next = Self::after_failure(decided, lb.is_resendable());
+        lb.insert(next);
+        match next.decision {
+            Decision::Local { .. } => lb.reselect_here(),
             Decision::Proxy { .. } if lb.is_resendable() && lb.failures() < MAX_TRIES => lb.reselect(),
             _ => lb.respond(home_is_away()),
         }
@@ -134,8 +144,7 @@ impl Rule for SitePersistence {
 
     fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
         let membership = &self.site.membership;
-        let home = send.get::<Decided>().and_then(|decided| self.home_of(decided.decision));
-        let Some(home) = home else {
+        let Some(home) = self.home_of(send) else {
             let rest = send.headers().get("cookie").map(|cookies| {
                 without_cookie(cookies.as_bytes(), membership.cookie_name()).map(|rest| rest.into_owned())
             });
@@ -155,23 +164,22 @@ impl Rule for SitePersistence {
             tls_session: send.tls_session_id().map(|id| membership.hop.tls_session(id)),
         };
         let hop = membership.hop.sign(&fields, send.method().as_str(), send.host(), send.path_and_query())?;
-        send.set_header(HOP_HEADER, &hop)?;
         send.append_header("Via", &format!("1.1 {}", membership.loop_token))?;
-        send.append_header(CDN_LOOP, &membership.loop_token)
+        send.append_header(CDN_LOOP, &membership.loop_token)?;
+        send.set_header(HOP_HEADER, &hop)
     }
 
     async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
         let Some(decided) = response.get::<Decided>().copied() else { return Ok(()) };
-        let home_refused = matches!(decided.decision, Decision::Proxy { .. })
-            && response.server().is_some()
-            && response.header(HOP_REFUSED_HEADER).is_some();
-        if home_refused {
-            let next = decided.decision.after_failure();
-            response.insert(Decided { decision: next, ..decided });
-            match next {
-                Decision::Local { .. } if response.is_resendable() => response.retry_default(),
-                Decision::Proxy { .. } => {}
-                _ => response.respond(home_is_away()),
+        if self.home_of(response).is_some() {
+            if response.server().is_some() && response.header(HOP_REFUSED_HEADER).is_some() {
+                let next = Self::after_failure(decided, response.is_resendable());
+                response.insert(next);
+                match next.decision {
+                    Decision::Local { .. } => response.retry_here(),
+                    Decision::Proxy { .. } => {}
+                    _ => response.respond(home_is_away()),
+                }
             }
             return Ok(());
         }
@@ -194,10 +202,17 @@ impl Rule for SitePersistence {
 
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
         if let Some(decided) = finished.get::<Decided>() {
-            self.counters.count(decided.decision.outcome());
+            let outcome = decided.decision.outcome();
+            let sent_home = finished.server.is_some() && self.home_of(finished).is_some();
+            self.counters.count(if sent_home { outcome } else { here(outcome) });
         }
         Ok(())
     }
+}
+
+/// The outcome of a request that was not sent home after all: a rule answered it, or chose another pool.
+fn here(outcome: Outcome) -> Outcome {
+    if outcome == Outcome::Proxied { Outcome::Local } else { outcome }
 }
 
 fn home_is_away() -> Reply {

@@ -125,7 +125,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         federation_id: "demo".into(),
         sites: [A, B, C].map(site).to_vec(),
         services: vec![Arc::new(service)],
-        ca_certs: Vec::new(),
+        ca_certs: None,
     }
 }
 

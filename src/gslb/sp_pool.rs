@@ -47,7 +47,8 @@ impl SpPool {
                 idle_timeout: IDLE_TIMEOUT,
                 enable_ssl,
                 sni: None,
-                verify: enable_ssl && !gslb.ca_certs.is_empty(),
+                verify: enable_ssl && gslb.ca_certs.is_some(),
+                ca_certs: gslb.ca_certs.clone().filter(|_| enable_ssl),
             }),
         }
     }
@@ -79,6 +80,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CaCerts;
     use crate::gslb::fixtures::{self, A, B};
 
     #[test]
@@ -101,8 +103,14 @@ mod tests {
         });
         let sp = |gslb: &Gslb| SpPool::of(&fixtures::vs(B), &fixtures::membership_in(B, gslb), gslb).pool;
         assert!(sp(&gslb).enable_ssl && !sp(&gslb).verify);
-        gslb.ca_certs = vec!["ca.pem".into()];
-        assert!(sp(&gslb).verify);
+        let ca = rcgen::generate_simple_self_signed(["ca".to_owned()]).expect("a name makes a certificate");
+        let ca = openssl::x509::X509::from_der(ca.cert.der()).expect("it is a certificate");
+        gslb.ca_certs = CaCerts::new(vec![ca]);
+        let pool = sp(&gslb);
+        let fingerprint = |ca: &Option<CaCerts>| ca.as_ref().map(CaCerts::fingerprint);
+        assert!(pool.verify);
+        assert!(fingerprint(&pool.ca_certs).is_some());
+        assert_eq!(fingerprint(&pool.ca_certs), fingerprint(&gslb.ca_certs));
     }
 
     #[test]

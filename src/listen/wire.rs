@@ -249,7 +249,7 @@ impl AsyncWrite for Wire {
             return Pin::new(self.stream()).poll_write(cx, data);
         }
         if self.gathered.capacity() == 0 {
-            self.gathered.reserve_exact(WRITE_BUFFER);
+            self.gathered.reserve_exact(data.len().max(SMALL_ANSWER));
         }
         self.gathered.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))
@@ -372,6 +372,8 @@ const STREAM: &str = "a wire has its stream until it is dropped";
 const READ_AHEAD: usize = 4096;
 /// An answer's head and a small body leave in one write.
 const WRITE_BUFFER: usize = 8 * 1024;
+/// What the write buffer begins with: most heads and small bodies fit, and so little is soon had.
+const SMALL_ANSWER: usize = 1024;
 /// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`
 const PREFACE_LENGTH: usize = 24;
 const LINGER: Duration = Duration::from_secs(2);

@@ -154,6 +154,7 @@ mod fixture {
             enable_ssl: false,
             sni: None,
             verify: true,
+            ca_certs: None,
         }
     }
 

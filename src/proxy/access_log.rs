@@ -3,7 +3,7 @@
 use pingora::{Error, proxy::Session};
 
 use super::exchange::Ctx;
-use crate::{metrics::RequestMetrics, rule::Finished, snapshot::Live};
+use crate::{rule::Finished, snapshot::Live};
 
 /// Ends a request, whatever became of it.
 pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
@@ -20,7 +20,7 @@ pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>
             Finished { status, body_bytes_sent, duration, server, exchange: &mut routed.exchange };
         routed.vs.chain.http_finished(&mut finished);
     } else {
-        RequestMetrics::new(&live.metrics, "-", "-").count(status, duration);
+        live.unrouted.count(status, duration);
     }
     tracing::debug!(
         target: "homing::access",

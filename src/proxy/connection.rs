@@ -47,40 +47,39 @@ impl ConnectionEvents for Proxy {
     }
 }
 
-/// The state of this connection for this virtual service, if it has one.
+/// The state of this connection for this virtual service, if it has one and its `client_accepted` is over.
 pub(super) fn known_state(connection: &Connection, vs: &VirtualService) -> Option<Arc<ConnectionState>> {
     let states = connection.state::<States>()?.lock();
-    states.iter().find(|(state, _)| state.virtual_service() == vs.name()).map(|(state, _)| state.clone())
+    let (state, _) = states.iter().find(|(state, _)| state.virtual_service() == vs.name())?;
+    state.is_accepted().then(|| state.clone())
 }
 
-/// The state of this connection for this virtual service; made, with its `client_accepted`, at first sight.
+/// The state of this connection for this virtual service, made at first sight, after its `client_accepted`: streams
+/// of one HTTP/2 connection may arrive here together, and all wait for it.
 pub(super) async fn state_for(
     connection: &Arc<Connection>,
     vs: &Arc<VirtualService>,
 ) -> Arc<ConnectionState> {
-    if let Some(state) = known_state(connection, vs) {
-        return state;
-    }
-    let states = connection.state::<States>().expect("a connection has its states since it was accepted");
-    let state = Arc::new(ConnectionState::new(
-        vs.name().clone(),
-        vs.services.clone(),
-        connection.client,
-        connection.local,
-        tls_facts(connection).cloned(),
-        vs.connections_open.clone(),
-    ));
-    {
-        // Streams of one HTTP/2 connection may arrive here together: the first one's state counts.
+    let state = {
+        let states = connection.state::<States>().expect("a connection has its states since it was accepted");
         let mut states = states.lock();
-        if let Some((known, _)) = states.iter().find(|(state, _)| state.virtual_service() == vs.name()) {
-            return known.clone();
+        match states.iter().find(|(state, _)| state.virtual_service() == vs.name()) {
+            Some((state, _)) => state.clone(),
+            None => {
+                let state = Arc::new(ConnectionState::new(
+                    vs.name().clone(),
+                    vs.services.clone(),
+                    connection.client,
+                    connection.local,
+                    tls_facts(connection).cloned(),
+                    vs.connections_open.clone(),
+                ));
+                states.push((state.clone(), vs.clone()));
+                state
+            }
         }
-        states.push((state.clone(), vs.clone()));
-    }
-    if vs.chain.client_accepted(&state).await.is_err() {
-        state.reject();
-    }
+    };
+    state.accept(&vs.chain).await;
     state
 }
 

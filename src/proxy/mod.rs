@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | connection | [`connection`] | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | [`route`] | `http_request` |
-//! | server chosen | [`upstream`] | `lb_selected`, `lb_failed` |
+//! | server chosen | [`upstream`], [`tunnel`] | `lb_selected`, `lb_failed` |
 //! | to the server | [`forward`], [`copies`] | `http_request_send`, `http_request_data` |
 //! | answer | [`reply`] | `http_response`, `http_response_data` |
 //! | over | [`access_log`] | `http_finished` |
@@ -17,6 +17,7 @@ mod exchange;
 mod forward;
 mod reply;
 mod route;
+mod tunnel;
 mod upstream;
 
 use std::{sync::Arc, time::Duration};

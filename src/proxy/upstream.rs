@@ -10,7 +10,9 @@ use pingora::{
 
 use super::{
     exchange::{Attempt, Ctx, Routed},
+    forward::asks_for_tunnel,
     route::rule_failed_closed,
+    tunnel,
 };
 use crate::{
     config,
@@ -42,7 +44,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             ctx.tried.push(lease.server().addr());
             continue;
         }
-        let peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        if asks_for_tunnel(session.req_header()) {
+            tunnel::on_its_own_connection(&mut peer);
+        }
         ctx.attempt = Some(Attempt { pool, lease });
         return Ok(Box::new(peer));
     }
@@ -154,7 +159,9 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
         (Some(sni), true) => sni.clone(),
         (None, true) => {
             let host = host();
-            host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned()
+            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
+            // Without a name Pingora would verify nothing. An address is not sent in SNI.
+            if name.is_empty() { server.ip().to_string() } else { name.to_owned() }
         }
     };
     let mut peer = HttpPeer::new(server, pool.enable_ssl, sni);
@@ -164,10 +171,60 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
     peer.options.write_timeout = Some(pool.read_timeout);
     peer.options.idle_timeout = Some(pool.idle_timeout);
     peer.options.verify_cert = pool.verify;
-    peer.options.verify_hostname = pool.verify;
+    // A certificate by a pool's own authorities proves a site of the federation, whose certificates are for names
+    // of their own and not for every Host that is served there. Mutual authentication by SAN URI will name sites.
+    peer.options.verify_hostname = pool.verify && pool.ca_certs.is_none();
+    if let Some(ca_certs) = &pool.ca_certs {
+        peer.options.ca = Some(ca_certs.certificates().clone());
+        // Pingora keeps connections apart by this, and not by `ca`.
+        peer.group_key = ca_certs.fingerprint();
+    }
     peer.options.alpn = ALPN::H1;
     peer
 }
 
 /// More reselections than this are a rule that never agrees.
 const MAX_RESELECTS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use openssl::x509::X509;
+    use pingora::upstreams::peer::Peer;
+
+    use super::*;
+    use crate::config::CaCerts;
+
+    fn of(pool: &config::Pool, host: &str) -> HttpPeer {
+        peer(pool, SocketAddr::from(([10, 0, 0, 1], 443)), || host.to_owned())
+    }
+
+    fn pool() -> config::Pool {
+        config::Pool { enable_ssl: true, verify: true, ..config::Pool::of("p".into(), []) }
+    }
+
+    #[test]
+    fn a_connection_is_not_used_again_where_other_authorities_are_trusted() {
+        let with_ca = |name: &str| {
+            let made =
+                rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name makes a certificate");
+            let certificate = X509::from_der(made.cert.der()).expect("it is a certificate");
+            config::Pool { ca_certs: CaCerts::new(vec![certificate]), ..pool() }
+        };
+        let (system, ours, theirs) = (pool(), with_ca("ours"), with_ca("theirs"));
+        let key = |pool| of(pool, "a.com").reuse_hash();
+        assert_eq!(key(&ours), key(&ours));
+        assert_ne!(key(&ours), key(&theirs));
+        assert_ne!(key(&ours), key(&system));
+    }
+
+    #[test]
+    fn there_is_a_name_to_verify_whatever_the_host_is() {
+        for (host, name) in
+            [("a.com", "a.com"), ("a.com:443", "a.com"), ("", "10.0.0.1"), (":443", "10.0.0.1")]
+        {
+            let peer = of(&pool(), host);
+            assert_eq!(peer.sni, name, "{host:?}");
+            assert!(peer.options.verify_cert && peer.options.verify_hostname);
+        }
+    }
+}

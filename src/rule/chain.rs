@@ -51,7 +51,6 @@ impl Chain {
         for entry in &self.entries {
             let mut conn = ClientConn::new(connection);
             let result = guarded(entry.rule.client_accepted(&mut conn)).await;
-            drop(conn);
             self.judge(entry, "client_accepted", result)?;
         }
         if connection.tls().is_none() || connection.is_rejected() {
@@ -60,7 +59,6 @@ impl Chain {
         for entry in &self.entries {
             let mut conn = ClientConn::new(connection);
             let result = guarded(entry.rule.clientssl_handshake(&mut conn)).await;
-            drop(conn);
             self.judge(entry, "clientssl_handshake", result)?;
         }
         Ok(())

@@ -9,9 +9,10 @@ use std::{
 use http::{Extensions, HeaderValue};
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
+use tokio::sync::OnceCell;
 
 use super::{
-    RuleError,
+    Chain, RuleError,
     exchange::{CloneOrder, Destination, forwarded_for},
     services::Services,
 };
@@ -30,6 +31,7 @@ pub struct ConnectionState {
     tls: Option<TlsFacts>,
     forwarded_for: HeaderValue,
     decided: Mutex<Decided>,
+    accepted: OnceCell<()>,
     _open: Held,
 }
 
@@ -62,6 +64,7 @@ impl ConnectionState {
             tls,
             forwarded_for,
             decided: Mutex::default(),
+            accepted: OnceCell::new(),
             _open: Held::new(open),
         }
     }
@@ -69,6 +72,21 @@ impl ConnectionState {
     /// The virtual service whose rules this state belongs to.
     pub fn virtual_service(&self) -> &VsName {
         &self.vs
+    }
+
+    /// Runs `client_accepted`, once however many ask; all wait until it is over. A rule that fails closed rejects.
+    pub async fn accept(&self, chain: &Chain) {
+        let run = || async {
+            if chain.client_accepted(self).await.is_err() {
+                self.reject();
+            }
+        };
+        self.accepted.get_or_init(run).await;
+    }
+
+    /// Whether `client_accepted` is over.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.initialized()
     }
 
     /// Whether a rule rejected the connection.
@@ -104,13 +122,11 @@ impl ConnectionState {
 /// Context of `client_accepted`, `clientssl_handshake` and `client_closed`.
 pub struct ClientConn<'a> {
     connection: &'a ConnectionState,
-    decided: Decided,
 }
 
 impl<'a> ClientConn<'a> {
     pub(crate) fn new(connection: &'a ConnectionState) -> Self {
-        let decided = std::mem::take(&mut *connection.decided());
-        Self { connection, decided }
+        Self { connection }
     }
 
     /// The virtual service that the client connected to.
@@ -143,18 +159,19 @@ impl<'a> ClientConn<'a> {
     /// # Errors
     /// There is no such pool.
     pub fn pool(&mut self, name: &str) -> Result<(), RuleError> {
-        self.decided.destination = Destination::Pool(self.named_pool(name)?.name().clone());
+        let pool = self.named_pool(name)?.name().clone();
+        self.connection.decided().destination = Destination::Pool(pool);
         Ok(())
     }
 
     /// App persistence is not applied to this connection's requests: iRules' `persist none`.
     pub fn persist_none(&mut self) {
-        self.decided.persist_none = true;
+        self.connection.decided().persist_none = true;
     }
 
     /// Closes the connection without an answer: iRules' `reject`.
     pub fn reject(&mut self) {
-        self.decided.rejected = true;
+        self.connection.reject();
     }
 
     /// Copies every request of this connection to this member: iRules' `clone pool … member …`.
@@ -163,18 +180,18 @@ impl<'a> ClientConn<'a> {
     /// There is no such pool, or it has no such server.
     pub fn clone_to(&mut self, pool: &str, server: SocketAddr) -> Result<(), RuleError> {
         let pool: PoolName = self.named_member(pool, server)?;
-        self.decided.clones.push(CloneOrder::new(pool, server));
+        self.connection.decided().clones.push(CloneOrder::new(pool, server));
         Ok(())
     }
 
     /// Keeps a value for later events of this connection; one per type.
     pub fn insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
-        self.decided.state.insert(value);
+        self.connection.decided().state.insert(value);
     }
 
     /// A value that an earlier event kept.
-    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
-        self.decided.state.get()
+    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
+        self.connection.decided().state.get().cloned()
     }
 }
 
@@ -183,12 +200,6 @@ impl Deref for ClientConn<'_> {
 
     fn deref(&self) -> &Services {
         &self.connection.services
-    }
-}
-
-impl Drop for ClientConn<'_> {
-    fn drop(&mut self) {
-        *self.connection.decided() = std::mem::take(&mut self.decided);
     }
 }
 

@@ -136,9 +136,12 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
-    /// Sends this request to one server of a pool that only its holder knows.
+    /// Sends this request to one server of a pool that only its holder knows. A rule that runs later may choose
+    /// otherwise, see [`Exchange::goes_to`].
     pub fn server_of(&mut self, pool: &Arc<Pool>, server: SocketAddr) {
-        self.exchange.destination = Destination::Handle(pool.clone(), server);
+        self.exchange.come_home();
+        let handle = Destination::Handle(pool.clone(), server);
+        self.exchange.fallback = std::mem::replace(&mut self.exchange.destination, handle);
     }
 
     /// App persistence is not applied: iRules' `persist none`.
@@ -163,7 +166,7 @@ impl<'a> Request<'a> {
 
     /// No copies of this request, whoever ordered or orders them.
     pub fn clone_none(&mut self) {
-        self.exchange.clones_allowed = false;
+        self.exchange.clones_refused = true;
     }
 
     /// Answers without a server: iRules' `HTTP::respond`. Rules that follow are not asked.
@@ -294,21 +297,13 @@ impl<'a> LbEvent<'a> {
         Ok(())
     }
 
-    /// Chooses again, from the virtual service's own pool, with copies as its sections say.
-    pub fn reselect_default(&mut self) {
-        self.exchange.destination = Destination::Default;
-        self.exchange.clones_allowed = true;
+    /// Chooses again, from where the request would have gone without [`Request::server_of`].
+    pub fn reselect_here(&mut self) {
+        self.exchange.come_home();
         self.reselect = true;
     }
 
-    /// Whether a rule has just sent the request to the virtual service's own pool, where copies are wanted.
-    pub fn came_home(&self) -> bool {
-        self.reselect
-            && self.exchange.clones_allowed
-            && matches!(self.exchange.destination, Destination::Default)
-    }
-
-    /// Orders a copy of a request that came to this site's servers after all.
+    /// Orders a copy, for a request of which none was wanted before.
     pub fn order_clone(&mut self, order: CloneOrder) {
         self.exchange.clones.push(order);
     }
@@ -420,12 +415,11 @@ impl<'a> Response<'a> {
         self.server.is_some() && self.resendable
     }
 
-    /// Throws this answer away and asks a server of the virtual service's own pool, with copies as its
-    /// sections say: iRules' `HTTP::retry`. Without effect if the request is not resendable.
-    pub fn retry_default(&mut self) {
+    /// Throws this answer away and asks a server from where the request would have gone without
+    /// [`Request::server_of`]: iRules' `HTTP::retry`. Without effect if the request is not resendable.
+    pub fn retry_here(&mut self) {
         if self.is_resendable() {
-            self.exchange.destination = Destination::Default;
-            self.exchange.clones_allowed = true;
+            self.exchange.come_home();
             self.retry = true;
         }
     }

@@ -32,9 +32,11 @@ pub struct Exchange {
     /// What a peer site said of the client's TLS session, where the request came over the hop.
     pub(crate) carried_session: Option<Vec<u8>>,
     pub(crate) destination: Destination,
+    /// Where it goes if the server that only a rule knows cannot have it.
+    pub(crate) fallback: Destination,
     pub(crate) persist_none: bool,
     pub(crate) clones: Vec<CloneOrder>,
-    pub(crate) clones_allowed: bool,
+    pub(crate) clones_refused: bool,
     pub(crate) reply: Option<Reply>,
     /// Servers that failed this request.
     pub(crate) failures: usize,
@@ -70,9 +72,10 @@ impl Exchange {
             secure: connection.tls().is_some(),
             carried_session: None,
             destination,
+            fallback: Destination::Default,
             persist_none,
             clones,
-            clones_allowed: true,
+            clones_refused: false,
             reply: None,
             failures: 0,
             state: Extensions::new(),
@@ -156,7 +159,10 @@ impl Exchange {
         &self,
         change: impl FnOnce(&mut T),
     ) {
-        change(self.connection.decided().state.get_or_insert_default());
+        // Not under the lock: what `change` does may ask for it.
+        let mut value = self.connection_value().unwrap_or_default();
+        change(&mut value);
+        self.connection.decided().state.insert(value);
     }
 
     /// A value that an event of the connection kept.
@@ -164,9 +170,32 @@ impl Exchange {
         self.connection.decided().state.get().cloned()
     }
 
-    /// Whether copies of this request are wanted. A request that is proxied to its home site is copied there.
+    /// Whether copies of this request are wanted: no rule refused them, and it is not on its way to another site,
+    /// which copies it itself.
     pub fn clones_allowed(&self) -> bool {
-        self.clones_allowed
+        !self.clones_refused && !self.goes_elsewhere()
+    }
+
+    /// Whether the request goes to a server that only a rule knows: another site.
+    pub fn goes_elsewhere(&self) -> bool {
+        matches!(self.destination, Destination::Handle(..))
+    }
+
+    /// Whether the request goes to a server of this pool, by [`Request::server_of`](super::Request::server_of).
+    pub fn goes_to(&self, pool: &Arc<Pool>) -> bool {
+        matches!(&self.destination, Destination::Handle(chosen, _) if Arc::ptr_eq(chosen, pool))
+    }
+
+    /// Whether a party that proved itself told who the client is: the connection is not the client's own.
+    pub fn is_carried(&self) -> bool {
+        self.carried_session.is_some()
+    }
+
+    /// Back from another site's server to where this site would have sent the request.
+    pub(super) fn come_home(&mut self) {
+        if matches!(self.destination, Destination::Handle(..)) {
+            self.destination = std::mem::take(&mut self.fallback);
+        }
     }
 
     /// The copies that were ordered so far.

@@ -118,9 +118,7 @@ impl Simulator {
             tls,
             IntGauge::new("simulated", "simulated").expect("a valid name"),
         ));
-        if self.chain.client_accepted(&state).await.is_err() {
-            state.reject();
-        }
+        state.accept(&self.chain).await;
         SimulatedConnection { simulator: self, state }
     }
 }

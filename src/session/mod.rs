@@ -198,32 +198,43 @@ impl SessionTable {
     pub fn sweep(&self, now: Instant) -> usize {
         let now = self.millis(now);
         let mut ended = Vec::new();
-        self.store.for_each(|key, entry| {
+        for (key, entry) in self.store.entries() {
             if entry.has_ended_else_refresh(now) {
                 ended.push(*key);
             }
-        });
+        }
         let end = |key: &&SessionKey| self.store.remove_if(key, |entry| entry.end(now, &self.tables));
         let removed = ended.iter().filter(end).count();
         self.store.settle();
         removed
     }
 
-    /// What is in the table, by table and key. `table` is compared without case; `key` is the key itself or
-    /// its hash as [`SessionView::key`] shows it. Looking refreshes nothing.
-    pub fn view(&self, table: Option<&str>, key: Option<&str>, now: Instant) -> Vec<SessionView> {
+    /// At most `most` of what is in the table, whichever they are, by table and key. `table` is compared without
+    /// case; `key` is the key itself or its hash as [`SessionView::key`] shows it, and is looked up without a
+    /// walk. No session lives longer for being looked at.
+    pub fn view(
+        &self,
+        table: Option<&str>,
+        key: Option<&str>,
+        most: usize,
+        now: Instant,
+    ) -> Vec<SessionView> {
         let now = self.millis(now);
-        let mut rows = Vec::new();
-        self.store.for_each(|hash, entry| {
-            let name = &self.tables.of(hash).name;
-            let wanted = table.is_none_or(|table| same_name(table, name))
-                && key.is_none_or(|key| {
-                    hash.to_string().eq_ignore_ascii_case(key) || self.key(name, key.as_bytes()) == *hash
-                });
-            if wanted {
-                rows.extend(entry.view(now, name, hash));
+        let wanted = |name: &str| table.is_none_or(|table| same_name(table, name));
+        let row = |hash: &SessionKey, entry: &Entry| {
+            let table = self.tables.of(hash);
+            if wanted(&table.name) { entry.view(now, &table.name, hash) } else { None }
+        };
+        let mut rows: Vec<SessionView> = match key {
+            None => self.store.entries().filter_map(|(hash, entry)| row(&hash, &entry)).take(most).collect(),
+            Some(key) => {
+                let tables = self.tables.all();
+                let named = tables.iter().filter(|table| wanted(&table.name));
+                let hashes = named.map(|table| self.key(&table.name, key.as_bytes()));
+                let found = hashes.chain(SessionKey::parse(key));
+                found.filter_map(|hash| row(&hash, &*self.store.get(&hash)?)).take(most).collect()
             }
-        });
+        };
         rows.sort_by(|a, b| (&a.table, &a.key).cmp(&(&b.table, &b.key)));
         rows
     }
@@ -284,6 +295,12 @@ impl SessionTable {
 impl SessionKey {
     fn new(hash: u128, table: u16) -> Self {
         Self(hash & !u128::from(u16::MAX) | u128::from(table))
+    }
+
+    /// A key as it is displayed. Nothing says that its table is there.
+    fn parse(text: &str) -> Option<Self> {
+        let is_key = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_key { u128::from_str_radix(text, 16).ok().map(Self) } else { None }
     }
 
     fn table(&self) -> u16 {

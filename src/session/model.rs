@@ -243,7 +243,7 @@ fn run(ops: Vec<Op>) {
 /// Whatever can be seen of the table is as the model says.
 fn check(table: &SessionTable, model: &Model, start: Instant) {
     assert_eq!(table.len(), model.len());
-    let rows = table.view(None, None, start + Duration::from_secs(model.now));
+    let rows = table.view(None, None, usize::MAX, start + Duration::from_secs(model.now));
     let mut seen: Vec<_> = rows.iter().map(|row| (row.value.clone(), row.requests, row.in_use)).collect();
     let living = model.keys.keys().filter_map(|key| model.living(*key));
     let mut expected: Vec<_> = living

@@ -69,10 +69,8 @@ impl Store {
     }
 
     /// Walks the table without using its entries. What comes or goes meanwhile may be missed.
-    pub fn for_each(&self, mut f: impl FnMut(&SessionKey, &Arc<Entry>)) {
-        for (key, entry) in &self.cache {
-            f(&key, &entry);
-        }
+    pub fn entries(&self) -> impl Iterator<Item = (Arc<SessionKey>, Arc<Entry>)> {
+        self.cache.iter()
     }
 
     /// Does now what moka would do with one of the next calls: evict what is over capacity.

@@ -198,7 +198,7 @@ fn expiry_sweeps_and_assignments_race_without_splitting_or_miscounting() {
     });
     let end = now + seconds(60);
     table.sweep(end);
-    assert_eq!((table.len(), table.view(None, None, end).len()), (0, 0));
+    assert_eq!((table.len(), table.view(None, None, usize::MAX, end).len()), (0, 0));
     assert!(table.sessions_per_server("clone").is_empty());
 }
 
@@ -222,7 +222,7 @@ fn a_view_finds_by_table_and_by_key_or_hash_and_refreshes_nothing() {
     let held = assign(&table, &table.key("clone:vs", b"SID=1"), 1, now);
     table.add("ssl", b"id", "text".into(), TIMEOUT, now);
     let later = now + seconds(100);
-    let all = table.view(None, None, later);
+    let all = table.view(None, None, usize::MAX, later);
     assert_eq!(all.iter().map(|row| row.value.as_str()).collect::<Vec<_>>(), ["10.0.0.1:80", "text"]);
     assert_eq!((all[0].requests, all[0].in_use, all[0].idle, all[0].expires_in), (1, 1, seconds(0), TIMEOUT));
     assert_eq!((all[1].in_use, all[1].idle, all[1].expires_in), (0, seconds(100), seconds(200)));
@@ -234,10 +234,31 @@ fn a_view_finds_by_table_and_by_key_or_hash_and_refreshes_nothing() {
         (None, Some("SID=1"), 1),
         (None, Some(all[1].key.as_str()), 1),
         (Some("ssl"), Some("SID=1"), 0),
+        (Some("clone:vs"), Some(all[1].key.as_str()), 0),
+        (None, Some(all[1].key.to_uppercase().as_str()), 1),
+        (None, Some("ffffffffffffffffffffffffffffffff"), 0),
+        (Some("none"), Some("SID=1"), 0),
     ] {
-        assert_eq!(table.view(by_table, by_key, later).len(), found, "{by_table:?} {by_key:?}");
+        assert_eq!(table.view(by_table, by_key, usize::MAX, later).len(), found, "{by_table:?} {by_key:?}");
     }
-    assert!(table.view(None, None, now + TIMEOUT).is_empty(), "what has ended is not shown");
+    assert!(table.view(None, None, usize::MAX, now + TIMEOUT).is_empty(), "what has ended is not shown");
+}
+
+#[test]
+fn a_view_stops_at_its_bound_and_makes_no_table() {
+    let (table, _, now) = table_of(10_000);
+    for n in 0..1000 {
+        table.add("t", &[n as u8, (n >> 8) as u8], n.to_string(), TIMEOUT, now);
+    }
+    table.add("u", b"key", "v".into(), TIMEOUT, now);
+    let keys = |rows: Vec<SessionView>| rows.into_iter().map(|row| row.key).collect::<Vec<_>>();
+    let some = keys(table.view(Some("t"), None, 10, now));
+    assert_eq!(some.len(), 10);
+    assert!(some.is_sorted());
+    assert_eq!(keys(table.view(None, Some("key"), 10, now)).len(), 1);
+    assert!(table.view(Some("nowhere"), Some("key"), 10, now).is_empty());
+    let tables: Vec<_> = table.tables().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(tables, ["t", "u"], "looking makes none");
 }
 
 #[test]

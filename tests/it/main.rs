@@ -12,9 +12,11 @@ mod routing;
 mod rules;
 mod shutdown;
 mod site_faults;
+mod site_tls;
 mod sites;
 mod support;
 mod tls;
+mod tunnels;
 
 /// homing's own features, compiled here, outside the crate, where they find the public prelude and nothing else.
 #[path = "../../src/filter/mod.rs"]

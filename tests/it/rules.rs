@@ -18,10 +18,11 @@ use crate::{
     support::{
         certs::cert_for,
         client::{Connection, Request},
-        config::{Site, parse},
+        config::{Federation, Site, parse},
         eventually,
         homing::Homing,
         origin::{Mode, Origin},
+        site_cookie::{B, Cookie},
         soon,
         tls::{Profile, TlsClient},
         wire::chunk,
@@ -105,6 +106,32 @@ async fn the_canary_is_chosen_by_header_and_sticks_to_a_client() {
 }
 
 #[tokio::test]
+async fn a_rule_may_keep_a_request_here_that_would_have_been_sent_home() {
+    let (stable, canary, home) =
+        (Origin::start("stable").await, Origin::start("canary").await, Origin::start("home").await);
+    let fed = Federation::new();
+    let b = fed.site_b(&[&home]).start().await;
+    let site = fed
+        .site_a(&[&stable])
+        .push("rules", "{name: canary, config: {pool: canary, percent: 0}}")
+        .vs("rule_refs", "[canary]")
+        .pool("canary", &[&canary]);
+    let a = start(&site, "canary_by_header").await;
+    a.sees("SP-gs-web@site_A", b.addr, true).await;
+    let request = |header| {
+        let cookie = format!("FOO={}", Cookie::of(B).seal());
+        Request::get("/").cookie(&cookie).header("X-Canary", header)
+    };
+    assert_eq!(request("never").send(a.addr).await.server(), "home");
+    assert_eq!(request("always").send(a.addr).await.server(), "canary");
+    let got = &canary.requests()[0];
+    assert_eq!((got.header("homing-hop"), got.cookies().as_str()), (None, ""));
+    for (outcome, count) in [("proxied", 1.0), ("local", 1.0)] {
+        a.counts("homing_sp_requests_total", &[("outcome", outcome)], count).await;
+    }
+}
+
+#[tokio::test]
 async fn a_rule_that_refuses_its_configuration_is_named_at_the_start() {
     let app = Origin::start("app").await;
     let site = example("canary_by_header", &app)
@@ -112,7 +139,8 @@ async fn a_rule_that_refuses_its_configuration_is_named_at_the_start() {
         .vs("rule_refs", "[canary]");
     let mut homing = Homing::spawn_program(&program("canary_by_header"), &site).await;
     assert!(!homing.ended().await.success());
-    assert!(homing.log().contains("`percent` is 101; write a number from 0 to 100"), "{}", homing.log());
+    let message = "`percent` is 101; write a number from 0 to 100";
+    eventually("the message is told", async || homing.log().contains(message)).await;
 }
 
 #[tokio::test]

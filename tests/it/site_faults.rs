@@ -9,6 +9,7 @@ use crate::{
         config::{APP, Federation},
         eventually,
         homing::Homing,
+        origin::Origin,
         site_cookie::{A, B, Cookie, Hop, KEY, Key, now},
     },
 };
@@ -215,4 +216,43 @@ async fn outcomes(homing: &Homing, expected: [f64; 3]) {
     for (count, outcome) in expected.into_iter().zip(["proxied", "rehomed", "aborted"]) {
         homing.settles(OUTCOMES, &[("outcome", outcome)], count).await;
     }
+}
+
+#[tokio::test]
+async fn a_request_that_home_refuses_is_served_and_copied_here() {
+    let clone = Origin::start("clone").await;
+    let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
+    let fed = Federation::new().recovery("pick_new_server");
+    let b = fed.site_b(&[&app_b]).monitored(APP, "tcp").start().await;
+    let a = fed.site_a(&[&app_a]).clone_to(&[&clone]).start().await;
+    a.sees("SP-gs-web@site_A", b.addr, true).await;
+    assert_eq!(ask_as(B, &a).await.server(), "b");
+    a.counts("homing_clone_skipped_total", &[("reason", "proxied")], 1.0).await;
+
+    app_b.down().await;
+    b.sees(APP, app_b.addr, false).await;
+    let cookie = format!("FOO={}", Cookie::of(B).seal());
+    let answer = Request::post("/here", "the body").cookie(&cookie).send(a.addr).await;
+    assert_eq!((answer.status, answer.server()), (200, "a"));
+    let copies = clone.got(1).await;
+    assert_eq!(
+        (copies.len(), copies[0].body_len),
+        (1, 8),
+        "one copy, whole, and only of what was served here"
+    );
+}
+
+#[tokio::test]
+async fn a_request_too_large_to_be_sent_again_is_counted_as_aborted() {
+    let (app_a, app_b) = (Origin::start("a").await, Origin::absent("b").await);
+    let fed = Federation::new().recovery("pick_new_server");
+    let b = fed.site_b(&[&app_b]).monitored(APP, "tcp").start().await;
+    b.sees(APP, app_b.addr, false).await;
+    let a = fed.site_a(&[&app_a]).start().await;
+    a.sees("SP-gs-web@site_A", b.addr, true).await;
+    let cookie = format!("FOO={}", Cookie::of(B).seal());
+    let answer = Request::post("/", vec![b'x'; 1 << 20]).cookie(&cookie).send(a.addr).await;
+    assert_eq!((answer.status, answer.site_cookie()), (503, None));
+    a.counts(OUTCOMES, &[("outcome", "aborted")], 1.0).await;
+    assert_eq!(a.metric(OUTCOMES, &[("outcome", "rehomed")]).await, 0.0);
 }

@@ -126,7 +126,7 @@ async fn a_body_without_room_is_cut_and_says_so_where_that_is_wanted() {
     section.on_overflow = OnOverflow::Truncate;
     section.max_buffered_bytes = 40_000;
     let bench = Bench::new(&section, &[origin.addr]);
-    for (kind, kept) in [(BodyKind::Unknown, 30_000), (BodyKind::Length(60_000), 0)] {
+    for (kind, kept) in [(BodyKind::Unknown, 30_000), (BodyKind::Length(60_000), 30_000)] {
         let mut tap = bench.post(origin.addr, 1, kind);
         tap.data(&vec![b'x'; 30_000].into());
         tap.data(&vec![b'x'; 30_000].into());
@@ -146,6 +146,21 @@ async fn a_body_without_room_is_cut_and_says_so_where_that_is_wanted() {
     assert_eq!(&got.body[30_000..], b"X-Homing-Truncated: 30000");
     bench.settled(3).await;
     assert_eq!(bench.copies("truncated", ""), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_that_are_announced_and_do_not_come_leave_the_budget_to_others() {
+    let mut origin = Origin::answering(NO_CONTENT).await;
+    let mut section = section();
+    section.max_buffered_bytes = 1 << 20;
+    let bench = Bench::new(&section, &[origin.addr]);
+    let stalled: Vec<_> =
+        (0..256).map(|session| bench.post(origin.addr, session, BodyKind::Length(64 << 10))).collect();
+    bench.get(origin.addr, 1, 2);
+    assert_eq!(origin.request().await.session(), (1, 2));
+    drop(stalled);
+    bench.settled(257).await;
+    assert_eq!((bench.answered(), bench.dropped("client_aborted")), (1, 256));
 }
 
 #[tokio::test(start_paused = true)]

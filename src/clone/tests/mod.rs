@@ -62,6 +62,7 @@ fn members(addrs: &[SocketAddr]) -> Pool {
         enable_ssl: false,
         sni: None,
         verify: false,
+        ca_certs: None,
     }
 }
 

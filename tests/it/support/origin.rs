@@ -51,11 +51,16 @@ pub enum Mode {
     Steps(usize),
     /// The first byte of the body starts the answer, which returns every piece as it comes.
     EchoBody,
+    /// 101 as soon as the connection is there, before the request is read, and an echo.
+    SwitchAtOnce,
     /// Requests are read, none is answered.
     NeverAnswer,
     /// Connections are accepted, nothing is read.
     NeverRead,
 }
+
+const SWITCHING: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// An answer that breaks off in the middle of its body.
 pub const HALF_AN_ANSWER: Bytes =
@@ -267,6 +272,9 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>, number: u64) {
             Wire::new(tls)
         }
     };
+    if *shared.mode.lock() == Mode::SwitchAtOnce && wire.write(SWITCHING).await.is_err() {
+        return;
+    }
     while let Ok(Some(head)) = wire.head().await {
         if !matches!(answer(&mut wire, head, &shared, number).await, Ok(Next::Request)) {
             break;
@@ -306,6 +314,7 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
     if head.headers.get("upgrade").is_some_and(|to| to.eq_ignore_ascii_case("websocket")) && mode == Mode::Ok
     {
         record.lock().whole = true;
+        wire.write(SWITCHING).await?;
         return echo(wire).await;
     }
     let mut framing = head.framing().unwrap_or(Framing::Length(0));
@@ -356,6 +365,7 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
             wire.write("0\r\n\r\n").await?;
         }
         Mode::EchoBody => wire.write("0\r\n\r\n").await?,
+        Mode::SwitchAtOnce => return echo(wire).await,
         Mode::NeverAnswer => {}
         Mode::NeverRead => std::future::pending().await,
     }
@@ -363,8 +373,6 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
 }
 
 async fn echo(wire: &mut Wire) -> io::Result<Next> {
-    wire.write("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-        .await?;
     loop {
         let bytes = wire.bytes().await?;
         if bytes.is_empty() {

@@ -1,0 +1,71 @@
+//! The way home over TLS: sites that verify one another against the federation's authority.
+
+use crate::{
+    sites::OUTCOMES,
+    support::{
+        certs::Ca,
+        client::{Answer, Request},
+        config::{Federation, Site},
+        homing::Homing,
+        origin::Origin,
+        site_cookie::{A, B, Cookie},
+        tls,
+    },
+};
+
+#[tokio::test]
+async fn a_request_goes_home_over_tls_to_a_site_that_the_authority_has_signed() {
+    let ca = Ca::new("ours");
+    let sites = Sites::start(&ca, &ca).await;
+    for _ in 0..2 {
+        let answer = sites.ask_a().await;
+        assert_eq!((answer.status, answer.server(), answer.site_cookie()), (200, "b", None));
+    }
+    assert_eq!(sites.app_b.requests()[0].header("x-forwarded-proto"), Some("https"));
+    sites.a.settles(OUTCOMES, &[("outcome", "proxied")], 2.0).await;
+}
+
+#[tokio::test]
+async fn a_site_that_another_authority_has_signed_is_no_home() {
+    let sites = Sites::start(&Ca::new("ours"), &Ca::new("theirs")).await;
+    let answer = sites.ask_a().await;
+    assert_eq!((answer.status, answer.server()), (200, "a"), "recovery picks a new server");
+    assert_eq!(Cookie::open(answer.site_cookie().expect("a new home")).member, A.id());
+    assert!(sites.app_b.requests().is_empty());
+}
+
+/// Two sites with TLS services alone, an app server each.
+struct Sites {
+    a: Homing,
+    _b: Homing,
+    app_b: Origin,
+    _app_a: Origin,
+}
+
+impl Sites {
+    /// Both trust `trusted`; their certificates, for names of their own, are signed by `signer`.
+    async fn start(trusted: &Ca, signer: &Ca) -> Self {
+        let fed = Federation::new().with(|yaml| {
+            yaml["pki_profiles"][0]["ca_certs"] = vec!["ca.pem"].into();
+            for group in yaml["gslb_services"][0]["groups"].as_sequence_mut().expect("groups are a list") {
+                group["members"][0]["services"][0]["enable_ssl"] = true.into();
+            }
+        });
+        let with_tls =
+            |site: Site, name: &str| site.tls(&signer.cert_for(name)).file("ca.pem", &trusted.pem());
+        let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
+        let b = with_tls(fed.site_b(&[&app_b]), "b.sites.test").start().await;
+        let a = with_tls(fed.site_a(&[&app_a]), "a.sites.test").start().await;
+        a.sees("SP-gs-web@site_A", b.addr, true).await;
+        Self { a, _b: b, app_b, _app_a: app_a }
+    }
+
+    /// A request with a cookie of site_B, over TLS to site_A.
+    async fn ask_a(&self) -> Answer {
+        tls::open(self.a.addr).await.ask(&Request::get("/").cookie(&cookie())).await
+    }
+}
+
+fn cookie() -> String {
+    format!("FOO={}", Cookie::of(B).seal())
+}
