@@ -55,7 +55,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
-        reply::limit_waiting(session);
+        reply::suit_client(session);
         forward::body_expected(session)?;
         route::find_virtual_service(&self.live, session, ctx).await?;
         route::run_rules(session, ctx).await?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, StatusCode, Version, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
@@ -18,10 +18,14 @@ use crate::{
     site_cookie::HOP_REFUSED_HEADER,
 };
 
-/// Bounds how long a client can hold on to a request by reading or sending slowly.
-pub(super) fn limit_waiting(session: &mut Session) {
+/// Sets how a client is answered: one that reads or sends slowly is waited for with an end, and HTTP/1.0 knows no
+/// interim answers (RFC 9110, 15.2).
+pub(super) fn suit_client(session: &mut Session) {
     session.set_write_timeout(Some(WRITE_TIMEOUT));
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    if session.req_header().version == Version::HTTP_10 {
+        session.set_ignore_info_resp(true);
+    }
 }
 
 /// Sends the answer that a rule gave at `http_request`, if one did.
@@ -184,13 +188,17 @@ fn page(status: u16) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
     async fn a_client_that_does_not_read_is_waited_for_with_an_end() {
-        let (_client, ours) = tokio::io::duplex(64);
+        let (mut client, ours) = tokio::io::duplex(64);
         let mut session = Session::new_h1(Box::new(ours));
-        limit_waiting(&mut session);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await.expect("there is room");
+        assert!(session.read_request().await.expect("a request"));
+        suit_client(&mut session);
         assert_eq!(session.get_write_timeout(), Some(WRITE_TIMEOUT));
         assert_eq!(session.get_total_drain_timeout(), Some(DRAIN_TIMEOUT));
         let timed_out = Error::new_down(ErrorType::WriteTimedout);

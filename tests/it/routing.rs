@@ -322,6 +322,20 @@ async fn a_server_that_fails_after_an_interim_answer_is_a_502() {
 }
 
 #[tokio::test]
+async fn an_http_1_0_client_gets_no_interim_answer() {
+    let app = Origin::start("app").await;
+    app.set(Mode::Raw(Bytes::from_static(
+        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )));
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.wire.write("GET / HTTP/1.0\r\nHost: a.com\r\n\r\n").await.expect("homing reads the request");
+    let head = soon("an answer", client.wire.head()).await.expect("an answer").expect("a head");
+    assert_eq!(head.status(), 200);
+    assert_eq!(client.closed().await, b"ok");
+}
+
+#[tokio::test]
 async fn http2_clients_are_served_over_many_streams_of_one_connection() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).start().await;
