@@ -36,7 +36,7 @@ impl fmt::Display for Problem {
 
 /// Everything that is wrong with a configuration, by file and line; never empty.
 ///
-/// `Display` prints a line for each, and stops at [`SHOWN_AT_MOST`].
+/// `Display` prints a line for each, and stops after 50.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 

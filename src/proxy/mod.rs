@@ -3,12 +3,12 @@
 //!
 //! | phase | here | rule events |
 //! |---|---|---|
-//! | connection | [`connection`] | `client_accepted`, `clientssl_handshake`, `client_closed` |
-//! | head arrived | [`route`] | `http_request` |
-//! | server chosen | [`upstream`], [`tunnel`] | `lb_selected`, `lb_failed` |
-//! | to the server | [`forward`], [`copies`] | `http_request_send`, `http_request_data` |
-//! | answer | [`reply`] | `http_response`, `http_response_data` |
-//! | over | [`access_log`] | `http_finished` |
+//! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
+//! | head arrived | `route.rs` | `http_request` |
+//! | server chosen | `upstream.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
+//! | to the server | `forward.rs`, `copies.rs` | `http_request_send`, `http_request_data` |
+//! | answer | `reply.rs` | `http_response`, `http_response_data` |
+//! | over | `access_log.rs` | `http_finished` |
 
 mod access_log;
 mod connection;

@@ -103,7 +103,7 @@ impl<'a> LbEvent<'a> {
         Ok(())
     }
 
-    /// Chooses again, from where the request would have gone without [`Request::server_of`].
+    /// Chooses again, from where the request would have gone without [`Request::server_of`](super::Request::server_of).
     pub fn reselect_here(&mut self) {
         self.exchange.come_home();
         self.reselect = true;

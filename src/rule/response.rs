@@ -38,7 +38,7 @@ impl<'a> Response<'a> {
     }
 
     /// Throws this answer away and asks a server from where the request would have gone without
-    /// [`Request::server_of`]: iRules' `HTTP::retry`. Without effect if the request is not resendable.
+    /// [`Request::server_of`](super::Request::server_of): iRules' `HTTP::retry`. Without effect if the request is not resendable.
     pub fn retry_here(&mut self) {
         if self.is_resendable() {
             self.exchange.come_home();
