@@ -91,7 +91,7 @@ pub mod prelude {
 
     pub use async_trait::async_trait;
     pub use bytes::Bytes;
-    pub use http::HeaderMap;
+    pub use http::{HeaderMap, HeaderName};
     pub use prometheus::IntCounter;
     pub use serde_yaml::Value;
 

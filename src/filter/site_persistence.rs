@@ -40,7 +40,7 @@ impl SitePersistence {
     /// How the request came here. A peer that proves itself is believed who the client is.
     fn arrival(&self, request: &mut Request<'_>) -> Arrival {
         let membership = &self.site.membership;
-        let mut values = request.headers().get_all(HOP_HEADER).iter();
+        let mut values = request.headers().get_all(&HOP).iter();
         let header = match (values.next(), values.next()) {
             (Some(header), None) => header.to_str().ok(),
             _ => None,
@@ -58,7 +58,7 @@ impl SitePersistence {
             }
             Some(Err(HopRefusal::WrongSite)) => Arrival::Misdirected,
             _ => {
-                let fields = request.headers().get_all(CDN_LOOP).iter().map(|field| field.as_bytes());
+                let fields = request.headers().get_all(&CDN_LOOP).iter().map(|field| field.as_bytes());
                 match carries_loop_token(fields, &membership.loop_token) {
                     true => Arrival::Looped,
                     false => Arrival::Client,
@@ -94,7 +94,7 @@ impl Rule for SitePersistence {
         let membership = &self.site.membership;
         let arrival = self.arrival(request);
         let from_peer = arrival == Arrival::Peer;
-        let cookies = request.headers().get_all("cookie").iter().map(|field| field.as_bytes());
+        let cookies = request.headers().get_all(&COOKIE).iter().map(|field| field.as_bytes());
         let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
         let is_up = |home: &MemberId| membership.peer(home).is_some_and(|peer| self.site.is_up(peer.addr));
         let mut decision = decide(cookie, arrival, is_up, membership.recovery());
@@ -145,11 +145,11 @@ impl Rule for SitePersistence {
     fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
         let membership = &self.site.membership;
         let Some(home) = self.home_of(send) else {
-            let rest = send.headers().get("cookie").map(|cookies| {
+            let rest = send.headers().get(&COOKIE).map(|cookies| {
                 without_cookie(cookies.as_bytes(), membership.cookie_name()).map(|rest| rest.into_owned())
             });
             match rest {
-                Some(Some(rest)) => send.set_header_bytes("cookie", &rest)?,
+                Some(Some(rest)) => send.set_header("cookie", rest)?,
                 Some(None) => drop(send.remove_header("cookie")),
                 None => {}
             }
@@ -164,8 +164,8 @@ impl Rule for SitePersistence {
             tls_session: send.tls_session_id().map(|id| membership.hop.tls_session(id)),
         };
         let hop = membership.hop.sign(&fields, send.method().as_str(), send.host(), send.path_and_query())?;
-        send.append_header("Via", &format!("1.1 {}", membership.loop_token))?;
-        send.append_header(CDN_LOOP, &membership.loop_token)?;
+        send.append_header("Via", format!("1.1 {}", membership.loop_token))?;
+        send.append_header(CDN_LOOP.as_str(), &membership.loop_token)?;
         send.set_header(HOP_HEADER, &hop)
     }
 
@@ -194,7 +194,7 @@ impl Rule for SitePersistence {
                 membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
             response.append_header("Set-Cookie", &cookie)?;
             if let Some(private) = private_cache_control(response.joined("cache-control").as_deref()) {
-                response.set_header("Cache-Control", &private)?;
+                response.set_header("Cache-Control", &*private)?;
             }
         }
         Ok(())
@@ -224,8 +224,10 @@ fn refused(refusal: HomeRefusal) -> Result<Reply, RuleError> {
     Reply::new(refusal.status()).header(HOP_REFUSED_HEADER, refusal.as_str())
 }
 
+static HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
+static COOKIE: HeaderName = HeaderName::from_static("cookie");
 /// RFC 8586.
-const CDN_LOOP: &str = "cdn-loop";
+static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 
 /// A home that is to be kept is asked this often before the request fails.
 const MAX_TRIES: usize = 3;

@@ -29,6 +29,47 @@ macro_rules! holds_exchange {
     )*};
 }
 
+/// Lets a context read and edit the header fields of the head that it holds.
+macro_rules! edits_headers {
+    ($($context:ident),*) => {$(
+        impl $context<'_> {
+            /// A header's first value, if it is text: iRules' `HTTP::header`.
+            pub fn header(&self, name: &str) -> Option<&str> {
+                self.head.headers.get(name)?.to_str().ok()
+            }
+
+            pub fn headers(&self) -> &http::HeaderMap {
+                &self.head.headers
+            }
+
+            /// Sets a header, replacing all of its values.
+            ///
+            /// # Errors
+            /// The name or the value has bytes that no header may have.
+            pub fn set_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> $crate::rule::RuleResult {
+                let (name, value) = $crate::rule::field(name, value.as_ref())?;
+                self.head.insert_header(name, value)?;
+                Ok(())
+            }
+
+            /// Adds a value to a header.
+            ///
+            /// # Errors
+            /// The name or the value has bytes that no header may have.
+            pub fn append_header(&mut self, name: &str, value: impl AsRef<[u8]>) -> $crate::rule::RuleResult {
+                let (name, value) = $crate::rule::field(name, value.as_ref())?;
+                self.head.append_header(name, value)?;
+                Ok(())
+            }
+
+            /// Removes a header; whether there was one.
+            pub fn remove_header(&mut self, name: &str) -> bool {
+                self.head.remove_header(name).is_some()
+            }
+        }
+    )*};
+}
+
 mod chain;
 mod connection;
 mod exchange;
@@ -53,6 +94,7 @@ pub use simulator::{Simulated, Simulator};
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
+use http::{HeaderName, HeaderValue};
 
 /// What an event handler returns. An `Err` is logged with the rule's name and counted, then the rule's
 /// `on_error` decides.
@@ -183,4 +225,9 @@ pub trait Rule: Send + Sync + 'static {
     {
         Arc::new(self)
     }
+}
+
+/// A header's name and value.
+fn field(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), RuleError> {
+    Ok((name.parse()?, HeaderValue::from_bytes(value)?))
 }

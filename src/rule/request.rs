@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, Method, header};
 use pingora::http::RequestHeader;
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
 use crate::pool::Pool;
 
 holds_exchange!(Request, RequestData, RequestSend);
+edits_headers!(Request, RequestSend);
 
 /// Context of `http_request`: the request as the client sent it, with its `Cookie` fields joined.
 pub struct Request<'a> {
@@ -52,15 +53,6 @@ impl<'a> Request<'a> {
         host(self.head)
     }
 
-    /// A header's first value, if it is text: iRules' `HTTP::header`.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
-    }
-
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
     /// A cookie's first value: iRules' `HTTP::cookie`.
     pub fn cookie(&self, name: &str) -> Option<&str> {
         cookies(&self.head.headers).find(|(known, _)| *known == name).map(|(_, value)| value)
@@ -69,20 +61,6 @@ impl<'a> Request<'a> {
     /// All values of a cookie, in the order sent.
     pub fn cookies<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
         cookies(&self.head.headers).filter(move |(known, _)| *known == name).map(|(_, value)| value)
-    }
-
-    /// Sets a header, replacing all of its values.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
-        self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
-    }
-
-    /// Removes a header; whether there was one.
-    pub fn remove_header(&mut self, name: &str) -> bool {
-        self.head.remove_header(name).is_some()
     }
 
     /// Rewrites path and query.
@@ -214,43 +192,6 @@ impl<'a> RequestSend<'a> {
     /// Path and query.
     pub fn path_and_query(&self) -> &str {
         self.head.uri.path_and_query().map_or("/", |target| target.as_str())
-    }
-
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
-    /// Sets a header, replacing all of its values.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
-        self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
-    }
-
-    /// Sets a header to bytes that need not be text.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn set_header_bytes(&mut self, name: &str, value: &[u8]) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, HeaderValue::from_bytes(value)?);
-        self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
-    }
-
-    /// Adds a value to a header.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn append_header(&mut self, name: &str, value: &str) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
-        self.head.append_header(name, value).map_err(|error| RuleError::new(error.to_string()))?;
-        Ok(())
-    }
-
-    /// Removes a header; whether there was one.
-    pub fn remove_header(&mut self, name: &str) -> bool {
-        self.head.remove_header(name).is_some()
     }
 
     /// The head as Pingora holds it.

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::ResponseHeader;
 
 use super::{
@@ -12,6 +11,7 @@ use super::{
 };
 
 holds_exchange!(Response, ResponseData, Finished);
+edits_headers!(Response);
 
 /// Context of `http_response`.
 pub struct Response<'a> {
@@ -73,44 +73,11 @@ impl<'a> Response<'a> {
         self.head.set_status(status).map_err(|error| RuleError::new(error.to_string()))
     }
 
-    /// A header's first value, if it is text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
-    }
-
-    pub fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
     /// All values of a header that is a list, as one (RFC 9110, 5.3). Values that are no text are left out.
     pub fn joined(&self, name: &str) -> Option<String> {
         let values: Vec<_> =
             self.head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
         (!values.is_empty()).then(|| values.join(", "))
-    }
-
-    /// Sets a header, replacing all of its values.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn set_header(&mut self, name: &str, value: &str) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
-        self.head.insert_header(name, value).map_err(|error| RuleError::new(error.to_string()))
-    }
-
-    /// Adds a value to a header.
-    ///
-    /// # Errors
-    /// The name or the value has bytes that no header may have.
-    pub fn append_header(&mut self, name: &str, value: &str) -> Result<(), RuleError> {
-        let (name, value) = (name.parse::<HeaderName>()?, value.parse::<HeaderValue>()?);
-        self.head.append_header(name, value).map_err(|error| RuleError::new(error.to_string()))?;
-        Ok(())
-    }
-
-    /// Removes a header; whether there was one.
-    pub fn remove_header(&mut self, name: &str) -> bool {
-        self.head.remove_header(name).is_some()
     }
 
     /// The head as Pingora holds it.
