@@ -97,32 +97,41 @@ impl CloneSection {
     pub(super) fn read(o: &mut Object<'_>, pool: impl Fn(&Reference) -> Option<PoolName>) -> Option<Self> {
         let timeouts = || units::duration(milliseconds(1)..=days(365));
         let pool = o.required_reference("pool_ref").and_then(|reference| pool(&reference));
+        let default = Self::of(pool.unwrap_or_else(|| "".into()));
         let section = Self {
-            pool: pool.unwrap_or_else(|| "".into()),
+            pool: default.pool,
             tokens: o.required_list("tokens", Token::parse),
-            timeout: o.field("timeout", timeouts()).unwrap_or(seconds(300)),
+            timeout: o.field("timeout", timeouts()).unwrap_or(default.timeout),
             lifetime: o.field("lifetime", timeouts()),
-            selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or_default(),
-            sample_permille: o.field("sample", units::permille).unwrap_or(1000),
+            selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or(default.selection),
+            sample_permille: o.field("sample", units::permille).unwrap_or(default.sample_permille),
             strip_headers: o
                 .list("strip_headers", |node| {
                     Ok(words::header_name(&words::text(node)?)?.as_str().to_string())
                 })
-                .map_or_else(default_strip_headers, BTreeSet::from_iter),
-            set_headers: o.map("set_headers", set_header).unwrap_or_default(),
-            max_buffered_bytes: o.field("max_buffered_bytes", units::size(1..=1 << 40)).unwrap_or(16 << 20),
-            inline_body_bytes: o.field("inline_body", units::size(0..=1 << 30)).unwrap_or(64 << 10),
-            connections_per_server: positive(o, "connections_per_server", 4, 256),
-            pipeline_depth: positive(o, "pipeline_depth", 64, 1024),
-            on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or_default(),
+                .map_or(default.strip_headers, BTreeSet::from_iter),
+            set_headers: o.map("set_headers", set_header).unwrap_or(default.set_headers),
+            max_buffered_bytes: o
+                .field("max_buffered_bytes", units::size(1..=1 << 40))
+                .unwrap_or(default.max_buffered_bytes),
+            inline_body_bytes: o
+                .field("inline_body", units::size(0..=1 << 30))
+                .unwrap_or(default.inline_body_bytes),
+            connections_per_server: positive(
+                o,
+                "connections_per_server",
+                default.connections_per_server,
+                256,
+            ),
+            pipeline_depth: positive(o, "pipeline_depth", default.pipeline_depth, 1024),
+            on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or(default.on_overflow),
         };
         Some(section)
     }
 }
 
-fn positive(o: &mut Object<'_>, key: &'static str, default: usize, most: usize) -> NonZeroUsize {
-    let value = o.field(key, units::whole(1..=most)).unwrap_or(default);
-    NonZeroUsize::new(value).expect("the range and the default begin at 1")
+fn positive(o: &mut Object<'_>, key: &'static str, default: NonZeroUsize, most: usize) -> NonZeroUsize {
+    o.field(key, units::whole(1..=most)).and_then(NonZeroUsize::new).unwrap_or(default)
 }
 
 fn default_strip_headers() -> BTreeSet<String> {

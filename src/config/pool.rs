@@ -67,17 +67,18 @@ impl Pool {
         let default_port = o.field("default_server_port", units::port).unwrap_or(80);
         let timeouts = || units::duration(milliseconds(1)..=hours(1));
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
+        let default = Self::of(name.as_deref().unwrap_or_default().into(), []);
         let pool = Arc::new(Self {
-            name: name.as_deref().unwrap_or_default().into(),
-            enabled: o.field("enabled", units::flag).unwrap_or(true),
-            algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or_default(),
+            name: default.name,
+            enabled: o.field("enabled", units::flag).unwrap_or(default.enabled),
+            algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm),
             servers: Server::read_all(o, default_port),
             monitors: resolve_monitors(o, monitors),
-            connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(seconds(5)),
+            connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(default.connect_timeout),
             read_timeout: o
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
-                .unwrap_or(seconds(60)),
-            idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(seconds(60)),
+                .unwrap_or(default.read_timeout),
+            idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(default.idle_timeout),
             enable_ssl,
             sni: o.field("sni", words::host),
             verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,

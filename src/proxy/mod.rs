@@ -117,9 +117,9 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        ctx: &mut Ctx,
+        _ctx: &mut Ctx,
     ) -> Result<()> {
-        reply::from_server(session, head, ctx)
+        reply::from_server(session, head)
     }
 
     async fn response_filter(

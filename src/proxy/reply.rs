@@ -40,7 +40,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
 }
 
 /// An answer's head, as it came: what no server may say is refused or removed.
-pub(super) fn from_server(session: &mut Session, head: &mut ResponseHeader, _ctx: &mut Ctx) -> Result<()> {
+pub(super) fn from_server(session: &Session, head: &mut ResponseHeader) -> Result<()> {
     if head.status == SWITCHED && !asks_for_tunnel(session.req_header()) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());

@@ -6,10 +6,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use homing::{
-    prelude::{Bytes, RequestData, Response, Rule, RuleResult, Setup, async_trait},
+    prelude::{self, Bytes, LbEvent, RequestData, Response, Rule, RuleResult, Setup, async_trait},
     server::{self, Running},
 };
 
@@ -244,6 +245,59 @@ fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
 /// One virtual service that names a rule.
 fn example(rule: &str, app: &Origin) -> Site {
     Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
+}
+
+/// Sends what finds no server to a spare pool.
+struct Spare;
+
+#[async_trait]
+impl Rule for Spare {
+    fn lb_failed(&self, lb: &mut LbEvent<'_>) -> RuleResult {
+        match lb.server() {
+            None if lb.pool().as_str() != "spare" => lb.reselect_from("spare"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_may_choose_another_pool_when_no_server_is_up() {
+    let (app, spare) = (Origin::absent("app").await, Origin::start("spare").await);
+    let site = example("spare", &app).pool("spare", &[&spare]);
+    let running = run_here(&site, server::Homing::builder().rule("spare", Spare)).await;
+    let answer = Request::post("/", "the body").send(site.addr).await;
+    assert_eq!((answer.status, answer.server()), (200, "spare"));
+    assert_eq!(spare.requests()[0].body_len, 8);
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+/// Rewrites a path, and keeps it from being copied.
+struct Private;
+
+#[async_trait]
+impl Rule for Private {
+    async fn http_request(&self, request: &mut prelude::Request<'_>) -> RuleResult {
+        if request.path() == "/card" {
+            request.clone_none();
+            request.set_path_and_query("/vault?from=card")?;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_rule_may_rewrite_a_path_and_keep_a_request_from_being_copied() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let site = example("private", &app).clone_to(&[&clone]);
+    let running = run_here(&site, server::Homing::builder().rule("private", Private)).await;
+    for path in ["/card", "/cart"] {
+        assert_eq!(Request::get(path).send(site.addr).await.status, 200);
+    }
+    let targets = app.requests().iter().map(|request| request.target.clone()).collect::<Vec<_>>();
+    assert_eq!(targets, ["/vault?from=card", "/cart"]);
+    let copies = clone.got(1).await;
+    assert_eq!(copies.iter().map(|copy| copy.target.as_str()).collect::<Vec<_>>(), ["/cart"]);
+    running.shutdown(Duration::from_secs(1)).await;
 }
 
 /// homing in the test's own process, with the test's own rules.
