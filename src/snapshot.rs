@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
@@ -55,9 +55,9 @@ impl Live {
         self.current.load_full()
     }
 
-    /// Where a request to this listener with this host belongs.
-    pub fn route(&self, listener: &str, host: &str) -> Option<Arc<VirtualService>> {
-        self.current.load().listeners.get(listener)?.route(host).cloned()
+    /// Whether this is the current snapshot.
+    pub fn is_current(&self, snapshot: &Weak<Snapshot>) -> bool {
+        std::ptr::eq(snapshot.as_ptr(), Arc::as_ptr(&self.current.load()))
     }
 
     /// The only virtual service of a listener, where it has one.
@@ -138,6 +138,11 @@ impl Snapshot {
     /// The pools whose first health results are not in.
     pub fn unchecked_pools(&self) -> impl Iterator<Item = &PoolName> {
         self.pools.iter().filter(|pool| !pool.checked()).map(|pool| pool.name())
+    }
+
+    /// Where a request to this listener with this host belongs.
+    pub fn route(&self, listener: &str, host: &str) -> Option<&Arc<VirtualService>> {
+        self.listeners.get(listener)?.route(host)
     }
 
     /// A pool by name, as an operator types it.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{exchange::Ctx, route::rule_failed_closed};
+use super::{exchange::Ctx, fields, route::rule_failed_closed};
 use crate::{
     listen::{Connection, Framing},
     rule::{RequestData, RequestSend},
@@ -16,12 +16,12 @@ use crate::{
 pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
     let routed = ctx.routed();
-    head.insert_header(FORWARDED_FOR, routed.exchange.forwarded_for())?;
+    head.insert_header("X-Forwarded-For", routed.exchange.forwarded_for())?;
     let scheme = if routed.exchange.is_secure() { "https" } else { "http" };
-    head.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+    head.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
     // Looked for in one pass, because nearly no request has any.
-    if head.headers.keys().any(|name| CLIENTS_WORD.contains(&name.as_str())) {
-        for name in CLIENTS_WORD {
+    if head.headers.keys().any(|name| CLIENTS_WORD.contains(name)) {
+        for name in &CLIENTS_WORD {
             head.remove_header(name);
         }
     }
@@ -32,12 +32,14 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
 }
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
 /// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
-const CLIENTS_WORD: [&str; 5] =
-    ["forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-port", HOP_HEADER];
+static CLIENTS_WORD: [HeaderName; 5] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static(HOP_HEADER),
+];
 
 /// Passes a chunk of the body on, to rules and taps too.
 pub(super) fn body_chunk(
@@ -85,7 +87,7 @@ pub(super) fn body_expected(session: &mut Session) -> Result<()> {
 /// chunk.
 fn check_framing(session: &Session, end: bool) -> Result<()> {
     let head = session.req_header();
-    if head.version == Version::HTTP_2 || !head.headers.contains_key(header::TRANSFER_ENCODING) {
+    if head.version == Version::HTTP_2 || !fields::has(&head.headers, &header::TRANSFER_ENCODING) {
         return Ok(());
     }
     match Connection::of(session.digest()).map(|connection| connection.framing()) {
@@ -108,7 +110,9 @@ fn tell_request_done(session: &Session) {
 /// like one without.
 pub(super) fn asks_for_tunnel(head: &RequestHeader) -> bool {
     let websocket = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
-    head.version == Version::HTTP_11 && head.headers.get(header::UPGRADE).is_some_and(websocket)
+    head.version == Version::HTTP_11
+        && fields::has(&head.headers, &header::UPGRADE)
+        && head.headers.get(header::UPGRADE).is_some_and(websocket)
 }
 
 fn malformed() -> Result<()> {

@@ -14,6 +14,7 @@ mod access_log;
 mod connection;
 mod copies;
 mod exchange;
+mod fields;
 mod forward;
 mod reply;
 mod route;

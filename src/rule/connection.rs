@@ -84,11 +84,6 @@ impl ConnectionState {
         self.accepted.get_or_init(run).await;
     }
 
-    /// Whether `client_accepted` is over.
-    pub fn is_accepted(&self) -> bool {
-        self.accepted.initialized()
-    }
-
     /// Whether a rule rejected the connection.
     pub fn is_rejected(&self) -> bool {
         self.decided.lock().rejected
