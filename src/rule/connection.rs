@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::sync::OnceCell;
@@ -15,6 +15,7 @@ use super::{
     Chain, RuleError,
     exchange::{CloneOrder, Destination, forwarded_for},
     services::Services,
+    state::State,
 };
 use crate::{
     metrics::Held,
@@ -42,7 +43,7 @@ pub(crate) struct Decided {
     pub(crate) persist_none: bool,
     pub(crate) clones: Vec<CloneOrder>,
     pub(crate) rejected: bool,
-    pub(crate) state: Extensions,
+    pub(crate) state: State,
 }
 
 impl ConnectionState {

@@ -8,12 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     RuleError,
     connection::{ConnectionState, TlsView},
     services::Services,
+    state::State,
 };
 use crate::{
     names::{PoolName, VsName},
@@ -40,7 +41,7 @@ pub struct Exchange {
     pub(crate) reply: Option<Reply>,
     /// Servers that failed this request.
     pub(crate) failures: usize,
-    pub(crate) state: Extensions,
+    pub(crate) state: State,
 }
 
 /// Where a request goes.
@@ -78,7 +79,7 @@ impl Exchange {
             clones_refused: false,
             reply: None,
             failures: 0,
-            state: Extensions::new(),
+            state: State::default(),
             connection,
         }
     }
@@ -135,22 +136,22 @@ impl Exchange {
     }
 
     /// Keeps a value for later events of this request; one per type.
-    pub fn insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+    pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
         self.state.insert(value);
     }
 
     /// A value that an earlier event of this request kept.
-    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.state.get()
     }
 
     /// The same, to change it.
-    pub fn get_mut<T: Clone + Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+    pub fn get_mut<T: Send + Sync + 'static>(&mut self) -> Option<&mut T> {
         self.state.get_mut()
     }
 
     /// The same, made if no event kept one.
-    pub fn get_or_insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) -> &mut T {
+    pub fn get_or_insert<T: Send + Sync + 'static>(&mut self, value: T) -> &mut T {
         self.state.get_or_insert(value)
     }
 

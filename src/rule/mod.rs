@@ -79,6 +79,7 @@ mod request;
 mod response;
 mod services;
 mod simulator;
+mod state;
 
 pub use chain::{Chain, ChainEntry, Stopped};
 pub use connection::{ClientConn, ConnectionState, TlsView};
