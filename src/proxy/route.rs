@@ -6,7 +6,7 @@ use http::{HeaderValue, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{
-    connection,
+    connection, copies,
     exchange::{Ctx, Routed},
 };
 use crate::{
@@ -32,6 +32,7 @@ pub(super) async fn find_virtual_service(
         .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
     drop(host);
     join_cookies(head)?;
+    copies::remove_forged_mark(head, &vs.marks);
     let exchange = exchange(&connection, &vs).await?;
     ctx.routed = Some(Box::new(Routed { vs, exchange }));
     Ok(())

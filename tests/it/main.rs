@@ -4,6 +4,7 @@ mod admin;
 mod clone_faults;
 mod clones;
 mod config;
+mod copied;
 mod demo;
 mod layers;
 mod listen;
