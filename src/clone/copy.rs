@@ -3,7 +3,7 @@
 //! What concerns only one connection is left out (RFC 9110 section 7.6.1), and `Expect`, the hop header
 //! between sites and what the clone section strips; `Cookie` fields are joined and lose the site cookie. The
 //! client's address and scheme are told by homing, and nothing that the client says of them. The body is framed
-//! anew, whatever framed the original. Each copy is marked with [`MARK`].
+//! anew, whatever framed the original. Each copy is marked, see [`super::MARK`].
 
 use std::{fmt, io::Write, net::IpAddr};
 
@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{
     count::DropReason,
-    mark::{MARK, Marker},
+    left_out::{CLIENTS_WORD, FORWARDED_FOR, FORWARDED_PROTO, NEVER_COPIED, OfConnection},
+    mark::Marker,
 };
 use crate::config::{CloneSection, PathPrefix};
 
@@ -165,31 +166,6 @@ impl Framing {
     }
 }
 
-/// The fields that a request's `Connection` fields name: they are for one connection only.
-struct OfConnection<'a> {
-    headers: &'a HeaderMap,
-    names_any: bool,
-}
-
-impl<'a> OfConnection<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let ours = |option: &[u8]| {
-            option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
-        };
-        Self { headers, names_any: !options(headers).all(ours) }
-    }
-
-    fn names(&self, name: &HeaderName) -> bool {
-        let is_it = |option: &[u8]| option.eq_ignore_ascii_case(name.as_str().as_bytes());
-        self.names_any && options(self.headers).any(is_it)
-    }
-}
-
-fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(header::CONNECTION).into_iter();
-    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
-}
-
 /// One `Cookie` field from all of the request's, without the cookie that must not be copied.
 fn write_cookies(head: &CopyHead<'_>, out: &mut Vec<u8>) {
     let mut separator: &[u8] = b"cookie: ";
@@ -219,39 +195,6 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 /// Says that a copy's body was cut, and how many bytes are left of it; a trailer where the head was gone.
 pub(super) const TRUNCATED: &str = "X-Homing-Truncated";
 
-/// Fields of one connection, of framing, and of homing itself.
-const NEVER_COPIED: [HeaderName; 16] = [
-    header::HOST,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::EXPECT,
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("homing-hop"),
-    HeaderName::from_static("homing-hop-refused"),
-    HeaderName::from_static("x-homing-truncated"),
-    MARK,
-];
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Where a client could pretend to be another.
-const CLIENTS_WORD: [HeaderName; 6] = [
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    header::FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-];
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -260,7 +203,7 @@ mod tests {
     use crate::clone::{MarkKeys, tests::section};
 
     fn marker(vs: &str) -> Marker {
-        Marker::new(&vs.into(), &MarkKeys::new([], &[7; 16]).into())
+        Marker::new(&vs.into(), &MarkKeys::new([], &[7; 16]))
     }
 
     /// The copy's head of a GET with these headers, as text.

@@ -18,6 +18,7 @@ mod connection;
 mod copy;
 mod count;
 mod lane;
+mod left_out;
 mod mark;
 mod member;
 pub mod selection;
@@ -69,7 +70,7 @@ impl ClonePool {
         section: &CloneSection,
         members: &config::Pool,
         vs: &VsName,
-        marks: &Arc<MarkKeys>,
+        marks: &MarkKeys,
         metrics: &Metrics,
         retired: CancellationToken,
     ) -> Arc<Self> {

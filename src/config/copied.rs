@@ -16,9 +16,10 @@ pub struct Copied {
     pub methods: Vec<Method>,
     /// Empty: all.
     pub paths: Vec<PathPattern>,
-    /// Bodies are left out.
+    /// Bodies are left out. Such a copy has `Content-Length: 0` and `X-Homing-Truncated: 0`, and counts as truncated.
     pub headers_only: bool,
-    /// A longer body is cut to this length.
+    /// A longer body is cut to this length, which `X-Homing-Truncated` says: a header, or a trailer of a body that
+    /// is streamed. Such a copy counts as truncated.
     pub max_body_bytes: Option<usize>,
     pub rewrite_path_prefix: Option<PathPrefix>,
 }

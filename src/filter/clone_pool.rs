@@ -3,6 +3,12 @@
 //! One rule for each clone section of a virtual service. It names the session by the section's token chain, asks
 //! the session table for its member, and orders the copy; the proxy opens the tap. F5's article does the same
 //! with an iRule, `session` and `clone pool`.
+//!
+//! A request that the section's lists, or a rule, exclude is decided on before its session is asked for: it has no
+//! number there and starts none, but one that is there lives on, so that a client which does what is not copied for
+//! a while does not come back as another. A tunnel is one of its session's requests: its number is missing among
+//! the copies. The sample goes by the token alone, so that every node takes the same, and of two sections with the
+//! same tokens the larger sample has the smaller; a session that gains a token is sampled by the new one from then on.
 
 use std::{
     collections::HashMap,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod clone_faults;
+mod clone_rules;
 mod clones;
 mod config;
 mod copied;

@@ -74,7 +74,7 @@ fn clone_pool(
     metrics: &Metrics,
     retired: &CancellationToken,
 ) -> Arc<ClonePool> {
-    let marks = Arc::new(MarkKeys::new([], &[7; 16]));
+    let marks = MarkKeys::new([], &[7; 16]);
     ClonePool::new(section, members, &"vs".into(), &marks, metrics, retired.clone())
 }
 
