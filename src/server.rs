@@ -145,7 +145,8 @@ impl Builder {
         let capacity = config.session_entries;
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
         let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
-        let parts = Parts { metrics, clock, sessions, ticket_keys, replay: Arc::new(ReplayGuard::new()) };
+        let replay = Arc::new(ReplayGuard::new());
+        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, mark_key: rand::random() };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    clone::ClonePool,
+    clone::{ClonePool, MarkKeys},
     config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
     filter,
     gslb::{Membership, SpPool},
@@ -38,16 +38,17 @@ pub struct Live {
     pub sessions: Arc<SessionTable>,
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    pub mark_key: [u8; 16],
     /// Counters of requests that belong to no virtual service.
     pub unrouted: RequestMetrics,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
-        let Parts { metrics, clock, sessions, ticket_keys, replay } = parts;
+        let Parts { metrics, clock, sessions, ticket_keys, replay, mark_key } = parts;
         let unrouted = RequestMetrics::new(&metrics, "-", "-");
         let current = ArcSwap::from_pointee(snapshot);
-        Self { current, metrics, clock, sessions, ticket_keys, replay, unrouted }
+        Self { current, metrics, clock, sessions, ticket_keys, replay, mark_key, unrouted }
     }
 
     /// The current snapshot.
@@ -74,6 +75,8 @@ pub struct Parts {
     /// One set for all listeners, so that a TLS session keeps its identity among them.
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
+    pub mark_key: [u8; 16],
 }
 
 /// A configuration, at work.
@@ -116,11 +119,13 @@ impl Snapshot {
         let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
         let services = Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None));
 
+        let marks = Arc::new(MarkKeys::new(config.clone_mark_secrets(), &parts.mark_key));
+
         let mut virtual_services = Vec::new();
         for vs in config.virtual_services.iter().filter(|vs| vs.enabled) {
             let site = site_setup(vs, &config, parts)?;
             pools.extend(site.as_ref().map(|site| site.sp_pool.clone()));
-            let builder = Builder { vs, site, services: &services, parts, retired: &retired };
+            let builder = Builder { vs, site, services: &services, marks: &marks, parts, retired: &retired };
             virtual_services.push(Arc::new(builder.build(registry)?));
         }
         let listeners = listeners(&virtual_services);
@@ -177,6 +182,8 @@ pub struct VirtualService {
     pub connections_open: IntGauge,
     /// Of the sections, then of rules' orders for other pools.
     clone_pools: Mutex<Vec<Arc<ClonePool>>>,
+    /// Tells copies that come back from what clients mark as such.
+    pub marks: Arc<MarkKeys>,
     pub metrics: Metrics,
     /// Ends the lanes that are opened later.
     retired: CancellationToken,
@@ -200,6 +207,7 @@ impl VirtualService {
             &section,
             members.config(),
             self.name(),
+            &self.marks,
             &self.metrics,
             self.retired.child_token(),
         );
@@ -326,6 +334,7 @@ struct Builder<'a> {
     vs: &'a Arc<config::VirtualService>,
     site: Option<SiteSetup>,
     services: &'a Arc<Services>,
+    marks: &'a Arc<MarkKeys>,
     parts: &'a Parts,
     retired: &'a CancellationToken,
 }
@@ -337,7 +346,8 @@ impl Builder<'_> {
         let pool = self.vs.pool.as_ref().map(|pool| self.pool(pool));
         let clone_pools = self.vs.clones.iter().map(|section| {
             let members = self.pool(&section.pool);
-            ClonePool::new(section, members.config(), &self.vs.name, metrics, self.retired.child_token())
+            let retired = self.retired.child_token();
+            ClonePool::new(section, members.config(), &self.vs.name, self.marks, metrics, retired)
         });
         let own = pool.as_ref().map_or("-", |pool| pool.name().as_str());
         Ok(VirtualService {
@@ -350,6 +360,7 @@ impl Builder<'_> {
             config: self.vs.clone(),
             services: self.services.clone(),
             site: self.site,
+            marks: self.marks.clone(),
             metrics: metrics.clone(),
             retired: self.retired.clone(),
         })

@@ -45,6 +45,8 @@ pub(super) struct Settings {
     /// Copies under way on one connection.
     pub depth: usize,
     pub on_overflow: OnOverflow,
+    /// A longer body is cut.
+    pub max_body_bytes: u64,
     pub max_streams: usize,
     pub connect_timeout: Duration,
     /// The longest wait for an answer.

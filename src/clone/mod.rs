@@ -18,6 +18,8 @@ mod connection;
 mod copy;
 mod count;
 mod lane;
+mod left_out;
+mod mark;
 mod member;
 pub mod selection;
 mod stream;
@@ -27,12 +29,14 @@ pub mod token;
 use std::{net::SocketAddr, sync::Arc};
 
 use budget::{Budget, Share};
-pub use copy::{BodyKind, CopyHead, MARK, is_copy};
+pub use copy::{BodyKind, CopyHead};
 use copy::{Framing, Recipe};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
 use lane::{Copy, Lane};
+use mark::Marker;
+pub use mark::{MARK, MarkKeys, is_copy};
 use member::{Member, Settings};
 use stream::Stream;
 use tap::Gathering;
@@ -50,6 +54,8 @@ pub struct ClonePool {
     pool: PoolName,
     recipe: Recipe,
     inline_body_bytes: u64,
+    max_body_bytes: u64,
+    headers_only: bool,
     /// Members want TLS.
     tls: bool,
     /// Ordered by address.
@@ -64,6 +70,7 @@ impl ClonePool {
         section: &CloneSection,
         members: &config::Pool,
         vs: &VsName,
+        marks: &MarkKeys,
         metrics: &Metrics,
         retired: CancellationToken,
     ) -> Arc<Self> {
@@ -73,6 +80,7 @@ impl ClonePool {
             inline_body_bytes: section.inline_body_bytes,
             depth: section.pipeline_depth.get(),
             on_overflow: section.on_overflow,
+            max_body_bytes: section.copied.max_body_bytes.map_or(u64::MAX, |most| most as u64),
             max_streams: lanes * STREAMS_PER_LANE,
             connect_timeout: members.connect_timeout,
             answer_timeout: members.read_timeout,
@@ -99,8 +107,10 @@ impl ClonePool {
         by_address.sort_by_key(|member| member.addr);
         Arc::new(Self {
             pool: section.pool.clone(),
-            recipe: Recipe::new(section, vs),
+            recipe: Recipe::new(section, Marker::new(vs, marks)),
             inline_body_bytes: section.inline_body_bytes as u64,
+            max_body_bytes: settings.max_body_bytes,
+            headers_only: section.copied.headers_only,
             tls: members.enable_ssl,
             members: by_address,
             counts,
@@ -112,10 +122,13 @@ impl ClonePool {
         &self.pool
     }
 
-    /// Opens a copy of a request to a member. A request without body is complete with this. `None`: the copy
-    /// was dropped and counted. Call it once for a request, however often that is tried.
-    pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Option<Tap> {
-        self.open(to, head).map_err(|reason| self.counts.dropped(reason, 1)).ok()
+    /// Opens a copy of a request to a member. A request without body is complete with this. Call it once for a
+    /// request, however often that is tried.
+    ///
+    /// # Errors
+    /// Why the copy was dropped; that is counted.
+    pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
+        self.open(to, head).inspect_err(|reason| self.counts.dropped(*reason, 1))
     }
 
     /// Counts a request that is not meant to be copied.
@@ -132,26 +145,38 @@ impl ClonePool {
         let head_request = head.method == Method::HEAD;
         let lane = member.lane_of(head.session);
         let length = match head.body {
-            BodyKind::None | BodyKind::Length(0) => {
-                let copy = Copy { head_request, ..Copy::default() };
-                Lane::push(member, lane, copy, 0, |out| {
-                    self.recipe.write(head, out)?;
-                    let announced = [Method::POST, Method::PUT, Method::PATCH].contains(head.method);
-                    if announced { Framing::Length(0) } else { Framing::None }.write(out);
-                    Ok(())
-                })?;
-                return Ok(Tap::done());
-            }
-            BodyKind::Length(length) => Some(length),
             BodyKind::Unknown => None,
+            BodyKind::None => Some(0),
+            BodyKind::Length(length) => Some(length),
         };
+        if self.headers_only || length == Some(0) {
+            let cut = length != Some(0);
+            let copy = Copy { head_request, cut, ..Copy::default() };
+            Lane::push(member, lane, copy, 0, |out| {
+                self.recipe.write(head, out)?;
+                let announced = [Method::POST, Method::PUT, Method::PATCH].contains(head.method);
+                let framing = match (cut, announced) {
+                    (true, _) => Framing::CutTo(0),
+                    (false, true) => Framing::Length(0),
+                    (false, false) => Framing::None,
+                };
+                framing.write(out);
+                Ok(())
+            })?;
+            return Ok(Tap::done());
+        }
+        let waits = length.map(|length| length.min(self.max_body_bytes) <= self.inline_body_bytes);
+        // What will be cut has no length that could be announced.
+        let length = length.filter(|length| *length <= self.max_body_bytes);
         let mut bytes = Vec::with_capacity(HEAD_CAPACITY);
         self.recipe.write(head, &mut bytes)?;
-        if length.is_some_and(|length| length > self.inline_body_bytes) {
+        if waits == Some(false) {
             let slot = member.stream_slot().ok_or(DropReason::Streams)?;
-            return Ok(Tap::streaming(Stream::start(member, slot, bytes, head_request, length)));
+            let stream = Stream::start(member, slot, bytes, head_request, length);
+            return Ok(Tap::streaming(stream, self.max_body_bytes));
         }
-        Gathering::begin(member, lane, bytes, head_request, length).map(Tap::gathering)
+        let gathering = Gathering::begin(member, lane, bytes, head_request, length)?;
+        Ok(Tap::gathering(gathering, self.max_body_bytes))
     }
 }
 

@@ -56,7 +56,7 @@ enum End {
 }
 
 impl Stream {
-    /// Starts a copy; `head` is without framing. `None` for the length: it is not known.
+    /// Starts a copy; `head` is without framing. `None` for the length: it is not known, or not all is wanted.
     pub fn start(
         member: &Arc<Member>,
         slot: StreamSlot,
@@ -64,7 +64,8 @@ impl Stream {
         head_request: bool,
         length: Option<u64>,
     ) -> Arc<Self> {
-        let may_be_cut = member.settings.on_overflow == OnOverflow::Truncate;
+        let limited = length.is_none() && member.settings.max_body_bytes < u64::MAX;
+        let may_be_cut = limited || member.settings.on_overflow == OnOverflow::Truncate;
         let framing = match length {
             Some(length) if !may_be_cut => Framing::Length(length),
             _ => Framing::Chunked { may_be_cut },
@@ -117,6 +118,16 @@ impl Stream {
                 None | Some(0) => queue.end = Some(End::Whole),
                 Some(_) => queue.abort(Loss::ClientAborted),
             }
+        }
+        drop(queue);
+        self.wake.notify_one();
+    }
+
+    /// No more of the body is wanted. Only for one whose length was not announced.
+    pub fn cut(&self) {
+        let mut queue = self.queue.lock();
+        if queue.end.is_none() {
+            queue.end = Some(End::Cut);
         }
         drop(queue);
         self.wake.notify_one();

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, num::NonZeroUsize, time::Duration};
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, uri::Authority};
 
 use super::{
+    copied::Copied,
     problem::{Wrong, shown},
     read::{Object, Reference},
     units::{self, days, milliseconds, seconds},
@@ -26,8 +27,11 @@ pub struct CloneSection {
     pub selection: CloneSelection,
     /// Share of sessions that are copied, in thousandths; 1000 is all.
     pub sample_permille: u16,
+    /// Which requests are copied, and what of them.
+    pub copied: Copied,
     /// Headers that copies do not carry, beyond hop-by-hop ones; default `authorization`, `proxy-authorization`.
     pub strip_headers: BTreeSet<String>,
+    /// Headers that every copy carries, in place of the request's; `Host` among them.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
     /// Bytes held for the whole pool; default 16 MiB.
     pub max_buffered_bytes: usize,
@@ -83,6 +87,7 @@ impl CloneSection {
             lifetime: None,
             selection: CloneSelection::default(),
             sample_permille: 1000,
+            copied: Copied::default(),
             strip_headers: default_strip_headers(),
             set_headers: Vec::new(),
             max_buffered_bytes: 16 << 20,
@@ -105,12 +110,13 @@ impl CloneSection {
             lifetime: o.field("lifetime", timeouts()),
             selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or(default.selection),
             sample_permille: o.field("sample", units::permille).unwrap_or(default.sample_permille),
+            copied: Copied::read(o),
             strip_headers: o
                 .list("strip_headers", |node| {
                     Ok(words::header_name(&words::text(node)?)?.as_str().to_string())
                 })
                 .map_or(default.strip_headers, BTreeSet::from_iter),
-            set_headers: o.map("set_headers", set_header).unwrap_or(default.set_headers),
+            set_headers: read_set_headers(o),
             max_buffered_bytes: o
                 .field("max_buffered_bytes", units::size(1..=1 << 40))
                 .unwrap_or(default.max_buffered_bytes),
@@ -139,6 +145,30 @@ fn default_strip_headers() -> BTreeSet<String> {
         .iter()
         .map(|name| name.as_str().to_string())
         .collect()
+}
+
+/// `set_headers`, and `host`, which is one of them that people look for by this name.
+fn read_set_headers(o: &mut Object<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = o.map("set_headers", set_header).unwrap_or_default();
+    if let Some(host) = o.field("host", host) {
+        if headers.iter().any(|(name, _)| name == header::HOST) {
+            o.wrong("host", "`set_headers` sets the host too", "leave one of the two out");
+        }
+        headers.push((header::HOST, host));
+    }
+    headers
+}
+
+/// A host with or without a port.
+fn host(node: &Node) -> Result<HeaderValue, Wrong> {
+    let text = words::text(node)?;
+    let fits = text.parse::<Authority>().is_ok_and(|host| !host.host().is_empty()) && !text.contains('@');
+    HeaderValue::from_str(&text).ok().filter(|_| fits).ok_or_else(|| {
+        Wrong::new(
+            format!("{} is not a host", shown(&text)),
+            "write one such as `shadow.a.com` or `a.com:8080`",
+        )
+    })
 }
 
 /// A header that every copy gets. What frames a message is for the lane to write.

@@ -3,6 +3,8 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use crate::clone::MARK;
+
 /// Whether there is a field of this name.
 pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|known| known == name)
@@ -15,6 +17,8 @@ pub(super) struct Survey<'a> {
     pub host: Option<&'a HeaderValue>,
     pub hosts: usize,
     pub cookies: usize,
+    /// It says that it is a copy.
+    pub marked: bool,
 }
 
 impl<'a> Survey<'a> {
@@ -26,6 +30,8 @@ impl<'a> Survey<'a> {
                 survey.hosts += 1;
             } else if *name == header::COOKIE {
                 survey.cookies += 1;
+            } else if *name == MARK {
+                survey.marked = true;
             }
         }
         survey

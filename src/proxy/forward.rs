@@ -57,8 +57,8 @@ pub(super) fn body_chunk(
         tell_request_done(session);
     }
     // The copy is what the client sent, whatever rules make of it: what a retry replays is the same bytes.
-    ctx.copies.data(chunk.as_ref(), end);
     let routed = ctx.routed.as_mut().expect("a body follows a routed head");
+    ctx.copies.data(chunk.as_ref(), end, |order, reason| routed.clone_dropped(order, reason));
     let mut data = RequestData::new(chunk, end, &mut routed.exchange);
     routed.vs.chain.http_request_data(&mut data).map_err(|_| rule_failed_closed())?;
     end_with_none(chunk, end);

@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `forward.rs`, `copies.rs` | `http_request_send`, `http_request_data` |
+//! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs` | `http_finished` |
 

@@ -6,7 +6,7 @@ use http::{HeaderValue, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{
-    connection,
+    connection, copies,
     exchange::{Ctx, Routed},
     fields::Survey,
 };
@@ -35,8 +35,12 @@ pub(super) async fn find_virtual_service(
         // Boxed, because this is the first request's affair and the others should not carry it about.
         None => Box::pin(route(live, &connection, &request_host(head, &survey)?, field)).await?,
     };
-    if survey.cookies > 1 {
+    let Survey { cookies, marked, .. } = survey;
+    if cookies > 1 {
         join_cookies(head)?;
+    }
+    if marked {
+        copies::remove_forged_mark(head, &vs.marks);
     }
     if state.is_rejected() {
         return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");

@@ -42,6 +42,7 @@ pub(crate) struct Decided {
     pub(crate) destination: Destination,
     pub(crate) persist_none: bool,
     pub(crate) clones: Vec<CloneOrder>,
+    pub(crate) clones_refused: bool,
     pub(crate) rejected: bool,
     pub(crate) state: State,
 }
@@ -170,7 +171,8 @@ impl<'a> ClientConn<'a> {
         self.connection.reject();
     }
 
-    /// Copies every request of this connection to this member: iRules' `clone pool … member …`.
+    /// Copies every request of this connection to this member: iRules' `clone pool … member …`. It stands in
+    /// place of the choice that a clone section of the same pool would make.
     ///
     /// # Errors
     /// There is no such pool, or it has no such server.
@@ -178,6 +180,11 @@ impl<'a> ClientConn<'a> {
         let pool: PoolName = self.named_member(pool, server)?;
         self.connection.decided().clones.push(CloneOrder::new(pool, server));
         Ok(())
+    }
+
+    /// No copies of this connection's requests, whoever ordered or orders them.
+    pub fn clone_none(&mut self) {
+        self.connection.decided().clones_refused = true;
     }
 
     /// Keeps a value for later events of this connection; one per type.

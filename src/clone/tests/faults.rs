@@ -170,7 +170,7 @@ async fn an_answer_that_never_ends_and_never_pauses_is_not_waited_for() {
     let (metrics, retired) = (Metrics::new(), CancellationToken::new());
     let mut members = members(&[origin.addr]);
     members.read_timeout = Duration::from_millis(50);
-    let pool = ClonePool::new(&section(), &members, &"vs".into(), &metrics, retired.clone());
+    let pool = clone_pool(&section(), &members, &metrics, &retired);
     let bench = Bench { pool, metrics, retired };
     bench.get(origin.addr, 1, 1);
     bench.settled(1).await;

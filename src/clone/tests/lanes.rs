@@ -128,7 +128,7 @@ async fn copies_that_cannot_be_made_are_counted_by_reason() {
 
     let mut tls = members(&[origin.addr]);
     tls.enable_ssl = true;
-    let pool = ClonePool::new(&section(), &tls, &"vs".into(), &bench.metrics, CancellationToken::new());
+    let pool = clone_pool(&section(), &tls, &bench.metrics, &bench.retired);
     let bench = Bench { pool, ..bench };
     bench.get(origin.addr, 1, 1);
     assert_eq!(bench.dropped("tls"), 1);

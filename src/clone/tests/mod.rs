@@ -2,6 +2,7 @@
 //! moves on when nothing else is left to do. Here are the members and the bench; the tests are by subject.
 
 mod bodies;
+mod cut;
 mod faults;
 mod lanes;
 
@@ -38,6 +39,7 @@ pub(super) fn section() -> CloneSection {
         lifetime: None,
         selection: CloneSelection::Random,
         sample_permille: 1000,
+        copied: Default::default(),
         strip_headers: Default::default(),
         set_headers: Vec::new(),
         max_buffered_bytes: 16 << 20,
@@ -66,6 +68,16 @@ fn members(addrs: &[SocketAddr]) -> Pool {
     }
 }
 
+fn clone_pool(
+    section: &CloneSection,
+    members: &Pool,
+    metrics: &Metrics,
+    retired: &CancellationToken,
+) -> Arc<ClonePool> {
+    let marks = MarkKeys::new([], &[7; 16]);
+    ClonePool::new(section, members, &"vs".into(), &marks, metrics, retired.clone())
+}
+
 /// A clone pool at work, and what it counted.
 struct Bench {
     pool: Arc<ClonePool>,
@@ -76,7 +88,7 @@ struct Bench {
 impl Bench {
     fn new(section: &CloneSection, addrs: &[SocketAddr]) -> Self {
         let (metrics, retired) = (Metrics::new(), CancellationToken::new());
-        let pool = ClonePool::new(section, &members(addrs), &"vs".into(), &metrics, retired.clone());
+        let pool = clone_pool(section, &members(addrs), &metrics, &retired);
         Self { pool, metrics, retired }
     }
 
@@ -97,7 +109,7 @@ impl Bench {
             drop_cookie: None,
             body,
         };
-        self.pool.tap(to, &head)
+        self.pool.tap(to, &head).ok()
     }
 
     /// Copies a request without a body.
