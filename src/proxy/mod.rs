@@ -63,6 +63,7 @@ impl ProxyHttp for Proxy {
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);
         }
+        forward::prepare(session, &ctx.routed().exchange)?;
         copies::open(session, ctx);
         Ok(false)
     }
