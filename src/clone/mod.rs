@@ -15,25 +15,31 @@
 mod answer;
 mod budget;
 mod connection;
+mod copies;
 mod copy;
 mod count;
+mod http2;
 mod lane;
 mod member;
+mod pace;
 pub mod selection;
 mod stream;
 mod tap;
 pub mod token;
+mod transport;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use budget::{Budget, Share};
+use copies::Copy;
 pub use copy::{BodyKind, CopyHead, MARK, is_copy};
 use copy::{Framing, Recipe};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
-use lane::{Copy, Lane};
+use lane::Lane;
 use member::{Member, Settings};
+use openssl::error::ErrorStack;
 use stream::Stream;
 use tap::Gathering;
 pub use tap::Tap;
@@ -43,6 +49,7 @@ use crate::{
     config::{self, CloneSection},
     metrics::Metrics,
     names::{PoolName, VsName},
+    tls::Connector,
 };
 
 /// The lanes of one clone section to the members of its pool.
@@ -50,15 +57,13 @@ pub struct ClonePool {
     pool: PoolName,
     recipe: Recipe,
     inline_body_bytes: u64,
-    /// Members want TLS.
-    tls: bool,
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
 }
 
 impl ClonePool {
-    /// Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
+    /// Fails if OpenSSL refuses the pool's TLS settings. Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
     /// copies that are under way then, or come later, are still sent.
     pub fn new(
         section: &CloneSection,
@@ -66,18 +71,22 @@ impl ClonePool {
         vs: &VsName,
         metrics: &Metrics,
         retired: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, ErrorStack> {
         let (vs_name, pool) = (vs.as_str(), section.pool.as_str());
         let lanes = section.connections_per_server.get();
         let settings = Settings {
             inline_body_bytes: section.inline_body_bytes,
             depth: section.pipeline_depth.get(),
             on_overflow: section.on_overflow,
+            http2: section.http2,
+            retry_lost: section.retry_lost,
             max_streams: lanes * STREAMS_PER_LANE,
             connect_timeout: members.connect_timeout,
             answer_timeout: members.read_timeout,
             idle_timeout: members.idle_timeout,
         };
+        let alpn: &[u8] = if section.http2 { b"\x02h2\x08http/1.1" } else { b"" };
+        let connector = members.enable_ssl.then(|| Connector::new(members, alpn)).transpose()?;
         let counts = PoolCounts::new(metrics, vs_name, pool);
         let gauge = metrics.clone_buffered_bytes.with_label_values(&[pool]);
         let budget = Budget::new(section.max_buffered_bytes, gauge);
@@ -86,6 +95,7 @@ impl ClonePool {
                 pool: section.pool.clone(),
                 addr: server.addr,
                 settings: settings.clone(),
+                tls: connector.as_ref().map(|connector| connector.server(tls_name(members, server))),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),
                 counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
@@ -97,14 +107,13 @@ impl ClonePool {
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             pool: section.pool.clone(),
             recipe: Recipe::new(section, vs),
             inline_body_bytes: section.inline_body_bytes as u64,
-            tls: members.enable_ssl,
             members: by_address,
             counts,
-        })
+        }))
     }
 
     /// The pool that the copies go to.
@@ -124,9 +133,6 @@ impl ClonePool {
     }
 
     fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        if self.tls {
-            return Err(DropReason::Tls);
-        }
         let member = self.members.binary_search_by_key(&to, |member| member.addr);
         let member = &self.members[member.map_err(|_| DropReason::UnknownServer)?];
         let head_request = head.method == Method::HEAD;
@@ -153,6 +159,12 @@ impl ClonePool {
         }
         Gathering::begin(member, lane, bytes, head_request, length).map(Tap::gathering)
     }
+}
+
+/// The name that a member's certificate must have. Lanes carry requests for many hosts, so it is not theirs.
+fn tls_name(pool: &config::Pool, member: &config::Server) -> String {
+    let name = pool.sni.as_ref().or(member.hostname.as_ref());
+    name.cloned().unwrap_or_else(|| member.addr.ip().to_string())
 }
 
 /// Streamed bodies at a time, for each lane of a member.

@@ -125,13 +125,6 @@ async fn copies_that_cannot_be_made_are_counted_by_reason() {
     assert_eq!(bench.dropped("unknown_server"), 1);
     bench.pool.skip(SkipReason::SampledOut);
     assert_eq!(bench.count("homing_clone_skipped_total", &["reason=\"sampled_out\""]), 1);
-
-    let mut tls = members(&[origin.addr]);
-    tls.enable_ssl = true;
-    let pool = ClonePool::new(&section(), &tls, &"vs".into(), &bench.metrics, CancellationToken::new());
-    let bench = Bench { pool, ..bench };
-    bench.get(origin.addr, 1, 1);
-    assert_eq!(bench.dropped("tls"), 1);
 }
 
 #[test]

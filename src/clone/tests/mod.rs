@@ -45,6 +45,8 @@ pub(super) fn section() -> CloneSection {
         connections_per_server: NonZeroUsize::new(4).unwrap(),
         pipeline_depth: NonZeroUsize::new(64).unwrap(),
         on_overflow: OnOverflow::Drop,
+        http2: false,
+        retry_lost: false,
     }
 }
 
@@ -75,9 +77,13 @@ struct Bench {
 
 impl Bench {
     fn new(section: &CloneSection, addrs: &[SocketAddr]) -> Self {
+        Self::of(section, &members(addrs))
+    }
+
+    fn of(section: &CloneSection, members: &Pool) -> Self {
         let (metrics, retired) = (Metrics::new(), CancellationToken::new());
-        let pool = ClonePool::new(section, &members(addrs), &"vs".into(), &metrics, retired.clone());
-        Self { pool, metrics, retired }
+        let pool = ClonePool::new(section, members, &"vs".into(), &metrics, retired.clone());
+        Self { pool: pool.expect("OpenSSL takes the settings"), metrics, retired }
     }
 
     fn tap(&self, to: SocketAddr, session: u64, seq: u64, method: Method, body: BodyKind) -> Option<Tap> {
