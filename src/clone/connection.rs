@@ -4,7 +4,7 @@
 //! not sent again, unless `retry_lost` asks for that; what was sent in part has failed; what was not sent goes on
 //! the next connection.
 
-use std::{collections::VecDeque, mem};
+use std::collections::VecDeque;
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -18,7 +18,7 @@ use super::{
     count::{Loss, Outcome},
     lane::Lane,
     member::{Member, WRITE_TIMEOUT},
-    pace::{Habits, Pace},
+    pace::Pace,
     transport::Transport,
 };
 
@@ -27,24 +27,19 @@ use super::{
 pub(super) enum Ended {
     /// It brought answers, or nothing was asked of it.
     Usefully,
+    /// The next one should wait a little.
     Uselessly,
 }
 
 /// Sends copies until the connection ends, or has been idle for long.
-pub(super) async fn run(
-    transport: Transport,
-    member: &Member,
-    lane: usize,
-    copies: &mut Copies,
-    habits: &mut Habits,
-) -> Ended {
+pub(super) async fn run(transport: Transport, member: &Member, lane: usize, copies: &mut Copies) -> Ended {
     let mut connection = Connection {
         member,
         lane,
         copies,
         sent: VecDeque::new(),
         kept: member.settings.retry_lost.then(Copies::default),
-        pace: Pace::new(mem::take(habits), member.settings.depth),
+        pace: Pace::new(member.lanes[lane].habits.lock().clone(), member.settings.depth),
         used: false,
         framer: Framer::default(),
         progress: Instant::now(),
@@ -62,8 +57,9 @@ pub(super) async fn run(
     };
     let in_demand = connection.used || !connection.copies.is_empty();
     let useless = in_demand && connection.pace.answers() == 0;
-    *habits = connection.end(end);
-    if useless || end == End::Lost(Loss::NotHttp) { Ended::Uselessly } else { Ended::Usefully }
+    connection.end(end);
+    let nonsense = matches!(end, End::Lost(Loss::NotHttp | Loss::UnexpectedAnswer));
+    if useless || nonsense { Ended::Uselessly } else { Ended::Usefully }
 }
 
 struct Connection<'a> {
@@ -211,13 +207,13 @@ impl Connection<'_> {
         overdue.then_some(End::Lost(Loss::AnswerTimeout))
     }
 
-    /// Counts what the end of the connection lost, or leaves it to the next one; what that one should know.
-    fn end(mut self, end: End) -> Habits {
+    /// Counts what the end of the connection lost, or leaves it to the next one.
+    fn end(mut self, end: End) {
         let loss = match end {
             End::Idle => None,
             End::Lost(loss) => Some(loss),
         };
-        let habits = self.pace.ended(loss, self.sent.len());
+        *self.lane().habits.lock() = self.pace.habits_after(loss, self.sent.len());
         let loss = loss.unwrap_or(Loss::Closed);
         if self.copies.is_partly_written() {
             let copy = self.copies.pop().expect("what is partly written is there");
@@ -239,7 +235,6 @@ impl Connection<'_> {
             kept.pop();
         }
         self.copies.put_back(again);
-        habits
     }
 }
 

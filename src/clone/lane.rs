@@ -25,6 +25,8 @@ use super::{
 pub(super) struct Lane {
     queue: Mutex<Queue>,
     pub wake: Notify,
+    /// Learned by the task, for the next connection.
+    pub habits: Mutex<Habits>,
 }
 
 #[derive(Default)]
@@ -113,17 +115,14 @@ impl Queue {
 async fn run(member: Arc<Member>, lane: usize) {
     let this = &member.lanes[lane];
     let mut copies = Copies::default();
-    let mut habits = Habits::default();
     let mut failures = 0;
     loop {
         if copies.is_empty() && !this.fetch_or_wait(&mut copies) && this.leave() {
             return;
         }
         let ended = match member.connect().await {
-            Ok(link) if link.http2 => {
-                http2::run(link.transport, &member, lane, &mut copies, &mut habits).await
-            }
-            Ok(link) => connection::run(link.transport, &member, lane, &mut copies, &mut habits).await,
+            Ok(link) if link.http2 => http2::run(link.transport, &member, lane, &mut copies).await,
+            Ok(link) => connection::run(link.transport, &member, lane, &mut copies).await,
             Err(error) => {
                 drop_all(&member, lane, &mut copies, error.reason());
                 Ended::Uselessly
@@ -170,3 +169,18 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Connections in a row that brought no answer before what waits is given up.
 const MAX_USELESS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_with_failures_and_is_spread_by_chance() {
+        for (failures, shortest, longest) in
+            [(1, 50, 100), (2, 100, 200), (5, 800, 1600), (6, 1000, 2000), (u32::MAX, 1000, 2000)]
+        {
+            let millis = |chance| pause(failures, chance).as_millis();
+            assert_eq!((millis(0.0), millis(1.0)), (shortest, longest), "{failures} failures");
+        }
+    }
+}

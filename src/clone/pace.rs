@@ -85,9 +85,9 @@ impl Pace {
         }
     }
 
-    /// The connection ended with this loss, and so many copies under way; what the next one should know.
-    pub fn ended(self, loss: Option<Loss>, under_way: usize) -> Habits {
-        let Self { answers, stop, mut habits, .. } = self;
+    /// What the next connection should know, if this one ends with this loss and so many copies under way.
+    pub fn habits_after(&self, loss: Option<Loss>, under_way: usize) -> Habits {
+        let (answers, mut habits) = (self.answers, self.habits.clone());
         let behind_others = match loss {
             // Answered, and yet closed: what is under way was behind an answer.
             Some(Loss::Closed) => answers > 0 && under_way > 0,
@@ -101,7 +101,8 @@ impl Pace {
             // It closes after so many answers however they are asked for.
             habits.doubt = None;
         }
-        habits.closes_after = if loss == Some(Loss::Closed) && answers > 0 { Some(answers) } else { stop };
+        habits.closes_after =
+            if loss == Some(Loss::Closed) && answers > 0 { Some(answers) } else { self.stop };
         habits
     }
 }
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_next_connection_stops_where_the_last_one_was_closed() {
-        let habits = after(&Habits::default(), 20).ended(Some(Loss::Closed), 0);
+        let habits = after(&Habits::default(), 20).habits_after(Some(Loss::Closed), 0);
         for (answers, under_way, allowed) in
             [(0, 0, 1), (9, 0, 10), (15, 0, 5), (15, 3, 2), (15, 5, 0), (20, 0, 21)]
         {
@@ -168,29 +169,29 @@ mod tests {
             (Some(Loss::WriteTimeout), 30, 5, 64),
             (None, 30, 0, 64),
         ] {
-            let habits = after(&Habits::default(), answers).ended(loss, under_way);
+            let habits = after(&Habits::default(), answers).habits_after(loss, under_way);
             assert_eq!(after(&habits, 100).allowed(0), depth, "{loss:?} after {answers} with {under_way}");
         }
     }
 
     #[test]
     fn a_doubt_ends_when_the_number_of_answers_is_the_reason() {
-        let habits = after(&Habits::default(), 20).ended(Some(Loss::Closed), 15);
+        let habits = after(&Habits::default(), 20).habits_after(Some(Loss::Closed), 15);
         assert_eq!(after(&habits, 10).allowed(0), 1);
-        let habits = after(&habits, 20).ended(Some(Loss::Closed), 0);
+        let habits = after(&habits, 20).habits_after(Some(Loss::Closed), 0);
         assert_eq!(after(&habits, 10).allowed(0), 10, "as many as fit before the member closes");
     }
 
     #[test]
     fn a_doubt_wears_off_more_slowly_each_time_it_is_justified() {
-        let mut habits = after(&Habits::default(), 9).ended(Some(Loss::AnswerTimeout), 2);
+        let mut habits = after(&Habits::default(), 9).habits_after(Some(Loss::AnswerTimeout), 2);
         for proof in [256, 1024, 4096] {
             assert_eq!(after(&habits, proof - 1).allowed(0), 1);
             assert_eq!(after(&habits, proof).allowed(0), 2);
             assert_eq!(after(&habits, 6 * proof).allowed(0), 64);
-            habits = after(&habits, proof).ended(Some(Loss::AnswerTimeout), 2);
+            habits = after(&habits, proof).habits_after(Some(Loss::AnswerTimeout), 2);
         }
-        habits = after(&habits, 6 << 14).ended(Some(Loss::AnswerTimeout), 2);
+        habits = after(&habits, 6 << 14).habits_after(Some(Loss::AnswerTimeout), 2);
         assert_eq!(after(&habits, 256).allowed(0), 2, "what had worn off begins anew");
     }
 }

@@ -1,7 +1,11 @@
 //! One copy on an HTTP/2 stream: its body goes as fast as the member gives window, and its answer is read to its
 //! end and forgotten, which gives the window back.
 
-use std::{future::poll_fn, time::Duration};
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
@@ -82,13 +86,22 @@ pub(in crate::clone) async fn send(
         let window = match timeout(WRITE_TIMEOUT, poll_fn(|context| stream.poll_capacity(context))).await {
             Ok(Some(Ok(window))) => window.min(bytes.len()),
             Ok(Some(Err(error))) => return Err(loss(&error)),
-            Ok(None) => return Err(Loss::Closed),
+            Ok(None) => return Err(why_closed(stream)),
             Err(_) => return Err(Loss::WriteTimeout),
         };
         let piece = bytes.split_to(window);
         stream.send_data(piece, last && bytes.is_empty()).map_err(|error| loss(&error))?;
     }
     Ok(())
+}
+
+/// Why a stream takes nothing more.
+fn why_closed(stream: &mut SendStream<Bytes>) -> Loss {
+    match stream.poll_reset(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(_)) => Loss::Reset,
+        Poll::Ready(Err(error)) => loss(&error),
+        Poll::Pending => Loss::Closed,
+    }
 }
 
 fn unanswered(error: &h2::Error, sent: impl FnOnce(Loss) -> Unanswered) -> Unanswered {

@@ -11,7 +11,7 @@
 mod exchange;
 mod request;
 
-use std::{collections::BTreeMap, mem, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use exchange::{Exchange, Unanswered};
@@ -33,7 +33,7 @@ use super::{
     copies::{Copies, Copy},
     count::{DropReason, Loss, Outcome},
     member::{Member, WRITE_TIMEOUT},
-    pace::{Habits, Pace},
+    pace::Pace,
     transport::Transport,
 };
 
@@ -47,16 +47,10 @@ pub(super) async fn handshake(
 }
 
 /// Sends copies until the connection ends, or has been idle for long.
-pub(super) async fn run(
-    transport: Transport,
-    member: &Member,
-    lane: usize,
-    copies: &mut Copies,
-    habits: &mut Habits,
-) -> Ended {
+pub(super) async fn run(transport: Transport, member: &Member, lane: usize, copies: &mut Copies) -> Ended {
     let scheme = transport.scheme();
     let Ok((requests, mut connection)) = handshake(transport).await else { return Ended::Uselessly };
-    let mut sender = Sender::new(requests, scheme, member, copies, mem::take(habits));
+    let mut sender = Sender::new(requests, scheme, member, lane, copies);
     let mut under_way = FuturesUnordered::new();
     let mut tick = interval(member.settings.tick());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,7 +97,7 @@ pub(super) async fn run(
         }
     };
     let useless = sender.was_asked() && sender.pace.answers() == 0 || end == Some(Loss::NotHttp);
-    *habits = sender.finish(end);
+    sender.finish(end);
     if let Some(connection) = idle {
         // Without requests and their sender it says goodbye and ends.
         let _ = timeout(FAREWELL, connection).await;
@@ -116,6 +110,7 @@ struct Sender<'a> {
     requests: SendRequest<Bytes>,
     scheme: Scheme,
     member: &'a Member,
+    lane: usize,
     copies: &'a mut Copies,
     pace: Pace,
     /// Copies that were begun.
@@ -139,16 +134,17 @@ impl<'a> Sender<'a> {
         requests: SendRequest<Bytes>,
         scheme: Scheme,
         member: &'a Member,
+        lane: usize,
         copies: &'a mut Copies,
-        habits: Habits,
     ) -> Self {
         let now = Instant::now();
         Self {
             requests,
             scheme,
             member,
+            lane,
             copies,
-            pace: Pace::new(habits, member.settings.depth),
+            pace: Pace::new(member.lanes[lane].habits.lock().clone(), member.settings.depth),
             begun: 0,
             closing: false,
             again: BTreeMap::new(),
@@ -239,13 +235,13 @@ impl<'a> Sender<'a> {
     }
 
     /// Leaves to the next connection what is for that one, and what it should know.
-    fn finish(self, end: Option<Loss>) -> Habits {
+    fn finish(self, end: Option<Loss>) {
         let mut again = Copies::default();
         for (copy, bytes) in self.again.into_values() {
             again.push(copy, &bytes);
         }
         self.copies.put_back(again);
-        self.pace.ended(end, self.lost)
+        *self.member.lanes[self.lane].habits.lock() = self.pace.habits_after(end, self.lost);
     }
 }
 

@@ -3,7 +3,10 @@
 
 mod bodies;
 mod faults;
+mod habits;
+mod http2;
 mod lanes;
+mod secure;
 
 use std::{
     future::Future,
@@ -297,6 +300,8 @@ impl Origin {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
+                // Or the kernel waits in real time, and virtual time runs away.
+                stream.set_nodelay(true).expect("a TCP socket");
                 open.fetch_add(1, SeqCst);
                 let (reads, requests) = (reads.clone(), sender.clone());
                 let number = accepted.fetch_add(1, SeqCst);
