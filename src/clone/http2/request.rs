@@ -45,6 +45,8 @@ const MAX_FIELDS: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -78,6 +80,15 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a.com\r\n", false),
         ] {
             assert_eq!(parse(&copy.into(), &Scheme::HTTP).is_some(), good, "{copy:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_it_panic(head in any::<Vec<u8>>()) {
+            for copy in [head.clone(), [b"GET / HTTP/1.1\r\nHost:", &*head, b"\r\n\r\n"].concat()] {
+                let _ = parse(&copy.into(), &Scheme::HTTP);
+            }
         }
     }
 }

@@ -127,6 +127,21 @@ async fn copies_that_cannot_be_made_are_counted_by_reason() {
     assert_eq!(bench.count("homing_clone_skipped_total", &["reason=\"sampled_out\""]), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn copies_that_fill_many_buffers_before_a_lane_runs_stay_in_order() {
+    let mut origin = Origin::answering(NO_CONTENT).await;
+    let bench = Bench::new(&section(), &[origin.addr]);
+    for seq in 0..300 {
+        let mut tap =
+            bench.tap(origin.addr, 1, seq, Method::POST, BodyKind::Length(20_000)).expect("there is room");
+        tap.data(&vec![b'x'; 20_000].into());
+        tap.end();
+    }
+    assert!(bench.buffered() > 300 * 20_000);
+    bench.settled(300).await;
+    assert!(origin.requests(300).await.iter().map(|got| got.session().1).eq(0..300));
+}
+
 #[test]
 fn copies_from_many_threads_are_all_accounted_for() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
