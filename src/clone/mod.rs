@@ -4,7 +4,8 @@
 //! A [`ClonePool`] serves one clone section of a virtual service. [`ClonePool::tap`] opens a copy to the member
 //! that was chosen; the [`Tap`] is told of the body as it goes by. A copy is written on one of a few long-lived
 //! connections per member, its lanes; a large body has a connection of its own. Answers are read to their end,
-//! counted and forgotten.
+//! counted and forgotten. Members are spoken to in HTTP/1.1 or HTTP/2, plain or over TLS. A lane is opened by the
+//! first copy of a session that falls to it and closed when it is idle, so there are as many as there is use for.
 //!
 //! The app's path never waits here: it makes the copy's head, puts bytes into a queue that a budget bounds, and
 //! wakes a task. Whatever a member does, at worst copies are lost, and each loss is counted once.
