@@ -102,6 +102,8 @@ pub enum BuildError {
     Chance(openssl::error::ErrorStack),
     #[error("site persistence of virtual service `{vs}`: {reason}")]
     Site { vs: VsName, reason: String },
+    #[error("virtual service `{vs}`: openssl refuses the TLS settings of clone pool `{pool}`: {source}")]
+    CloneTls { vs: VsName, pool: PoolName, source: openssl::error::ErrorStack },
 }
 
 impl Snapshot {
@@ -211,6 +213,11 @@ impl VirtualService {
             &self.metrics,
             self.retired.child_token(),
         );
+        let lanes = lanes
+            .inspect_err(
+                |error| tracing::error!(%pool, %error, "no copies: openssl refuses the pool's TLS settings"),
+            )
+            .ok()?;
         clone_pools.push(lanes.clone());
         Some(lanes)
     }
@@ -347,14 +354,21 @@ impl Builder<'_> {
         let clone_pools = self.vs.clones.iter().map(|section| {
             let members = self.pool(&section.pool);
             let retired = self.retired.child_token();
-            ClonePool::new(section, members.config(), &self.vs.name, self.marks, metrics, retired)
+            ClonePool::new(section, members.config(), &self.vs.name, self.marks, metrics, retired).map_err(
+                |source| BuildError::CloneTls {
+                    vs: self.vs.name.clone(),
+                    pool: section.pool.clone(),
+                    source,
+                },
+            )
         });
+        let clone_pools = clone_pools.collect::<Result<_, _>>()?;
         let own = pool.as_ref().map_or("-", |pool| pool.name().as_str());
         Ok(VirtualService {
             requests: RequestMetrics::new(metrics, name, own),
             elsewhere: Mutex::default(),
             connections_open: metrics.connections_open.with_label_values(&[name]),
-            clone_pools: Mutex::new(clone_pools.collect()),
+            clone_pools: Mutex::new(clone_pools),
             chain: self.chain(registry)?,
             pool,
             config: self.vs.clone(),

@@ -57,7 +57,7 @@ reasons! {
         NoServer = "no_server",
         /// The server is not a member of the pool.
         UnknownServer = "unknown_server",
-        /// Members want TLS, which copies do not speak.
+        /// The member could be reached, but TLS with it could not be made.
         Tls = "tls",
         /// Its host or target cannot be written in HTTP/1.1.
         Malformed = "malformed",
@@ -69,6 +69,8 @@ reasons! {
     pub(super) enum Loss {
         /// The member closed or reset the connection.
         Closed = "closed",
+        /// The member reset the copy's HTTP/2 stream.
+        Reset = "reset",
         AnswerTimeout = "answer_timeout",
         WriteTimeout = "write_timeout",
         /// The answer is not HTTP/1.

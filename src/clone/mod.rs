@@ -4,7 +4,8 @@
 //! A [`ClonePool`] serves one clone section of a virtual service. [`ClonePool::tap`] opens a copy to the member
 //! that was chosen; the [`Tap`] is told of the body as it goes by. A copy is written on one of a few long-lived
 //! connections per member, its lanes; a large body has a connection of its own. Answers are read to their end,
-//! counted and forgotten.
+//! counted and forgotten. Members are spoken to in HTTP/1.1 or HTTP/2, plain or over TLS. A lane is opened by the
+//! first copy of a session that falls to it and closed when it is idle, so there are as many as there is use for.
 //!
 //! The app's path never waits here: it makes the copy's head, puts bytes into a queue that a budget bounds, and
 //! wakes a task. Whatever a member does, at worst copies are lost, and each loss is counted once.
@@ -15,29 +16,35 @@
 mod answer;
 mod budget;
 mod connection;
+mod copies;
 mod copy;
 mod count;
+mod http2;
 mod lane;
 mod left_out;
 mod mark;
 mod member;
+mod pace;
 pub mod selection;
 mod stream;
 mod tap;
 pub mod token;
+mod transport;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use budget::{Budget, Share};
+use copies::Copy;
 pub use copy::{BodyKind, CopyHead};
 use copy::{Framing, Recipe};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
-use lane::{Copy, Lane};
+use lane::Lane;
 use mark::Marker;
 pub use mark::{MARK, MarkKeys, is_copy};
 use member::{Member, Settings};
+use openssl::error::ErrorStack;
 use stream::Stream;
 use tap::Gathering;
 pub use tap::Tap;
@@ -47,6 +54,7 @@ use crate::{
     config::{self, CloneSection},
     metrics::Metrics,
     names::{PoolName, VsName},
+    tls::Connector,
 };
 
 /// The lanes of one clone section to the members of its pool.
@@ -56,15 +64,13 @@ pub struct ClonePool {
     inline_body_bytes: u64,
     max_body_bytes: u64,
     headers_only: bool,
-    /// Members want TLS.
-    tls: bool,
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
 }
 
 impl ClonePool {
-    /// Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
+    /// Fails if OpenSSL refuses the pool's TLS settings. Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
     /// copies that are under way then, or come later, are still sent.
     pub fn new(
         section: &CloneSection,
@@ -73,7 +79,7 @@ impl ClonePool {
         marks: &MarkKeys,
         metrics: &Metrics,
         retired: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, ErrorStack> {
         let (vs_name, pool) = (vs.as_str(), section.pool.as_str());
         let lanes = section.connections_per_server.get();
         let settings = Settings {
@@ -81,11 +87,15 @@ impl ClonePool {
             depth: section.pipeline_depth.get(),
             on_overflow: section.on_overflow,
             max_body_bytes: section.copied.max_body_bytes.map_or(u64::MAX, |most| most as u64),
+            http2: section.http2,
+            retry_lost: section.retry_lost,
             max_streams: lanes * STREAMS_PER_LANE,
             connect_timeout: members.connect_timeout,
             answer_timeout: members.read_timeout,
             idle_timeout: members.idle_timeout,
         };
+        let alpn: &[u8] = if section.http2 { b"\x02h2\x08http/1.1" } else { b"" };
+        let connector = members.enable_ssl.then(|| Connector::new(members, alpn)).transpose()?;
         let counts = PoolCounts::new(metrics, vs_name, pool);
         let gauge = metrics.clone_buffered_bytes.with_label_values(&[pool]);
         let budget = Budget::new(section.max_buffered_bytes, gauge);
@@ -94,6 +104,7 @@ impl ClonePool {
                 pool: section.pool.clone(),
                 addr: server.addr,
                 settings: settings.clone(),
+                tls: connector.as_ref().map(|connector| connector.server(tls_name(members, server))),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),
                 counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
@@ -105,16 +116,15 @@ impl ClonePool {
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             pool: section.pool.clone(),
             recipe: Recipe::new(section, Marker::new(vs, marks)),
             inline_body_bytes: section.inline_body_bytes as u64,
             max_body_bytes: settings.max_body_bytes,
             headers_only: section.copied.headers_only,
-            tls: members.enable_ssl,
             members: by_address,
             counts,
-        })
+        }))
     }
 
     /// The pool that the copies go to.
@@ -137,9 +147,6 @@ impl ClonePool {
     }
 
     fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        if self.tls {
-            return Err(DropReason::Tls);
-        }
         let member = self.members.binary_search_by_key(&to, |member| member.addr);
         let member = &self.members[member.map_err(|_| DropReason::UnknownServer)?];
         let head_request = head.method == Method::HEAD;
@@ -178,6 +185,12 @@ impl ClonePool {
         let gathering = Gathering::begin(member, lane, bytes, head_request, length)?;
         Ok(Tap::gathering(gathering, self.max_body_bytes))
     }
+}
+
+/// The name that a member's certificate must have. Lanes carry requests for many hosts, so it is not theirs.
+fn tls_name(pool: &config::Pool, member: &config::Server) -> String {
+    let name = pool.sni.as_ref().or(member.hostname.as_ref());
+    name.cloned().unwrap_or_else(|| member.addr.ip().to_string())
 }
 
 /// Streamed bodies at a time, for each lane of a member.

@@ -4,13 +4,20 @@
 //! The app's path puts chunks into a queue that the budget bounds. When the member takes them more slowly than
 //! the client sends and the budget is used up, the copy is given up, or cut and marked so at its end.
 
-use std::{collections::VecDeque, mem, pin::pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    mem,
+    pin::pin,
+    sync::Arc,
+};
 
 use bytes::{Buf, Bytes};
+use h2::SendStream;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::{ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     runtime::Handle,
     select,
     sync::Notify,
@@ -22,7 +29,9 @@ use super::{
     budget::Charge,
     copy::{Framing, TRUNCATED},
     count::{DropReason, Loss, Outcome},
+    http2,
     member::{Member, StreamSlot, WRITE_TIMEOUT},
+    transport::{Link, Transport},
 };
 use crate::config::OnOverflow;
 
@@ -153,15 +162,46 @@ impl Stream {
 
     /// The whole life of the copy; `Err`: it never left.
     async fn send(&self, head: Vec<u8>, head_request: bool) -> Result<Outcome, DropReason> {
-        let mut socket = self.member.connect().await.map_err(|_| DropReason::Connect)?;
+        let Link { transport, http2 } = self.member.connect().await.map_err(|error| error.reason())?;
         match self.aborted() {
             Some(Loss::Budget) => return Err(DropReason::Budget),
             Some(_) => return Err(DropReason::ClientAborted),
             None => {}
         }
-        let (mut reader, mut writer) = socket.split();
-        let mut answer = pin!(read_answer(&mut reader, head_request));
-        let mut body = pin!(self.write(&mut writer, head));
+        if http2 {
+            return self.send_http2(transport, head.into()).await;
+        }
+        let (mut reader, mut writer) = tokio::io::split(transport);
+        let answer = read_answer(&mut reader, head_request);
+        Ok(self.converse(answer, self.write(&mut writer, head)).await)
+    }
+
+    async fn send_http2(&self, transport: Transport, head: Bytes) -> Result<Outcome, DropReason> {
+        let (request, _) = http2::parse(&head, &transport.scheme()).ok_or(DropReason::Malformed)?;
+        let (mut requests, connection) =
+            http2::handshake(transport).await.map_err(|_| DropReason::Connect)?;
+        let begun = requests.send_request(request, false);
+        let (answer, mut body) = begun.map_err(|_| DropReason::Connect)?;
+        let answer = async { http2::read_answer(answer).await.map_err(|error| http2::loss(&error)) };
+        let connection = async {
+            // What is to be known of its end, the answer and the body know.
+            let _ = connection.await;
+            pending().await
+        };
+        select! {
+            outcome = self.converse(answer, self.write_http2(&mut body)) => Ok(outcome),
+            never = connection => match never {},
+        }
+    }
+
+    /// Sends the body and waits for the answer.
+    async fn converse(
+        &self,
+        answer: impl Future<Output = Result<(), Loss>>,
+        body: impl Future<Output = Result<End, Loss>>,
+    ) -> Outcome {
+        let mut answer = pin!(answer);
+        let mut body = pin!(body);
         let mut answered = false;
         let sent = loop {
             // In no order, so that an answer without end does not keep the body from being written.
@@ -178,20 +218,20 @@ impl Stream {
                 if !answered {
                     let answer = timeout(self.member.settings.answer_timeout, answer).await;
                     if let Err(loss) = answer.unwrap_or(Err(Loss::AnswerTimeout)) {
-                        return Ok(Outcome::Unanswered(loss));
+                        return Outcome::Unanswered(loss);
                     }
                 }
-                return Ok(if end == End::Cut { Outcome::Truncated } else { Outcome::Answered });
+                return if end == End::Cut { Outcome::Truncated } else { Outcome::Answered };
             }
             Err(loss) => self.aborted().unwrap_or(loss),
         };
         // A member may answer and close without wanting the rest.
-        let refused = answered && loss == Loss::Closed;
-        Ok(if refused { Outcome::Answered } else { Outcome::Failed(loss) })
+        let refused = answered && matches!(loss, Loss::Closed | Loss::Reset);
+        if refused { Outcome::Answered } else { Outcome::Failed(loss) }
     }
 
     /// Writes the copy; how its body ended.
-    async fn write(&self, writer: &mut WriteHalf<'_>, head: Vec<u8>) -> Result<End, Loss> {
+    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin), head: Vec<u8>) -> Result<End, Loss> {
         write_all(writer, &head[..]).await?;
         let mut length = 0;
         loop {
@@ -220,6 +260,28 @@ impl Stream {
                     return Ok(end);
                 }
             }
+        }
+    }
+
+    /// Sends the body on an HTTP/2 stream; how it ended.
+    async fn write_http2(&self, stream: &mut SendStream<Bytes>) -> Result<End, Loss> {
+        let mut length = 0;
+        loop {
+            let (chunks, end) = self.next().await;
+            for Chunk { bytes, _charge } in chunks {
+                length += bytes.len();
+                http2::send(stream, bytes, false).await?;
+            }
+            let ended = match end {
+                None => continue,
+                Some(End::Aborted(loss)) => return Err(loss),
+                Some(End::Whole) => stream.send_data(Bytes::new(), true),
+                Some(End::Cut) => {
+                    let name = HeaderName::from_static("x-homing-truncated");
+                    stream.send_trailers(HeaderMap::from_iter([(name, HeaderValue::from(length))]))
+                }
+            };
+            return ended.map_err(|error| http2::loss(&error)).and(end.ok_or(Loss::Closed));
         }
     }
 
@@ -252,7 +314,7 @@ impl Queue {
 }
 
 /// Writes it all; a member that takes nothing for long has lost it.
-async fn write_all(writer: &mut WriteHalf<'_>, mut bytes: impl Buf) -> Result<(), Loss> {
+async fn write_all(writer: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> Result<(), Loss> {
     while bytes.has_remaining() {
         match timeout(WRITE_TIMEOUT, writer.write_buf(&mut bytes)).await {
             Ok(Ok(1..)) => {}
@@ -264,7 +326,7 @@ async fn write_all(writer: &mut WriteHalf<'_>, mut bytes: impl Buf) -> Result<()
 }
 
 /// Reads one answer to its end.
-async fn read_answer(reader: &mut ReadHalf<'_>, head_request: bool) -> Result<(), Loss> {
+async fn read_answer(reader: &mut (impl AsyncRead + Unpin), head_request: bool) -> Result<(), Loss> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_BUFFER];
     loop {

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{
     budget::Charge,
+    copies::Copy,
     copy::Framing,
     count::{DropReason, Loss},
-    lane::{Copy, Lane},
+    lane::Lane,
     member::Member,
     stream::Stream,
 };
@@ -197,7 +198,7 @@ impl Gathering {
         let Self { member, lane, head, head_request, body, cut, charge, .. } = self;
         let length = body.len() as u64;
         let framing = if cut { Framing::CutTo(length) } else { Framing::Length(length) };
-        let copy = Copy { length: 0, head_request, cut };
+        let copy = Copy { head_request, cut, ..Copy::default() };
         let queued = Lane::push(&member, lane, copy, charge.hand_over(), |out| {
             out.extend_from_slice(&head);
             framing.write(out);

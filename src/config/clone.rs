@@ -43,6 +43,10 @@ pub struct CloneSection {
     /// Copies under way on one connection; default 64.
     pub pipeline_depth: NonZeroUsize,
     pub on_overflow: OnOverflow,
+    /// Speak HTTP/2 to the members: over TLS where they offer it by ALPN, else with prior knowledge.
+    pub http2: bool,
+    /// Send once more what was sent whole and not answered when its connection ended.
+    pub retry_lost: bool,
 }
 
 /// Where a session's name is read.
@@ -95,6 +99,8 @@ impl CloneSection {
             connections_per_server: NonZeroUsize::new(4).expect("4 is not 0"),
             pipeline_depth: NonZeroUsize::new(64).expect("64 is not 0"),
             on_overflow: OnOverflow::default(),
+            http2: false,
+            retry_lost: false,
         }
     }
 
@@ -131,6 +137,8 @@ impl CloneSection {
             ),
             pipeline_depth: positive(o, "pipeline_depth", default.pipeline_depth, 1024),
             on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or(default.on_overflow),
+            http2: o.field("http2", units::flag).unwrap_or(default.http2),
+            retry_lost: o.field("retry_lost", units::flag).unwrap_or(default.retry_lost),
         };
         Some(section)
     }

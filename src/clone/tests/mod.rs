@@ -4,7 +4,10 @@
 mod bodies;
 mod cut;
 mod faults;
+mod habits;
+mod http2;
 mod lanes;
+mod secure;
 
 use std::{
     future::Future,
@@ -47,6 +50,8 @@ pub(super) fn section() -> CloneSection {
         connections_per_server: NonZeroUsize::new(4).unwrap(),
         pipeline_depth: NonZeroUsize::new(64).unwrap(),
         on_overflow: OnOverflow::Drop,
+        http2: false,
+        retry_lost: false,
     }
 }
 
@@ -76,6 +81,7 @@ fn clone_pool(
 ) -> Arc<ClonePool> {
     let marks = MarkKeys::new([], &[7; 16]);
     ClonePool::new(section, members, &"vs".into(), &marks, metrics, retired.clone())
+        .expect("OpenSSL takes the settings")
 }
 
 /// A clone pool at work, and what it counted.
@@ -87,9 +93,12 @@ struct Bench {
 
 impl Bench {
     fn new(section: &CloneSection, addrs: &[SocketAddr]) -> Self {
+        Self::of(section, &members(addrs))
+    }
+
+    fn of(section: &CloneSection, members: &Pool) -> Self {
         let (metrics, retired) = (Metrics::new(), CancellationToken::new());
-        let pool = clone_pool(section, &members(addrs), &metrics, &retired);
-        Self { pool, metrics, retired }
+        Self { pool: clone_pool(section, members, &metrics, &retired), metrics, retired }
     }
 
     fn tap(&self, to: SocketAddr, session: u64, seq: u64, method: Method, body: BodyKind) -> Option<Tap> {
@@ -303,6 +312,8 @@ impl Origin {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
+                // Or the kernel waits in real time, and virtual time runs away.
+                stream.set_nodelay(true).expect("a TCP socket");
                 open.fetch_add(1, SeqCst);
                 let (reads, requests) = (reads.clone(), sender.clone());
                 let number = accepted.fetch_add(1, SeqCst);
