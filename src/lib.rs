@@ -115,7 +115,7 @@ pub mod prelude {
             Simulated, Simulator, SiteSetup, TlsView,
         },
         server::{Builder, Homing},
-        session::Assigned,
+        session::{Assigned, Refresh},
         site_cookie::{
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard,
         },

@@ -92,7 +92,11 @@ impl ClonePools {
     }
 
     fn in_session(&self, exchange: &Exchange, pool: &Pool, token: &Token, key: &[u8]) -> Option<Ordered> {
-        let assign = Assign { timeout: self.section.timeout, lifetime: self.section.lifetime };
+        let assign = Assign {
+            timeout: self.section.timeout,
+            lifetime: self.section.lifetime,
+            refresh: Refresh::Request,
+        };
         let is_up = |server| pool.server(server).is_some_and(|server| server.is_up());
         let choose = || self.choose(exchange, pool, self.hash.of(key));
         let assigned = exchange.session().assign(&self.table, key, assign, is_up, choose)?;

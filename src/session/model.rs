@@ -1,4 +1,4 @@
-//! The table against a simple one, under random operations with virtual time.
+//! The table against a simple one, under random operations with virtual time, with room for all and with little.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 
-use super::{Assigned, How, Policy, SessionTable};
+use super::{Assigned, How, MoveError, Policy, Refresh, SessionTable, Why};
 use crate::metrics::Metrics;
 
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ enum Op {
         down: u8,
         choice: Option<u8>,
         held: bool,
+        refresh: Refresh,
     },
     Release(usize),
     /// Bind a key to the session that was assigned last and is held.
@@ -39,33 +40,49 @@ enum Op {
     Delete {
         key: u8,
     },
+    MoveTo {
+        key: u8,
+        server: u8,
+    },
+    Remove {
+        key: u8,
+    },
     Advance(u64),
     Sweep,
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let key = 0..4_u8;
-    let assign = (key.clone(), 0..4_u8, prop::option::weighted(0.9, 1..4_u8), any::<bool>());
+    let key = 0..KEYS;
+    let refresh = prop_oneof![
+        3 => Just(Refresh::Request),
+        1 => any::<bool>().prop_map(|is_new| Refresh::Connection { is_new }),
+    ];
+    let assign = (key.clone(), 0..4_u8, prop::option::weighted(0.9, 1..4_u8), any::<bool>(), refresh);
+    let assign =
+        assign.prop_map(|(key, down, choice, held, refresh)| Op::Assign { key, down, choice, held, refresh });
     prop_oneof![
-        6 => assign.prop_map(|(key, down, choice, held)| Op::Assign { key, down, choice, held }),
+        8 => assign,
         2 => any::<usize>().prop_map(Op::Release),
         2 => key.clone().prop_map(|key| Op::Bind { key }),
         1 => (key.clone(), 0..4_u8).prop_map(|(key, text)| Op::Add { key, text }),
         1 => (key.clone(), 0..4_u8).prop_map(|(key, text)| Op::GetOrAdd { key, text }),
         2 => key.clone().prop_map(|key| Op::Lookup { key }),
-        1 => key.prop_map(|key| Op::Delete { key }),
+        1 => key.clone().prop_map(|key| Op::Delete { key }),
+        1 => (key.clone(), 1..4_u8).prop_map(|(key, server)| Op::MoveTo { key, server }),
+        1 => key.prop_map(|key| Op::Remove { key }),
         3 => (1..200_u64).prop_map(Op::Advance),
         2 => Just(Op::Sweep),
     ]
 }
 
+const KEYS: u8 = 6;
 const TIMEOUT: u64 = 300;
 const LIFETIME: u64 = 1000;
 
 /// What the table should be: keys that name entries.
-#[derive(Default)]
 struct Model {
     now: u64,
+    capacity: usize,
     keys: HashMap<u8, usize>,
     entries: Vec<Entry>,
 }
@@ -73,25 +90,43 @@ struct Model {
 #[derive(Clone)]
 struct Entry {
     value: String,
+    why: Why,
     created: u64,
     used: u64,
+    restarted: u64,
+    by_connection: bool,
     lifetime: Option<u64>,
     requests: u64,
     in_use: u32,
-    /// Found over, and not given a new life: keys that still name it find nothing.
+    /// Found over or removed: keys that still name it find nothing.
     gone: bool,
 }
 
 impl Entry {
     fn new(now: u64) -> Self {
-        let value = String::new();
-        Self { value, created: now, used: now, lifetime: None, requests: 0, in_use: 0, gone: false }
+        Self {
+            value: String::new(),
+            why: Why::Chosen,
+            created: now,
+            used: now,
+            restarted: now,
+            by_connection: false,
+            lifetime: None,
+            requests: 0,
+            in_use: 0,
+            gone: false,
+        }
     }
 
     fn is_over(&self, now: u64) -> bool {
-        let idle = now >= self.used + TIMEOUT;
+        let idle = now >= self.restarted + TIMEOUT;
         let old = self.lifetime.is_some_and(|lifetime| now >= self.created + lifetime);
         self.gone || (self.in_use == 0 && (idle || old))
+    }
+
+    fn set(&mut self, value: String, now: u64) {
+        (self.value, self.why, self.lifetime) = (value, Why::Rule, None);
+        (self.used, self.restarted, self.by_connection) = (now, now, false);
     }
 }
 
@@ -115,6 +150,29 @@ impl Model {
         &mut self.entries[named]
     }
 
+    /// The keys of which one has to leave for a key that is not there: those that deserve least to stay.
+    fn may_leave(&self, newcomer: u8) -> Vec<u8> {
+        if self.keys.contains_key(&newcomer) || self.keys.len() < self.capacity {
+            return Vec::new();
+        }
+        let standing = |entry: &usize| (self.entries[*entry].in_use > 0, self.entries[*entry].used);
+        let least = self.keys.values().map(standing).min();
+        self.keys.iter().filter(|(_, entry)| Some(standing(entry)) == least).map(|(key, _)| *key).collect()
+    }
+
+    /// A key left; with its last key an entry is gone.
+    fn lose(&mut self, key: u8) -> bool {
+        let lost = self.keys.remove(&key);
+        if let Some(entry) = lost.filter(|entry| !self.is_named(*entry)) {
+            self.entries[entry].gone = true;
+        }
+        lost.is_some()
+    }
+
+    fn is_named(&self, entry: usize) -> bool {
+        self.keys.values().any(|other| *other == entry)
+    }
+
     /// No server could be assigned.
     fn left_without(&mut self, key: u8) {
         if self.living(key).is_none()
@@ -125,10 +183,9 @@ impl Model {
     }
 
     fn bind(&mut self, key: u8, entry: usize) {
-        let named = |entry| self.keys.values().any(|other| *other == entry);
-        let at = self.entries[entry].used;
-        let free = self.keys.get(&key).is_none_or(|known| self.entries[*known].is_over(at));
-        if named(entry) && free {
+        let free = self.keys.get(&key).is_none_or(|known| self.entries[*known].is_over(self.now));
+        if free && self.keys.get(&key) != Some(&entry) && !self.entries[entry].gone {
+            self.lose(key);
             self.keys.insert(key, entry);
         }
     }
@@ -137,13 +194,30 @@ impl Model {
         let now = self.now;
         for entry in self.entries.iter_mut().filter(|entry| entry.in_use > 0) {
             entry.used = now;
+            if !entry.by_connection {
+                entry.restarted = now;
+            }
         }
-        let entries = &self.entries;
-        self.keys.retain(|_, entry| !entries[*entry].is_over(now));
+        let over = |entry: &usize| self.entries[*entry].is_over(now);
+        let over: Vec<u8> = self.keys.iter().filter(|(_, entry)| over(entry)).map(|(key, _)| *key).collect();
+        for key in over {
+            self.lose(key);
+        }
     }
 
     fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Sessions by server: of all that hold one, also those that nobody has found to be over.
+    fn sessions(&self) -> HashMap<SocketAddr, u64> {
+        let mut sessions = HashMap::new();
+        let held =
+            (0..self.entries.len()).filter(|entry| self.is_named(*entry) && !self.entries[*entry].gone);
+        for server in held.filter_map(|entry| self.entries[entry].value.parse().ok()) {
+            *sessions.entry(server).or_default() += 1;
+        }
+        sessions
     }
 }
 
@@ -158,106 +232,202 @@ fn text(n: u8) -> String {
 /// A held assignment, and the model's entry of it.
 struct Held(Assigned, usize);
 
-fn run(ops: Vec<Op>) {
-    let (metrics, start) = (Metrics::new(), Instant::now());
-    let table = SessionTable::new(1000, [3; 16], &metrics, start);
-    let mut model = Model::default();
-    let mut held: Vec<Held> = Vec::new();
-    let policy =
-        Policy { timeout: Duration::from_secs(TIMEOUT), lifetime: Some(Duration::from_secs(LIFETIME)) };
-    for op in ops {
-        let now = start + Duration::from_secs(model.now);
-        match op {
-            Op::Assign { key, down, choice, held: keep } => {
-                let up = |known: SocketAddr| known != server(down);
-                let got = table.assign(&table.key("t", &[key]), &policy, now, up, || choice.map(server));
-                let known = model.living(key).map(|entry| model.entries[entry].value.clone());
-                let known: Option<SocketAddr> = known.and_then(|value| value.parse().ok());
-                let expected = match (known.filter(|known| up(*known)), choice.map(server)) {
-                    (Some(known), _) => Some((known, How::Kept)),
-                    (None, Some(choice)) if known == Some(choice) => Some((choice, How::Kept)),
-                    (None, Some(choice)) if known.is_some() => Some((choice, How::Moved)),
-                    (None, Some(choice)) => Some((choice, How::New)),
-                    (None, None) => None,
-                };
-                assert_eq!(got.as_ref().map(|got| (got.server, got.how)), expected);
-                let Some(got) = got else {
-                    model.left_without(key);
-                    continue;
-                };
-                let at = model.now;
-                let entry = model.entry(key);
-                (entry.value, entry.used, entry.lifetime) = (got.server.to_string(), at, Some(LIFETIME));
-                entry.requests += 1;
-                assert_eq!(got.seq, entry.requests);
-                if keep {
-                    entry.in_use += 1;
-                    held.push(Held(got, model.keys[&key]));
-                }
-            }
-            Op::Release(which) if !held.is_empty() => {
-                let Held(assigned, entry) = held.swap_remove(which % held.len());
+/// The table and its model, side by side.
+struct Both {
+    table: SessionTable,
+    model: Model,
+    held: Vec<Held>,
+    start: Instant,
+}
+
+impl Both {
+    fn new(capacity: usize) -> Self {
+        let start = Instant::now();
+        let table = SessionTable::new(capacity as u64, [3; 16], &Metrics::new(), start);
+        let model = Model { now: 0, capacity, keys: HashMap::new(), entries: Vec::new() };
+        Self { table, model, held: Vec::new(), start }
+    }
+
+    fn run(&mut self, op: &Op) {
+        let now = self.start + Duration::from_secs(self.model.now);
+        let at = self.model.now;
+        match *op {
+            Op::Assign { key, down, choice, held, refresh } => self.assign(key, down, choice, held, refresh),
+            Op::Release(which) if !self.held.is_empty() => {
+                let Held(assigned, entry) = self.held.swap_remove(which % self.held.len());
                 drop(assigned);
-                model.entries[entry].in_use -= 1;
+                self.model.entries[entry].in_use -= 1;
             }
             Op::Bind { key } => {
-                let Some(Held(assigned, entry)) = held.last() else { continue };
-                table.bind(table.key("t", &[key]), &assigned.entry);
-                model.bind(key, *entry);
+                let Some(Held(assigned, entry)) = self.held.last() else { return };
+                let (entry, handle) = (*entry, assigned.entry.clone());
+                self.making_room(key, |table| table.bind(table.key("t", &[key]), &handle, now));
+                self.model.bind(key, entry);
             }
             Op::Add { key, text: n } => {
-                table.add("t", &[key], text(n), Duration::from_secs(TIMEOUT), now);
-                let at = model.now;
-                let entry = model.entry(key);
-                (entry.value, entry.used, entry.lifetime) = (text(n), at, None);
+                self.making_room(key, |table| {
+                    table.add("t", &[key], text(n), Duration::from_secs(TIMEOUT), now);
+                });
+                self.model.entry(key).set(text(n), at);
             }
             Op::GetOrAdd { key, text: n } => {
-                let got = table.get_or_add("t", &[key], Duration::from_secs(TIMEOUT), now, || text(n));
-                let at = model.now;
-                let entry = model.entry(key);
+                let got = self.making_room(key, |table| {
+                    table.get_or_add("t", &[key], Duration::from_secs(TIMEOUT), now, || text(n))
+                });
+                let entry = self.model.entry(key);
                 if entry.value.is_empty() {
-                    (entry.value, entry.lifetime) = (text(n), None);
+                    entry.set(text(n), at);
                 }
-                entry.used = at;
+                (entry.used, entry.restarted) = (at, at);
                 assert_eq!(got, entry.value);
             }
             Op::Lookup { key } => {
-                let expected = model.living(key).map(|entry| model.entries[entry].value.clone());
-                assert_eq!(table.lookup("t", &[key], now), expected);
+                let expected = self.model.living(key).map(|entry| self.model.entries[entry].value.clone());
+                assert_eq!(self.table.lookup("t", &[key], now), expected);
             }
-            Op::Delete { key } => {
-                assert_eq!(table.delete("t", &[key]), model.keys.remove(&key).is_some());
+            Op::Delete { key } => assert_eq!(self.table.delete("t", &[key]), self.model.lose(key)),
+            Op::MoveTo { key, server: n } => self.move_to(key, n, now),
+            Op::Remove { key } => {
+                let living = self.model.living(key);
+                assert_eq!(self.table.remove("t", &typed(key), now).is_some(), living.is_some());
+                if let Some(entry) = living {
+                    self.model.keys.remove(&key);
+                    self.model.entries[entry].gone = true;
+                }
             }
-            Op::Advance(seconds) => model.now += seconds,
+            Op::Advance(seconds) => self.model.now += seconds,
             Op::Sweep => {
-                let before = model.len();
-                model.sweep();
-                assert_eq!(table.sweep(now), before - model.len());
+                let before = self.model.len();
+                self.model.sweep();
+                assert_eq!(self.table.sweep(now), before - self.model.len());
             }
             Op::Release(_) => {}
         }
-        check(&table, &model, start);
+    }
+
+    fn assign(&mut self, key: u8, down: u8, choice: Option<u8>, held: bool, refresh: Refresh) {
+        let at = self.model.now;
+        let now = self.start + Duration::from_secs(at);
+        let policy = Policy {
+            timeout: Duration::from_secs(TIMEOUT),
+            lifetime: Some(Duration::from_secs(LIFETIME)),
+            refresh,
+        };
+        let up = |known: SocketAddr| known != server(down);
+        let known = self.model.living(key).map(|entry| self.model.entries[entry].value.clone());
+        let known: Option<SocketAddr> = known.and_then(|value| value.parse().ok());
+        let got = self.making_room(key, |table| {
+            table.assign(&table.key("t", &[key]), &policy, now, up, || choice.map(server))
+        });
+        let expected = match (known.filter(|known| up(*known)), choice.map(server)) {
+            (Some(known), _) => Some((known, How::Kept)),
+            (None, Some(choice)) if known == Some(choice) => Some((choice, How::Kept)),
+            (None, Some(choice)) if known.is_some() => Some((choice, How::Moved)),
+            (None, Some(choice)) => Some((choice, How::New)),
+            (None, None) => None,
+        };
+        assert_eq!(got.as_ref().map(|got| (got.server, got.how)), expected);
+        let Some(got) = got else { return self.model.left_without(key) };
+        let entry = self.model.entry(key);
+        match got.how {
+            How::New => entry.why = Why::Chosen,
+            How::Moved => entry.why = Why::Moved,
+            How::Kept => {}
+        }
+        if got.how != How::Kept || refresh != (Refresh::Connection { is_new: false }) {
+            entry.restarted = at;
+        }
+        entry.by_connection = matches!(refresh, Refresh::Connection { .. });
+        (entry.value, entry.used, entry.lifetime) = (got.server.to_string(), at, Some(LIFETIME));
+        entry.requests += 1;
+        assert_eq!(got.seq, entry.requests);
+        if held {
+            entry.in_use += 1;
+            self.held.push(Held(got, self.model.keys[&key]));
+        }
+    }
+
+    fn move_to(&mut self, key: u8, n: u8, now: Instant) {
+        let living = self.model.living(key);
+        let is_server = |entry: usize| self.model.entries[entry].value.parse::<SocketAddr>().is_ok();
+        let table = "t".to_owned();
+        let expected = match living {
+            None => Err(MoveError::Unknown { table }),
+            Some(entry) if is_server(entry) => Ok(server(n).to_string()),
+            Some(_) => Err(MoveError::NoServer { table }),
+        };
+        let got = self.table.move_to("T", &typed(key), server(n), now).map(|view| view.value);
+        let got = got.map_err(|error| match error {
+            // As the operator typed it, for it may be a table that there is not.
+            MoveError::Unknown { .. } => MoveError::Unknown { table: "t".to_owned() },
+            error => error,
+        });
+        assert_eq!(got, expected);
+        if let (Some(entry), Ok(value)) = (living, expected) {
+            (self.model.entries[entry].value, self.model.entries[entry].why) = (value, Why::Ordered);
+        }
+    }
+
+    /// Does what may add a key; in a full table one of those that may leave has left.
+    fn making_room<T>(&mut self, key: u8, act: impl FnOnce(&SessionTable) -> T) -> T {
+        let may_leave = self.model.may_leave(key);
+        let done = act(&self.table);
+        if !may_leave.is_empty() {
+            let is_there = |key: u8| self.table.store.get(&self.table.key("t", &[key])).is_some();
+            let left: Vec<u8> = self.model.keys.keys().copied().filter(|known| !is_there(*known)).collect();
+            assert!(matches!(left[..], [one] if may_leave.contains(&one)), "{left:?}, not of {may_leave:?}");
+            self.model.lose(left[0]);
+        }
+        done
+    }
+
+    /// Whatever can be seen of the table is as the model says.
+    fn check(&self) {
+        let (table, model) = (&self.table, &self.model);
+        assert_eq!(table.len(), model.len());
+        assert!(table.len() <= model.capacity);
+        assert_eq!(table.tables(), [("t".to_owned(), model.len() as u64)]);
+        assert_eq!(table.sessions_per_server("t"), model.sessions());
+        let rows = table.view(None, None, usize::MAX, self.start + Duration::from_secs(model.now));
+        let seen = rows.into_iter().map(|row| (row.value, row.why.as_str(), row.requests, row.in_use));
+        let living = model.keys.keys().filter_map(|key| model.living(*key));
+        let expected = living
+            .map(|entry| &model.entries[entry])
+            .map(|entry| (entry.value.clone(), entry.why.as_str(), entry.requests, entry.in_use));
+        let sorted = |rows: Vec<_>| {
+            let mut rows: Vec<(String, &str, u64, u32)> = rows;
+            rows.sort();
+            rows
+        };
+        assert_eq!(sorted(seen.collect()), sorted(expected.collect()));
     }
 }
 
-/// Whatever can be seen of the table is as the model says.
-fn check(table: &SessionTable, model: &Model, start: Instant) {
-    assert_eq!(table.len(), model.len());
-    let rows = table.view(None, None, usize::MAX, start + Duration::from_secs(model.now));
-    let mut seen: Vec<_> = rows.iter().map(|row| (row.value.clone(), row.requests, row.in_use)).collect();
-    let living = model.keys.keys().filter_map(|key| model.living(*key));
-    let mut expected: Vec<_> = living
-        .map(|entry| &model.entries[entry])
-        .map(|entry| (entry.value.clone(), entry.requests, entry.in_use))
-        .collect();
-    seen.sort();
-    expected.sort();
-    assert_eq!(seen, expected);
+/// A key as an operator would type it.
+fn typed(key: u8) -> String {
+    char::from(key).into()
+}
+
+fn run(capacity: usize, ops: &[Op]) {
+    let mut both = Both::new(capacity);
+    both.table.key("t", b"");
+    for op in ops {
+        both.run(op);
+        both.check();
+    }
 }
 
 proptest! {
     #[test]
     fn the_table_is_what_a_simple_one_is(ops in prop::collection::vec(op(), 1..120)) {
-        run(ops);
+        run(1000, &ops);
+    }
+
+    #[test]
+    fn a_full_table_lets_go_what_nobody_uses_and_was_used_longest_ago(
+        capacity in 1..5_usize,
+        ops in prop::collection::vec(op(), 1..120),
+    ) {
+        run(capacity, &ops);
     }
 }

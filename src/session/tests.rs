@@ -9,7 +9,7 @@ use std::{
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
-const POLICY: Policy = Policy { timeout: TIMEOUT, lifetime: None };
+const POLICY: Policy = Policy { timeout: TIMEOUT, lifetime: None, refresh: Refresh::Request };
 
 fn server(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 80))
@@ -64,7 +64,7 @@ fn no_server_up_assigns_nothing_and_forgets_nothing() {
 fn an_entry_ends_when_idle_or_when_its_life_is_over_but_not_while_in_use() {
     let (table, _, now) = table_of(100);
     let key = table.key("clone", b"SID=1");
-    let policy = Policy { timeout: TIMEOUT, lifetime: Some(seconds(1000)) };
+    let policy = Policy { lifetime: Some(seconds(1000)), ..POLICY };
     let at = |s, fresh| {
         table.assign(&key, &policy, now + seconds(s), |_| true, || Some(server(fresh))).expect("a server")
     };
@@ -94,7 +94,7 @@ fn a_session_that_gains_a_token_is_one_session() {
     let (table, _, now) = table_of(100);
     let (address, cookie) = (table.key("clone", b"10.0.0.9"), table.key("clone", b"SID=1"));
     let login = assign(&table, &address, 1, now);
-    table.bind(cookie, &login.entry);
+    table.bind(cookie, &login.entry, now);
     let moved = table.assign(&cookie, &POLICY, now, |s| s != server(1), || Some(server(2)));
     let moved = moved.expect("a server");
     assert_eq!((moved.server, moved.seq, moved.session), (server(2), 2, login.session));
@@ -109,10 +109,10 @@ fn a_token_of_a_living_session_is_not_taken_over() {
     let (a, b) = (table.key("clone", b"a"), table.key("clone", b"b"));
     assign(&table, &b, 2, now);
     let later = assign(&table, &a, 1, now + seconds(1));
-    table.bind(b, &later.entry);
+    table.bind(b, &later.entry, now + seconds(1));
     assert_eq!(assign(&table, &b, 9, now + seconds(1)).server, server(2));
     let much_later = assign(&table, &a, 1, now + seconds(301));
-    table.bind(b, &much_later.entry);
+    table.bind(b, &much_later.entry, now + seconds(301));
     assert_eq!(assign(&table, &b, 9, now + seconds(301)).server, server(1), "but of an ended one it is");
     assert_eq!(table.len(), 2);
 }
@@ -179,7 +179,7 @@ fn simultaneous_first_requests_of_a_session_get_one_server() {
 #[test]
 fn expiry_sweeps_and_assignments_race_without_splitting_or_miscounting() {
     let (table, _, now) = table_of(10_000);
-    let alive = Policy { timeout: Duration::from_millis(2), lifetime: None };
+    let alive = Policy { timeout: Duration::from_millis(2), ..POLICY };
     thread::scope(|scope| {
         for worker in 0..4 {
             let table = &table;
@@ -207,7 +207,6 @@ fn a_full_table_takes_new_sessions_and_lets_the_longest_unused_go() {
     let (table, metrics, now) = table_of(100);
     for session in 0..1000_u32 {
         assign(&table, &table.key("clone", &session.to_be_bytes()), 1, now);
-        table.store.settle();
     }
     assert_eq!(table.len(), 100);
     assert!(metrics.page().contains(r#"homing_session_entries{table="clone"} 100"#));

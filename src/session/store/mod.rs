@@ -1,0 +1,271 @@
+//! Where entries are found. moka finds a group of sessions by its number; the group's buckets hold them.
+//!
+//! moka spends some 230 bytes on whatever it holds, more than a session needs, so it holds groups. It never lets
+//! one go: those that a group holds were used at all sorts of times, and with it would go sessions in regular
+//! use. Who leaves a full table is decided session by session, in [`hand`]. Nothing else in this crate knows
+//! moka.
+//!
+//! Locks are taken in this order: a bucket's, an entry's, a table's.
+
+mod bucket;
+mod hand;
+
+use std::{
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bucket::{Bucket, Slot};
+use hand::Hand;
+use moka::sync::Cache;
+use parking_lot::Mutex;
+
+use super::{Entry, SessionKey, tables::Tables};
+
+pub(super) struct Store {
+    groups: Cache<u32, Arc<Group>, ByNumber>,
+    /// Groups are numbered from 0 to here.
+    numbers: u32,
+    capacity: usize,
+    /// Keys that are there, and room that was taken for others.
+    len: AtomicUsize,
+    hand: Hand,
+    tables: Arc<Tables>,
+}
+
+/// Why a key leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// Another needs its room.
+    ForRoom,
+    /// It is over, deleted, or names another entry now.
+    Unwanted,
+}
+
+struct Group {
+    buckets: [Mutex<Bucket>; BUCKETS],
+}
+
+/// Room for one key, given back when it is dropped.
+struct Room<'a>(&'a Store);
+
+impl Store {
+    /// `tables` count the keys that leave.
+    pub fn new(capacity: u64, tables: Arc<Tables>) -> Self {
+        let numbers = capacity.div_ceil(PER_GROUP).clamp(1, u64::from(u32::MAX));
+        Self {
+            groups: Cache::builder().build_with_hasher(ByNumber),
+            numbers: u32::try_from(numbers).expect("the number was clamped"),
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX).max(1),
+            len: AtomicUsize::new(0),
+            hand: Hand::default(),
+            tables,
+        }
+    }
+
+    pub fn get(&self, key: &SessionKey) -> Option<Arc<Entry>> {
+        let group = self.groups.get(&self.number(key))?;
+        group.bucket(key).lock().get(key).cloned()
+    }
+
+    /// Of simultaneous callers one makes the entry, and all get it.
+    pub fn get_or_insert(&self, key: &SessionKey, make: impl FnOnce() -> Arc<Entry>) -> Arc<Entry> {
+        let group = self.group(key);
+        let mut room: Option<Room<'_>> = None;
+        loop {
+            let mut bucket = group.bucket(key).lock();
+            if let Some(known) = bucket.get(key) {
+                return known.clone();
+            }
+            if let Some(room) = room.take() {
+                let entry = make();
+                bucket.push(Slot { key: *key, entry: entry.clone() });
+                room.fill();
+                return entry;
+            }
+            drop(bucket);
+            room = Some(self.take_room());
+        }
+    }
+
+    /// Puts an entry under a key if `free` says so of what is there; nobody changes the key in between.
+    pub fn put_if(
+        &self,
+        key: &SessionKey,
+        entry: &Arc<Entry>,
+        free: impl FnOnce(Option<&Arc<Entry>>) -> bool,
+    ) {
+        let group = self.group(key);
+        let mut room: Option<Room<'_>> = None;
+        loop {
+            let mut bucket = group.bucket(key).lock();
+            if let Some(known) = bucket.get_mut(key) {
+                let replaced = free(Some(known)).then(|| std::mem::replace(known, entry.clone()));
+                drop(bucket);
+                if let Some(replaced) = replaced {
+                    self.left(key, &replaced, Leaving::Unwanted);
+                }
+                return;
+            }
+            if let Some(room) = room.take() {
+                if free(None) {
+                    bucket.push(Slot { key: *key, entry: entry.clone() });
+                    room.fill();
+                }
+                return;
+            }
+            drop(bucket);
+            room = Some(self.take_room());
+        }
+    }
+
+    /// Removes a key if its entry is one that `unwanted` names; nobody changes the key in between.
+    pub fn remove_if(&self, key: &SessionKey, unwanted: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
+        self.let_go(key, Leaving::Unwanted, unwanted)
+    }
+
+    /// Removes every key whose entry `over` names. How many they were.
+    pub fn remove_all(&self, mut over: impl FnMut(&Entry) -> bool) -> usize {
+        let mut removed = 0;
+        for (_, group) in &self.groups {
+            for bucket in &group.buckets {
+                let leaving = bucket.lock().remove_all(&mut over);
+                removed += leaving.len();
+                for slot in leaving {
+                    self.gone(&slot, Leaving::Unwanted);
+                }
+            }
+        }
+        removed
+    }
+
+    /// Walks the table without using its entries. What comes or goes meanwhile may be missed.
+    pub fn iter(&self) -> impl Iterator<Item = (SessionKey, Arc<Entry>)> {
+        let groups = self.groups.iter().map(|(_, group)| group);
+        let slots = |group: Arc<Group>| (0..BUCKETS).flat_map(move |n| group.buckets[n].lock().slots());
+        groups.flat_map(slots).map(|slot| (slot.key, slot.entry))
+    }
+
+    /// How many keys there are; a moment's more where one is on its way in.
+    pub fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Takes room for one key; in a full table others leave for it.
+    fn take_room(&self) -> Room<'_> {
+        let more = |len| (len < self.capacity).then_some(len + 1);
+        while self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
+            if let Some(leaves) = self.hand.next(self) {
+                let may_leave =
+                    |entry: &Arc<Entry>| leaves.is(entry) && entry.leave(leaves.standing, &self.tables);
+                self.let_go(&leaves.key, Leaving::ForRoom, may_leave);
+            }
+        }
+        Room(self)
+    }
+
+    fn let_go(&self, key: &SessionKey, why: Leaving, may_leave: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
+        let Some(group) = self.groups.get(&self.number(key)) else { return false };
+        let slot = group.bucket(key).lock().remove_if(key, may_leave);
+        if let Some(slot) = &slot {
+            self.gone(slot, why);
+        }
+        slot.is_some()
+    }
+
+    /// A slot was emptied.
+    fn gone(&self, slot: &Slot, why: Leaving) {
+        self.len.fetch_sub(1, Ordering::Relaxed);
+        self.left(&slot.key, &slot.entry, why);
+    }
+
+    /// A key names this entry no more.
+    fn left(&self, key: &SessionKey, entry: &Entry, why: Leaving) {
+        let table = self.tables.of(key);
+        table.entries.dec();
+        if why == Leaving::ForRoom {
+            table.evictions.inc();
+        }
+        entry.lose_key(&self.tables);
+    }
+
+    /// The group of a key, made if there is none.
+    fn group(&self, key: &SessionKey) -> Arc<Group> {
+        let number = self.number(key);
+        let known = self.groups.get(&number);
+        known.unwrap_or_else(|| self.groups.get_with(number, Arc::<Group>::default))
+    }
+
+    /// The number of a key's group, by the upper half of its hash; the last bits choose a bucket.
+    fn number(&self, key: &SessionKey) -> u32 {
+        ((key.hash() >> 32) * u64::from(self.numbers) >> 32) as u32
+    }
+}
+
+impl Group {
+    fn bucket(&self, key: &SessionKey) -> &Mutex<Bucket> {
+        &self.buckets[key.hash() as usize % BUCKETS]
+    }
+}
+
+impl Default for Group {
+    fn default() -> Self {
+        Self { buckets: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl Room<'_> {
+    /// A key is there now.
+    fn fill(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.0.len.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Spreads the numbers of groups over a hash's bits; whose sessions are where is hashed with a key already.
+#[derive(Clone, Copy, Default)]
+struct ByNumber;
+
+struct Spread(u64);
+
+impl BuildHasher for ByNumber {
+    type Hasher = Spread;
+
+    fn build_hasher(&self) -> Spread {
+        Spread(0)
+    }
+}
+
+impl Hasher for Spread {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(GOLDEN);
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.0 = u64::from(number).wrapping_mul(GOLDEN);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// 2^64 divided by the golden ratio.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Sessions of a group in a full table, on average: so many that moka's part is small, and that there are few
+/// groups for the processor's caches.
+const PER_GROUP: u64 = 1024;
+
+/// Buckets of a group: some 16 sessions share a lock and are searched one by one.
+const BUCKETS: usize = 64;
