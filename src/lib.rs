@@ -101,7 +101,7 @@ pub mod prelude {
             selection::{Candidate, StableHash, choose},
             token,
         },
-        config::{CloneSection, CloneSelection, HmDownRecovery, Token},
+        config::{CloneRefresh, CloneSection, CloneSelection, HmDownRecovery, Token},
         gslb::{
             Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
             carries_loop_token, decide, private_cache_control, without_cookie,

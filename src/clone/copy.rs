@@ -48,7 +48,7 @@ pub fn is_copy(headers: &HeaderMap) -> bool {
 }
 
 /// What the heads of all copies of a clone section have in common.
-pub(super) struct Recipe {
+pub struct Recipe {
     left_out: Vec<HeaderName>,
     copies_cookies: bool,
     writes_host: bool,

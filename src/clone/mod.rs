@@ -27,8 +27,8 @@ pub mod token;
 use std::{net::SocketAddr, sync::Arc};
 
 use budget::{Budget, Share};
-pub use copy::{BodyKind, CopyHead, MARK, is_copy};
-use copy::{Framing, Recipe};
+use copy::Framing;
+pub use copy::{BodyKind, CopyHead, MARK, Recipe, is_copy};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;

@@ -151,7 +151,7 @@ impl Entry {
         state.deadlines = Deadlines::new(policy.timeout, policy.lifetime);
         state.requests += 1;
         self.in_use.fetch_add(1, Ordering::Relaxed);
-        self.touch(now);
+        self.note_use(now);
         Attempt::Done(Some(Claim { server, how, seq: state.requests, session: state.session }))
     }
 
@@ -169,7 +169,7 @@ impl Entry {
         }
         let text = text.take().expect("an entry that took the text was not gone");
         state.set(text.into(), timeout, now, tables);
-        self.touch(now);
+        self.note_use(now);
         Attempt::Done(())
     }
 
@@ -195,7 +195,7 @@ impl Entry {
             }
         };
         state.restarted = state.restarted.max(now);
-        self.touch(now);
+        self.note_use(now);
         Attempt::Done(text)
     }
 
@@ -203,6 +203,18 @@ impl Entry {
     pub(super) fn value(&self, now: u64) -> Option<String> {
         let state = self.state.lock();
         if self.is_over(&state, now) { None } else { state.text() }
+    }
+
+    /// See [`super::SessionTable::touch`].
+    pub(super) fn touch(&self, now: u64) {
+        let mut state = self.state.lock();
+        if self.is_over(&state, now) {
+            return;
+        }
+        if !state.by_connection {
+            state.restarted = state.restarted.max(now);
+        }
+        self.note_use(now);
     }
 
     /// One use is over.
@@ -264,7 +276,7 @@ impl Entry {
         if over {
             state.end(tables);
         } else if self.is_in_use() {
-            self.touch(now);
+            self.note_use(now);
             if !state.by_connection {
                 state.restarted = state.restarted.max(now);
             }
@@ -316,7 +328,7 @@ impl Entry {
         self.in_use.load(Ordering::Acquire) > 0
     }
 
-    fn touch(&self, now: u64) {
+    fn note_use(&self, now: u64) {
         self.used.fetch_max(ticks(now), Ordering::Relaxed);
     }
 }
@@ -437,7 +449,7 @@ mod tests {
         entry.assign(0, &policy, &tables, &|_| true, &mut Some(choose));
         assert!(!entry.leave(found, &tables), "it is in use");
         entry.release();
-        entry.touch(TICK);
+        entry.note_use(TICK);
         assert!(!entry.leave(found, &tables), "it was used later");
         assert!(entry.leave(entry.standing(), &tables));
         assert!(!entry.gain_key(), "its last key left");

@@ -154,6 +154,13 @@ impl SessionTable {
         })
     }
 
+    /// Puts off the end of a living session, as a request does, and counts none.
+    pub fn touch(&self, table: &str, key: &[u8], now: Instant) {
+        if let Some(entry) = self.store.get(&self.key(table, key)) {
+            entry.touch(self.millis(now));
+        }
+    }
+
     /// Gives a session a second key: both find the same entry from now on, and a later move is seen through
     /// both. A key that already names a living session stays with it, and a session has at most 65,535 keys.
     pub fn bind(&self, key: SessionKey, entry: &Arc<Entry>, now: Instant) {

@@ -418,6 +418,8 @@ fn run(capacity: usize, ops: &[Op]) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
     #[test]
     fn the_table_is_what_a_simple_one_is(ops in prop::collection::vec(op(), 1..120)) {
         run(1000, &ops);
