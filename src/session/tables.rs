@@ -48,7 +48,10 @@ impl Tables {
     pub fn new(metrics: &Metrics) -> Self {
         let counts =
             Counts { entries: metrics.session_entries.clone(), evictions: metrics.session_evictions.clone() };
-        let directory = Directory { numbers: HashMap::new(), tables: vec![Table::new(OTHER, &counts)] };
+        let directory = Directory {
+            numbers: HashMap::from([(OTHER.into(), 0)]),
+            tables: vec![Table::new(OTHER, &counts)],
+        };
         Self { directory: ArcSwap::from_pointee(directory), growing: Mutex::new(()), counts }
     }
 

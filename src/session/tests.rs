@@ -105,6 +105,31 @@ fn the_end_of_a_long_use_starts_the_idle_timeout() {
 }
 
 #[test]
+fn where_only_new_connections_refresh_a_session_it_ends_whatever_it_is_asked_but_not_in_use() {
+    let (table, _, now) = table_of(100);
+    let key = table.key("clone", b"SID=1");
+    let at = |s, is_new, fresh| {
+        let policy = Policy { refresh: Refresh::Connection { is_new }, ..POLICY };
+        let assigned = table.assign(&key, &policy, now + seconds(s), |_| true, || Some(server(fresh)));
+        assigned.expect("a server")
+    };
+    assert_eq!(at(0, true, 1).server, server(1));
+    assert_eq!(at(200, false, 2).server, server(1));
+    assert_eq!(at(300, false, 2).server, server(2), "a request did not put off its end");
+    assert_eq!(at(500, true, 3).server, server(2), "a new life has all its time");
+    assert_eq!(at(799, false, 3).server, server(2), "a connection put it off");
+    table.touch("clone", b"SID=1", now + seconds(799));
+    let tunnel = at(800, false, 3);
+    assert_eq!(tunnel.server, server(3));
+    assert_eq!(table.sweep(now + seconds(5000)), 0, "it is in use");
+    assert_eq!(at(5000, false, 4).server, server(3));
+    let row = table.view(None, None, 1, now + seconds(5000)).remove(0);
+    assert_eq!((row.idle, row.expires_in), (seconds(4200), seconds(0)));
+    drop(tunnel);
+    assert_eq!(table.sweep(now + seconds(5000)), 1, "the end of a use did not put it off either");
+}
+
+#[test]
 fn a_session_that_gains_a_token_is_one_session() {
     let (table, _, now) = table_of(100);
     let (address, cookie) = (table.key("clone", b"10.0.0.9"), table.key("clone", b"SID=1"));
@@ -218,19 +243,6 @@ fn expiry_sweeps_and_assignments_race_without_splitting_or_miscounting() {
 }
 
 #[test]
-fn a_full_table_takes_new_sessions_and_lets_the_longest_unused_go() {
-    let (table, metrics, now) = table_of(100);
-    for session in 0..1000_u32 {
-        assign(&table, &table.key("clone", &session.to_be_bytes()), 1, now);
-    }
-    assert_eq!(table.len(), 100);
-    assert!(metrics.page().contains(r#"homing_session_entries{table="clone"} 100"#));
-    assert_eq!(table.sessions_per_server("clone"), HashMap::from([(server(1), 100)]));
-    let last = assign(&table, &table.key("clone", &999_u32.to_be_bytes()), 2, now);
-    assert_eq!(last.how, How::Kept, "the newest is in");
-}
-
-#[test]
 fn a_view_finds_by_table_and_by_key_or_hash_and_refreshes_nothing() {
     let (table, _, now) = table_of(100);
     let held = assign(&table, &table.key("clone:vs", b"SID=1"), 1, now);
@@ -283,5 +295,9 @@ fn tables_beyond_the_bound_are_counted_as_one_and_kept_apart() {
     }
     assert_eq!(table.lookup("t1400", b"key", now).as_deref(), Some("1400"));
     assert_eq!(table.lookup("t1499", b"key", now).as_deref(), Some("1499"));
-    assert!(metrics.page().contains(r#"homing_session_entries{table="other"} 501"#));
+    table.add("other", b"key", "its own".into(), TIMEOUT, now);
+    assert_eq!(table.lookup("other", b"key", now).as_deref(), Some("its own"), "though it is named so");
+    assert!(metrics.page().contains(r#"homing_session_entries{table="other"} 502"#));
+    let counted: u64 = table.tables().into_iter().map(|(_, entries)| entries).sum();
+    assert_eq!(counted, 1501);
 }

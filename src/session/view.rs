@@ -167,3 +167,110 @@ impl Found {
         self.entry.view(now, &self.table.name, &self.key)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::{
+        metrics::Metrics,
+        session::{Assigned, How, Policy, Refresh},
+    };
+
+    fn server(n: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, n], 80))
+    }
+
+    fn assign(table: &SessionTable, key: &[u8], fresh: u8, now: Instant) -> Assigned {
+        let policy = Policy { timeout: Duration::from_secs(300), lifetime: None, refresh: Refresh::Request };
+        let up = |known| known != server(9);
+        table.assign(&table.key("clone:vs", key), &policy, now, up, || Some(server(fresh))).expect("a server")
+    }
+
+    fn table() -> (SessionTable, Instant) {
+        let now = Instant::now();
+        (SessionTable::new(100, [7; 16], &Metrics::new(), now), now)
+    }
+
+    #[test]
+    fn a_session_is_moved_for_all_its_keys_and_lives_no_longer_for_it() {
+        let (table, start) = table();
+        let login = assign(&table, b"source_ip=10.0.0.9", 1, start);
+        table.bind(table.key("clone:vs", b"cookie:SID=1"), &login.entry, start);
+        drop(login);
+        let now = start + Duration::from_secs(100);
+        let moved = table.move_to("CLONE:vs", "cookie:SID=1", server(2), now).expect("it lives");
+        assert_eq!((moved.value.as_str(), moved.why, moved.requests), ("10.0.0.2:80", Why::Ordered, 1));
+        assert_eq!((moved.since, moved.age), (Duration::ZERO, Duration::from_secs(100)));
+        assert_eq!(moved.expires_in, Duration::from_secs(200));
+        assert_eq!(table.sessions_per_server("clone:vs"), HashMap::from([(server(2), 1)]));
+        let next = assign(&table, b"source_ip=10.0.0.9", 3, now);
+        assert_eq!((next.server, next.how, next.seq), (server(2), How::Kept, 2));
+        drop(next);
+        let by_hash = table.move_to("clone:vs", &moved.key, server(4), now).expect("its hash names it too");
+        assert_eq!((by_hash.value.as_str(), by_hash.session), ("10.0.0.4:80", moved.session));
+    }
+
+    #[test]
+    fn a_session_that_is_not_there_or_holds_a_text_is_not_moved() {
+        let (table, now) = table();
+        drop(assign(&table, b"old", 1, now));
+        table.add("ssl", b"text", "a text".into(), Duration::from_secs(1000), now);
+        table.add("ssl", b"server", server(1).to_string(), Duration::from_secs(1000), now);
+        let now = now + Duration::from_secs(300);
+        for (name, key, said) in [
+            ("clone:vs", "old", "table `clone:vs` has no session under this key; it may have ended"),
+            ("clone:vs", "new", "table `clone:vs` has no session under this key; it may have ended"),
+            ("none", "old", "table `none` has no session under this key; it may have ended"),
+            (
+                "ssl",
+                "text",
+                "table `ssl` has a text under this key, not a server; a rule set it, and only a rule may change it",
+            ),
+        ] {
+            let refused = table.move_to(name, key, server(2), now).expect_err("it is refused");
+            assert_eq!(refused.to_string(), said);
+        }
+        let moved = table.move_to("ssl", "server", server(2), now).expect("a rule wrote a server");
+        assert_eq!(moved.value, "10.0.0.2:80");
+        assert_eq!(table.lookup("ssl", b"server", now).as_deref(), Some("10.0.0.2:80"));
+        let names: Vec<_> = table.tables().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["clone:vs", "ssl"], "asking makes no table");
+    }
+
+    #[test]
+    fn a_session_is_removed_under_all_its_keys_also_while_it_is_in_use() {
+        let (table, now) = table();
+        let tunnel = assign(&table, b"source_ip=10.0.0.9", 1, now);
+        table.bind(table.key("clone:vs", b"cookie:SID=1"), &tunnel.entry, now);
+        let was = table.remove("clone:vs", "cookie:SID=1", now).expect("it lives");
+        assert_eq!((was.value.as_str(), was.in_use), ("10.0.0.1:80", 1));
+        assert_eq!(table.remove("clone:vs", "cookie:SID=1", now), None);
+        assert!(table.sessions_per_server("clone:vs").is_empty());
+        assert!(table.view(None, None, usize::MAX, now).is_empty());
+        let next = assign(&table, b"source_ip=10.0.0.9", 2, now);
+        assert_eq!((next.server, next.how, next.seq), (server(2), How::New, 1));
+        drop((tunnel, next));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_view_says_how_a_session_came_by_its_server_and_since_when() {
+        let (table, start) = table();
+        let seconds = Duration::from_secs;
+        let row = |now| {
+            table.view(Some("clone:vs"), Some("k"), 1, now).pop().map(|row| (row.why, row.since, row.age))
+        };
+        drop(assign(&table, b"k", 9, start));
+        assert_eq!(row(start + seconds(10)), Some((Why::Chosen, seconds(10), seconds(10))));
+        drop(assign(&table, b"k", 2, start + seconds(20)));
+        assert_eq!(row(start + seconds(25)), Some((Why::Moved, seconds(5), seconds(25))));
+        drop(assign(&table, b"k", 3, start + seconds(30)));
+        assert_eq!(row(start + seconds(30)), Some((Why::Moved, seconds(10), seconds(30))), "it stayed");
+        table.move_to("clone:vs", "k", server(4), start + seconds(40)).expect("it lives");
+        assert_eq!(row(start + seconds(41)), Some((Why::Ordered, seconds(1), seconds(41))));
+        table.add("clone:vs", b"k", "text".into(), seconds(300), start + seconds(50));
+        assert_eq!(row(start + seconds(50)), Some((Why::Rule, seconds(0), seconds(50))));
+    }
+}

@@ -1,9 +1,9 @@
 //! Who leaves a full table: of the next [`SAMPLE`] sessions that a hand meets on its way round the table, the
 //! one that was used longest ago. The hand goes on from there, so that everyone is met as often as everyone else.
 //!
-//! That is nearly the least recently used of all: in a table in which last uses are spread evenly from the newest
-//! to the oldest, 99 of 100 that leave are among the oldest seventh, and of a billion sessions none leaves that
-//! is among the newer half. A session in use leaves only if the hand met [`IN_USE`] in a row and all were in use.
+//! That is nearly the least recently used of all: of those that leave, half are among the twentieth that was used
+//! longest ago, and 99 of 100 among the fifth; a session that is used again before half the table has been filled
+//! anew stays. A session in use leaves only if the hand met [`IN_USE`] in a row and all were in use.
 
 use std::sync::{
     Arc,
@@ -59,7 +59,7 @@ impl Leaves {
     }
 }
 
-const SAMPLE: usize = 32;
+pub(super) const SAMPLE: usize = 32;
 
 /// So many in use are met before one of them has to leave.
 const IN_USE: usize = 1024;

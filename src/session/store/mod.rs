@@ -269,3 +269,6 @@ const PER_GROUP: u64 = 1024;
 
 /// Buckets of a group: some 16 sessions share a lock and are searched one by one.
 const BUCKETS: usize = 64;
+
+#[cfg(test)]
+mod tests;
