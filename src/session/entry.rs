@@ -6,16 +6,17 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use parking_lot::Mutex;
 
-use super::{How, Policy, Refresh, SessionKey, SessionView, Why, tables::Tables};
+use super::{
+    How, Policy, Refresh, SessionKey, SessionView, Why,
+    state::{Deadlines, State},
+    tables::Tables,
+};
 
 /// A session's entry in the table. What it holds is asked of the table; this is a handle.
 pub struct Entry {
@@ -24,43 +25,6 @@ pub struct Entry {
     /// Requests and tunnels in flight, and open connections. It grows under the lock.
     in_use: AtomicU32,
     state: Mutex<State>,
-}
-
-struct State {
-    /// Nothing: whoever locks the entry first decides.
-    value: Option<Arc<Value>>,
-    /// Names the session to others: half of the hash of its first key.
-    session: u64,
-    created: u64,
-    /// When it got its value.
-    placed: u64,
-    /// When its idle timeout began.
-    restarted: u64,
-    requests: u64,
-    deadlines: Deadlines,
-    /// Keys of the table that name this entry.
-    keys: u16,
-    /// The table that counts this session for its server.
-    table: u16,
-    why: Why,
-    /// Only new connections restart its idle timeout.
-    by_connection: bool,
-    /// It has left the table, or is about to, and must not be revived.
-    gone: bool,
-}
-
-/// What an entry holds; one and the same for all sessions of a server.
-pub(super) enum Value {
-    Server(SocketAddr),
-    Text(Box<str>),
-}
-
-/// Idle timeout and lifetime in milliseconds, in few bytes because there are many entries.
-#[derive(Clone, Copy)]
-pub(super) struct Deadlines {
-    timeout: u32,
-    /// `u32::MAX`: none.
-    lifetime: u32,
 }
 
 /// How much an entry deserves to stay: the least is what nobody uses and was used longest ago.
@@ -93,20 +57,7 @@ impl Entry {
         Self {
             used: AtomicU32::new(ticks(now)),
             in_use: AtomicU32::new(0),
-            state: Mutex::new(State {
-                value: None,
-                session: key.hash(),
-                created: now,
-                placed: now,
-                restarted: now,
-                requests: 0,
-                deadlines: Deadlines::new(Duration::ZERO, None),
-                keys: 1,
-                table: key.table(),
-                why: Why::Chosen,
-                by_connection: false,
-                gone: false,
-            }),
+            state: Mutex::new(State::vacant(key, now)),
         }
     }
 
@@ -330,66 +281,6 @@ impl Entry {
 
     fn note_use(&self, now: u64) {
         self.used.fetch_max(ticks(now), Ordering::Relaxed);
-    }
-}
-
-impl State {
-    /// When it ends if its idle timeout began at `restarted`.
-    fn ends_at(&self, restarted: u64) -> u64 {
-        let idle = restarted.saturating_add(u64::from(self.deadlines.timeout));
-        match self.deadlines.lifetime {
-            u32::MAX => idle,
-            lifetime => idle.min(self.created.saturating_add(u64::from(lifetime))),
-        }
-    }
-
-    /// The server, also where a rule wrote it as text.
-    fn server(&self) -> Option<SocketAddr> {
-        match self.value.as_deref()? {
-            Value::Server(server) => Some(*server),
-            Value::Text(text) => text.parse().ok(),
-        }
-    }
-
-    fn text(&self) -> Option<String> {
-        match self.value.as_deref()? {
-            Value::Server(server) => Some(server.to_string()),
-            Value::Text(text) => Some(text.to_string()),
-        }
-    }
-
-    fn give(&mut self, server: SocketAddr, why: Why, now: u64, tables: &Tables) {
-        let value = tables.numbered(self.table).join(server);
-        self.hold(Some(value), tables);
-        (self.why, self.placed) = (why, now);
-    }
-
-    fn set(&mut self, text: Box<str>, timeout: Duration, now: u64, tables: &Tables) {
-        self.hold(Some(Arc::new(Value::Text(text))), tables);
-        (self.why, self.placed) = (Why::Rule, now);
-        self.restarted = self.restarted.max(now);
-        self.by_connection = false;
-        self.deadlines = Deadlines::new(timeout, None);
-    }
-
-    fn end(&mut self, tables: &Tables) {
-        self.hold(None, tables);
-        self.gone = true;
-    }
-
-    /// Changes the value; the server of the one before has lost a session.
-    fn hold(&mut self, value: Option<Arc<Value>>, tables: &Tables) {
-        let before = std::mem::replace(&mut self.value, value);
-        if let Some(Value::Server(server)) = before.as_deref() {
-            tables.numbered(self.table).leave(*server);
-        }
-    }
-}
-
-impl Deadlines {
-    fn new(timeout: Duration, lifetime: Option<Duration>) -> Self {
-        let millis = |of: Duration| u32::try_from(of.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
-        Self { timeout: millis(timeout), lifetime: lifetime.map_or(u32::MAX, millis) }
     }
 }
 

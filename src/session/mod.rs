@@ -12,6 +12,7 @@
 
 mod entry;
 mod key;
+mod state;
 mod store;
 mod tables;
 mod view;

@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{SessionKey, entry::Value};
+use super::{SessionKey, state::Value};
 use crate::metrics::Metrics;
 
 /// Every table that was ever named.
