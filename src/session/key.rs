@@ -4,6 +4,8 @@ use std::{fmt, hash::Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use super::tables::SHARED;
+
 /// A key in a named table: a keyed hash of both, whose last 16 bits are the table's number instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionKey {
@@ -12,11 +14,14 @@ pub struct SessionKey {
 }
 
 impl SessionKey {
-    /// `seed` is random for every process. The table's name is hashed too, for some tables share a number.
+    /// `seed` is random for every process; tables that share a number are told apart by their name.
     pub(super) fn new(seed: &[u8; 16], table: &str, number: u16, key: &[u8]) -> Self {
         let mut hasher = SipHasher13::new_with_key(seed);
-        hasher.write_usize(table.len());
-        hasher.write(table.as_bytes());
+        hasher.write_u16(number);
+        if number == SHARED {
+            hasher.write_usize(table.len());
+            hasher.write(table.as_bytes());
+        }
         hasher.write(key);
         let hash = hasher.finish128();
         Self { high: hash.h1, low: hash.h2 & !TABLE | u64::from(number) }
@@ -54,16 +59,21 @@ mod tests {
 
     #[test]
     fn a_key_depends_on_the_seed_the_table_and_the_key_and_reads_back() {
-        let keys =
-            [([1; 16], "t", b"key"), ([2; 16], "t", b"key"), ([1; 16], "u", b"key"), ([1; 16], "t", b"kez")]
-                .map(|(seed, table, key)| SessionKey::new(&seed, table, 7, key));
+        let keys = [
+            ([1; 16], "t", 7, "key"),
+            ([2; 16], "t", 7, "key"),
+            ([1; 16], "u", 8, "key"),
+            ([1; 16], "t", 7, "kez"),
+            ([1; 16], "v", SHARED, "key"),
+            ([1; 16], "w", SHARED, "key"),
+            ([1; 16], "vk", SHARED, "ey"),
+        ]
+        .map(|(seed, table, number, key)| SessionKey::new(&seed, table, number, key.as_bytes()));
         for (n, key) in keys.iter().enumerate() {
-            assert_eq!(key.table(), 7);
             assert_eq!(SessionKey::parse(&key.to_string()), Some(*key));
             assert!(keys[..n].iter().all(|other| other.hash() != key.hash()), "{keys:?}");
         }
-        let apart = SessionKey::new(&[1; 16], "tk", 7, b"ey");
-        assert_ne!(apart.hash(), keys[0].hash(), "where the name ends counts");
+        assert_eq!([keys[0].table(), keys[2].table()], [7, 8]);
     }
 
     #[test]

@@ -1,27 +1,27 @@
-//! Where entries are found. moka finds a group of sessions by its number; the group's buckets hold them.
+//! Where entries are found. moka finds a group of some thousand sessions by its number; a hash table in it, under a
+//! lock of its own, finds the session.
 //!
 //! moka spends some 230 bytes on whatever it holds, more than a session needs, so it holds groups. It never lets
 //! one go: those that a group holds were used at all sorts of times, and with it would go sessions in regular
-//! use. Who leaves a full table is decided session by session, in [`hand`]. Nothing else in this crate knows
+//! use. Who leaves a full table is decided session by session, in [`slots`]. Nothing else in this crate knows
 //! moka.
 //!
-//! Locks are taken in this order: a bucket's, an entry's, a table's.
+//! Locks are taken in this order: a group's, an entry's, a table's.
 
-mod bucket;
-mod hand;
+mod slots;
 
 use std::{
     hash::{BuildHasher, Hasher},
+    ops::Range,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
 
-use bucket::{Bucket, Slot};
-use hand::Hand;
 use moka::sync::Cache;
 use parking_lot::Mutex;
+use slots::{Slot, Slots};
 
 use super::{Entry, SessionKey, tables::Tables};
 
@@ -32,9 +32,12 @@ pub(super) struct Store {
     capacity: usize,
     /// Keys that are there, and room that was taken for others.
     len: AtomicUsize,
-    hand: Hand,
+    /// Whose turn it is to make room.
+    turn: AtomicU32,
     tables: Arc<Tables>,
 }
+
+type Group = Mutex<Slots>;
 
 /// Why a key leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +46,6 @@ enum Leaving {
     ForRoom,
     /// It is over, deleted, or names another entry now.
     Unwanted,
-}
-
-struct Group {
-    buckets: [Mutex<Bucket>; BUCKETS],
 }
 
 /// Room for one key, given back when it is dropped.
@@ -61,14 +60,13 @@ impl Store {
             numbers: u32::try_from(numbers).expect("the number was clamped"),
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX).max(1),
             len: AtomicUsize::new(0),
-            hand: Hand::default(),
+            turn: AtomicU32::new(0),
             tables,
         }
     }
 
     pub fn get(&self, key: &SessionKey) -> Option<Arc<Entry>> {
-        let group = self.groups.get(&self.number(key))?;
-        group.bucket(key).lock().get(key).cloned()
+        self.groups.get(&self.number(key))?.lock().get(key).cloned()
     }
 
     /// Of simultaneous callers one makes the entry, and all get it.
@@ -76,17 +74,17 @@ impl Store {
         let group = self.group(key);
         let mut room: Option<Room<'_>> = None;
         loop {
-            let mut bucket = group.bucket(key).lock();
-            if let Some(known) = bucket.get(key) {
+            let mut slots = group.lock();
+            if let Some(known) = slots.get(key) {
                 return known.clone();
             }
             if let Some(room) = room.take() {
                 let entry = make();
-                bucket.push(Slot { key: *key, entry: entry.clone() });
+                slots.insert(Slot { key: *key, entry: entry.clone() });
                 room.fill();
                 return entry;
             }
-            drop(bucket);
+            drop(slots);
             room = Some(self.take_room());
         }
     }
@@ -101,10 +99,10 @@ impl Store {
         let group = self.group(key);
         let mut room: Option<Room<'_>> = None;
         loop {
-            let mut bucket = group.bucket(key).lock();
-            if let Some(known) = bucket.get_mut(key) {
+            let mut slots = group.lock();
+            if let Some(known) = slots.get_mut(key) {
                 let replaced = free(Some(known)).then(|| std::mem::replace(known, entry.clone()));
-                drop(bucket);
+                drop(slots);
                 if let Some(replaced) = replaced {
                     self.left(key, &replaced, Leaving::Unwanted);
                 }
@@ -112,32 +110,38 @@ impl Store {
             }
             if let Some(room) = room.take() {
                 if free(None) {
-                    bucket.push(Slot { key: *key, entry: entry.clone() });
+                    slots.insert(Slot { key: *key, entry: entry.clone() });
                     room.fill();
                 }
                 return;
             }
-            drop(bucket);
+            drop(slots);
             room = Some(self.take_room());
         }
     }
 
     /// Removes a key if its entry is one that `unwanted` names; nobody changes the key in between.
     pub fn remove_if(&self, key: &SessionKey, unwanted: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
-        self.let_go(key, Leaving::Unwanted, unwanted)
+        let Some(group) = self.groups.get(&self.number(key)) else { return false };
+        let slot = group.lock().remove_if(key, unwanted);
+        if let Some(slot) = &slot {
+            self.gone(slot, Leaving::Unwanted);
+        }
+        slot.is_some()
     }
 
     /// Removes every key whose entry `over` names. How many they were.
     pub fn remove_all(&self, mut over: impl FnMut(&Entry) -> bool) -> usize {
         let mut removed = 0;
         for (_, group) in &self.groups {
-            for bucket in &group.buckets {
-                let leaving = bucket.lock().remove_all(&mut over);
+            for places in parts(&group) {
+                let leaving = group.lock().remove_all(places, &mut over);
                 removed += leaving.len();
                 for slot in leaving {
                     self.gone(&slot, Leaving::Unwanted);
                 }
             }
+            group.lock().shrink();
         }
         removed
     }
@@ -145,7 +149,9 @@ impl Store {
     /// Walks the table without using its entries. What comes or goes meanwhile may be missed.
     pub fn iter(&self) -> impl Iterator<Item = (SessionKey, Arc<Entry>)> {
         let groups = self.groups.iter().map(|(_, group)| group);
-        let slots = |group: Arc<Group>| (0..BUCKETS).flat_map(move |n| group.buckets[n].lock().slots());
+        let slots = |group: Arc<Group>| {
+            parts(&group).flat_map(move |places| group.lock().slots(places).cloned().collect::<Vec<_>>())
+        };
         groups.flat_map(slots).map(|slot| (slot.key, slot.entry))
     }
 
@@ -158,22 +164,14 @@ impl Store {
     fn take_room(&self) -> Room<'_> {
         let more = |len| (len < self.capacity).then_some(len + 1);
         while self.len.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err() {
-            if let Some(leaves) = self.hand.next(self) {
-                let may_leave =
-                    |entry: &Arc<Entry>| leaves.is(entry) && entry.leave(leaves.standing, &self.tables);
-                self.let_go(&leaves.key, Leaving::ForRoom, may_leave);
+            let number = self.turn.fetch_add(1, Ordering::Relaxed) % self.numbers;
+            let Some(group) = self.groups.get(&number) else { continue };
+            let left = group.lock().let_one_go(|entry, found| entry.leave(found, &self.tables));
+            if let Some(slot) = left {
+                self.gone(&slot, Leaving::ForRoom);
             }
         }
         Room(self)
-    }
-
-    fn let_go(&self, key: &SessionKey, why: Leaving, may_leave: impl FnOnce(&Arc<Entry>) -> bool) -> bool {
-        let Some(group) = self.groups.get(&self.number(key)) else { return false };
-        let slot = group.bucket(key).lock().remove_if(key, may_leave);
-        if let Some(slot) = &slot {
-            self.gone(slot, why);
-        }
-        slot.is_some()
     }
 
     /// A slot was emptied.
@@ -199,22 +197,16 @@ impl Store {
         known.unwrap_or_else(|| self.groups.get_with(number, Arc::<Group>::default))
     }
 
-    /// The number of a key's group, by the upper half of its hash; the last bits choose a bucket.
+    /// The number of a key's group, by the upper half of its hash.
     fn number(&self, key: &SessionKey) -> u32 {
         ((key.hash() >> 32) * u64::from(self.numbers) >> 32) as u32
     }
 }
 
-impl Group {
-    fn bucket(&self, key: &SessionKey) -> &Mutex<Bucket> {
-        &self.buckets[key.hash() as usize % BUCKETS]
-    }
-}
-
-impl Default for Group {
-    fn default() -> Self {
-        Self { buckets: std::array::from_fn(|_| Mutex::default()) }
-    }
+/// The places of a group in parts that are short enough to hold its lock for.
+fn parts(group: &Group) -> impl Iterator<Item = Range<usize>> + use<> {
+    let all = group.lock().places();
+    all.clone().step_by(PART).map(move |from| from..all.end.min(from + PART))
 }
 
 impl Room<'_> {
@@ -263,12 +255,12 @@ impl Hasher for Spread {
 /// 2^64 divided by the golden ratio.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Sessions of a group in a full table, on average: so many that moka's part is small, and that there are few
-/// groups for the processor's caches.
-const PER_GROUP: u64 = 1024;
+/// Sessions of a group in a full table, on average: so many that moka's part is small and its groups fit into the
+/// processor's caches, and so few that the hash table of 4096 places, which takes 3584, is hardly ever too small.
+const PER_GROUP: u64 = 3200;
 
-/// Buckets of a group: some 16 sessions share a lock and are searched one by one.
-const BUCKETS: usize = 64;
+/// Places of a group that are gone through under one lock.
+const PART: usize = 256;
 
 #[cfg(test)]
 mod tests;

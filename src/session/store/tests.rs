@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::hand::SAMPLE;
+use super::slots::SAMPLE;
 use crate::{
     metrics::Metrics,
     session::{Assigned, How, Policy, Refresh, SessionKey, SessionTable},
