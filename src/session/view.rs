@@ -103,6 +103,7 @@ impl SessionTable {
             }
         };
         rows.sort_by(|a, b| (&a.table, &a.key).cmp(&(&b.table, &b.key)));
+        rows.dedup_by(|a, b| (&a.table, &a.key) == (&b.table, &b.key));
         rows
     }
 

@@ -146,7 +146,7 @@ impl Store {
         removed
     }
 
-    /// Walks the table without using its entries. What comes or goes meanwhile may be missed.
+    /// Walks the table without using its entries. What comes or goes meanwhile may be missed, or met twice.
     pub fn iter(&self) -> impl Iterator<Item = (SessionKey, Arc<Entry>)> {
         let groups = self.groups.iter().map(|(_, group)| group);
         let slots = |group: Arc<Group>| {
@@ -199,7 +199,7 @@ impl Store {
 
     /// The number of a key's group, by the upper half of its hash.
     fn number(&self, key: &SessionKey) -> u32 {
-        ((key.hash() >> 32) * u64::from(self.numbers) >> 32) as u32
+        (((key.hash() >> 32) * u64::from(self.numbers)) >> 32) as u32
     }
 }
 
