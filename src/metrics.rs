@@ -36,6 +36,8 @@ pub struct Metrics {
     pub clone_buffered_bytes: IntGaugeVec,
     /// Entries in the session table. `table`.
     pub session_entries: IntGaugeVec,
+    /// Entries that left a full session table. `table`.
+    pub session_evictions: IntCounterVec,
     /// Requests of site-persistent virtual services. `service`, `vs`, `outcome`.
     pub sp_requests: IntCounterVec,
     /// Servers of SP pools. `pool`, `state`.
@@ -128,6 +130,12 @@ impl Metrics {
                 &registry,
                 "homing_session_entries",
                 "Entries in the session table.",
+                &["table"],
+            ),
+            session_evictions: counters(
+                &registry,
+                "homing_session_evictions_total",
+                "Entries that left because the session table was full.",
                 &["table"],
             ),
             sp_requests: counters(

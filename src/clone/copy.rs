@@ -12,9 +12,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use super::{
     count::DropReason,
     left_out::{CLIENTS_WORD, FORWARDED_FOR, FORWARDED_PROTO, NEVER_COPIED, OfConnection},
-    mark::Marker,
+    mark::{MarkKeys, Marker},
 };
-use crate::config::{CloneSection, PathPrefix};
+use crate::{
+    config::{CloneSection, PathPrefix},
+    names::VsName,
+};
 
 /// A request, as far as its copy needs it.
 pub struct CopyHead<'a> {
@@ -47,7 +50,7 @@ pub enum BodyKind {
 }
 
 /// What the heads of all copies of a clone section have in common.
-pub(super) struct Recipe {
+pub struct Recipe {
     left_out: Vec<HeaderName>,
     copies_cookies: bool,
     rewrite_path_prefix: Option<PathPrefix>,
@@ -75,7 +78,7 @@ pub(super) enum Framing {
 }
 
 impl Recipe {
-    pub fn new(section: &CloneSection, marker: Marker) -> Self {
+    pub fn new(section: &CloneSection, vs: &VsName, marks: &MarkKeys) -> Self {
         let mut left_out = NEVER_COPIED.to_vec();
         left_out.extend(section.strip_headers.iter().filter_map(|name| name.parse::<HeaderName>().ok()));
         let mut added = Vec::new();
@@ -101,7 +104,7 @@ impl Recipe {
                 .map(|(_, host)| host.clone()),
             left_out,
             added,
-            marker,
+            marker: Marker::new(vs, marks),
         }
     }
 
@@ -200,10 +203,10 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::clone::{MarkKeys, tests::section};
+    use crate::clone::tests::section;
 
-    fn marker(vs: &str) -> Marker {
-        Marker::new(&vs.into(), &MarkKeys::new([], &[7; 16]))
+    fn marks() -> MarkKeys {
+        MarkKeys::new([], &[7; 16])
     }
 
     /// The copy's head of a GET with these headers, as text.
@@ -226,7 +229,7 @@ mod tests {
             body: BodyKind::None,
         };
         let mut out = Vec::new();
-        Recipe::new(section, marker("pay@site A")).write(&head, &mut out).expect("a good head");
+        Recipe::new(section, &"pay@site A".into(), &marks()).write(&head, &mut out).expect("a good head");
         Framing::None.write(&mut out);
         String::from_utf8(out).expect("text")
     }
@@ -333,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_host_or_target_that_would_break_the_head_is_refused() {
-        let (recipe, headers) = (Recipe::new(&section(), marker("vs")), HeaderMap::new());
+        let (recipe, headers) = (Recipe::new(&section(), &"vs".into(), &marks()), HeaderMap::new());
         for (host, target, good) in [
             ("a.com", "/", true),
             ("", "*", true),

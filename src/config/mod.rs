@@ -33,7 +33,7 @@ mod words;
 mod yaml;
 
 pub use admin::{Admin, AdminListen};
-pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{

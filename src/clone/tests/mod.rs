@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
+use crate::config::{CloneRefresh, CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
 
 /// A section with the defaults.
 pub(super) fn section() -> CloneSection {
@@ -40,6 +40,7 @@ pub(super) fn section() -> CloneSection {
         tokens: Vec::new(),
         timeout: Duration::from_secs(300),
         lifetime: None,
+        refresh: CloneRefresh::Request,
         selection: CloneSelection::Random,
         sample_permille: 1000,
         copied: Default::default(),
