@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    answer::Framer,
-    count::{Loss, Outcome},
+    answer::{Answer, Framer},
+    count::{Loss, Outcome, Reply},
     lane::{Copies, Copy, Lane},
     member::{Member, WRITE_TIMEOUT},
 };
@@ -69,7 +69,7 @@ struct Connection<'a> {
     lane: usize,
     copies: &'a mut Copies,
     /// Sent whole, and not answered yet.
-    sent: VecDeque<Copy>,
+    sent: VecDeque<Sent>,
     /// How many copies may be under way.
     window: usize,
     /// Something was written.
@@ -82,6 +82,12 @@ struct Connection<'a> {
     progress: Instant,
     /// Since when the answer that comes next is awaited.
     awaited: Instant,
+}
+
+/// A copy that is awaiting its answer.
+struct Sent {
+    copy: Copy,
+    at: Instant,
 }
 
 /// Why a connection ended.
@@ -151,24 +157,25 @@ impl Connection<'_> {
         if self.sent.is_empty() {
             self.awaited = self.progress;
         }
-        let (sent, share) = (&mut self.sent, &self.member.share);
+        let (sent, share, at) = (&mut self.sent, &self.member.share, self.progress);
         self.copies.wrote(length, |copy| {
             share.give_back(copy.charge());
-            sent.push_back(copy);
+            sent.push_back(Sent { copy, at });
         });
     }
 
     /// Counts the answers that are complete with `input`.
     fn read(&mut self, mut input: &[u8]) -> Option<End> {
+        let now = Instant::now();
         while !input.is_empty() {
-            let Some(copy) = self.sent.front().copied() else {
+            let Some(sent) = self.sent.front() else {
                 return Some(End::Lost(Loss::UnexpectedAnswer));
             };
-            let Ok(answer) = self.framer.next(&mut input, copy.head_request) else {
+            let Ok(answer) = self.framer.next(&mut input, sent.copy.head_request) else {
                 return Some(End::Lost(Loss::NotHttp));
             };
             let Some(answer) = answer else { break };
-            self.answered(copy);
+            self.answered(answer, now);
             if answer.closes {
                 return Some(End::Lost(Loss::Closed));
             }
@@ -178,21 +185,23 @@ impl Connection<'_> {
             }
         }
         // Where there is always something to read, no tick comes.
-        self.answer_overdue(Instant::now())
+        self.answer_overdue(now)
     }
 
-    fn answered(&mut self, copy: Copy) {
-        self.sent.pop_front();
-        self.member.counts.ended(copy.answered());
+    /// Counts the answer to the copy that was sent first.
+    fn answered(&mut self, answer: Answer, now: Instant) {
+        let Some(Sent { copy, at }) = self.sent.pop_front() else { return };
+        let reply = Reply { status: answer.status, took: now.saturating_duration_since(at) };
+        self.member.counts.ended(copy.answered(reply));
         self.answers += 1;
-        self.progress = Instant::now();
-        self.awaited = self.progress;
+        self.progress = now;
+        self.awaited = now;
     }
 
     /// The member ended the connection, which may be the end of an answer.
     fn closed(&mut self) -> End {
-        if let (Some(copy), Some(_)) = (self.sent.front().copied(), self.framer.close()) {
-            self.answered(copy);
+        if let Some(answer) = self.framer.close() {
+            self.answered(answer, Instant::now());
             return End::Lost(Loss::Closed);
         }
         if self.sent.is_empty() && !self.copies.is_partly_written() {

@@ -11,7 +11,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     connection::{self, Ended},
-    count::{DropReason, Outcome},
+    count::{DropReason, Outcome, Reply},
     member::Member,
 };
 
@@ -64,8 +64,8 @@ impl Copy {
         self.length + size_of::<Self>()
     }
 
-    pub fn answered(self) -> Outcome {
-        if self.cut { Outcome::Truncated } else { Outcome::Answered }
+    pub fn answered(self, reply: Reply) -> Outcome {
+        if self.cut { Outcome::Truncated(reply) } else { Outcome::Answered(reply) }
     }
 }
 
@@ -217,7 +217,7 @@ fn drop_all(member: &Member, lane: usize, copies: &mut Copies, reason: DropReaso
     loop {
         while let Some(copy) = copies.pop() {
             member.share.give_back(copy.charge());
-            member.pool_counts.dropped(reason, 1);
+            member.counts.dropped(reason);
         }
         if !member.lanes[lane].fetch_or_wait(copies) {
             return;

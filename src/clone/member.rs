@@ -15,11 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    budget::Share,
-    count::{MemberCounts, PoolCounts},
-    lane::Lane,
-};
+use super::{budget::Share, count::MemberCounts, lane::Lane};
 use crate::{config::OnOverflow, names::PoolName};
 
 pub(super) struct Member {
@@ -29,7 +25,6 @@ pub(super) struct Member {
     pub lanes: Box<[Lane]>,
     pub share: Arc<Share>,
     pub counts: MemberCounts,
-    pub pool_counts: Arc<PoolCounts>,
     /// Set when what is idle shall end.
     pub retired: CancellationToken,
     /// Bodies that have a connection of their own.

@@ -18,13 +18,14 @@ mod connection;
 mod copy;
 mod count;
 mod lane;
+mod loss_log;
 mod member;
 pub mod selection;
 mod stream;
 mod tap;
 pub mod token;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use budget::{Budget, Share};
 pub use copy::{BodyKind, CopyHead, MARK, is_copy};
@@ -33,7 +34,9 @@ pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
 use lane::{Copy, Lane};
+use loss_log::{Line, LossLog};
 use member::{Member, Settings};
+use parking_lot::Mutex;
 use stream::Stream;
 use tap::Gathering;
 pub use tap::Tap;
@@ -47,6 +50,7 @@ use crate::{
 
 /// The lanes of one clone section to the members of its pool.
 pub struct ClonePool {
+    vs: VsName,
     pool: PoolName,
     recipe: Recipe,
     inline_body_bytes: u64,
@@ -55,6 +59,7 @@ pub struct ClonePool {
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
+    losses: Mutex<LossLog>,
 }
 
 impl ClonePool {
@@ -88,8 +93,7 @@ impl ClonePool {
                 settings: settings.clone(),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),
-                counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
-                pool_counts: counts.clone(),
+                counts: MemberCounts::new(metrics, vs_name, pool, server.addr, &counts),
                 retired: retired.clone(),
                 streams: Default::default(),
                 unreachable: Default::default(),
@@ -97,13 +101,16 @@ impl ClonePool {
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);
+        let losses = Mutex::new(LossLog::new(lost(&by_address, &counts)));
         Arc::new(Self {
+            vs: vs.clone(),
             pool: section.pool.clone(),
             recipe: Recipe::new(section, vs),
             inline_body_bytes: section.inline_body_bytes as u64,
             tls: members.enable_ssl,
             members: by_address,
             counts,
+            losses,
         })
     }
 
@@ -115,7 +122,11 @@ impl ClonePool {
     /// Opens a copy of a request to a member. A request without body is complete with this. `None`: the copy
     /// was dropped and counted. Call it once for a request, however often that is tried.
     pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Option<Tap> {
-        self.open(to, head).map_err(|reason| self.counts.dropped(reason, 1)).ok()
+        let Some(member) = self.member(to) else {
+            self.counts.dropped(DropReason::UnknownServer);
+            return None;
+        };
+        self.open(member, head).map_err(|reason| member.counts.dropped(reason)).ok()
     }
 
     /// Counts a request that is not meant to be copied.
@@ -123,12 +134,26 @@ impl ClonePool {
         self.counts.skipped(reason);
     }
 
-    fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
+    /// Tells the log of copies that were lost, of each member and reason once a minute at most. Call it now and
+    /// then.
+    pub fn log_losses(&self, now: Instant) {
+        let (vs, pool) = (&self.vs, &self.pool);
+        for Line { server, reason, copies } in self.losses.lock().due(lost(&self.members, &self.counts), now)
+        {
+            let server = server.map(tracing::field::display);
+            tracing::warn!(%vs, %pool, server, reason, copies, "clone copies lost");
+        }
+    }
+
+    fn member(&self, addr: SocketAddr) -> Option<&Arc<Member>> {
+        let member = self.members.binary_search_by_key(&addr, |member| member.addr);
+        member.ok().map(|member| &self.members[member])
+    }
+
+    fn open(&self, member: &Arc<Member>, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
         if self.tls {
             return Err(DropReason::Tls);
         }
-        let member = self.members.binary_search_by_key(&to, |member| member.addr);
-        let member = &self.members[member.map_err(|_| DropReason::UnknownServer)?];
         let head_request = head.method == Method::HEAD;
         let lane = member.lane_of(head.session);
         let length = match head.body {
@@ -153,6 +178,17 @@ impl ClonePool {
         }
         Gathering::begin(member, lane, bytes, head_request, length).map(Tap::gathering)
     }
+}
+
+/// Copies lost so far, by member, if one is known, and reason.
+fn lost(
+    members: &[Arc<Member>],
+    counts: &PoolCounts,
+) -> impl Iterator<Item = ((Option<SocketAddr>, &'static str), u64)> {
+    let of_members = members.iter().flat_map(|member| {
+        member.counts.lost().map(|(reason, copies)| ((Some(member.addr), reason), copies))
+    });
+    of_members.chain(counts.lost().map(|(reason, copies)| ((None, reason), copies)))
 }
 
 /// Streamed bodies at a time, for each lane of a member.

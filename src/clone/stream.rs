@@ -4,7 +4,7 @@
 //! The app's path puts chunks into a queue that the budget bounds. When the member takes them more slowly than
 //! the client sends and the budget is used up, the copy is given up, or cut and marked so at its end.
 
-use std::{collections::VecDeque, mem, pin::pin, sync::Arc};
+use std::{collections::VecDeque, mem, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Buf, Bytes};
 use parking_lot::Mutex;
@@ -14,14 +14,14 @@ use tokio::{
     runtime::Handle,
     select,
     sync::Notify,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
-    answer::Framer,
+    answer::{Answer, Framer},
     budget::Charge,
     copy::{Framing, TRUNCATED},
-    count::{DropReason, Loss, Outcome},
+    count::{DropReason, Loss, Outcome, Reply},
     member::{Member, StreamSlot, WRITE_TIMEOUT},
 };
 use crate::config::OnOverflow;
@@ -135,7 +135,7 @@ impl Stream {
     async fn run(self: Arc<Self>, head: Vec<u8>, head_request: bool, _slot: StreamSlot) {
         match self.send(head, head_request).await {
             Ok(outcome) => self.member.counts.ended(outcome),
-            Err(reason) => self.member.pool_counts.dropped(reason, 1),
+            Err(reason) => self.member.counts.dropped(reason),
         }
         self.queue.lock().abort(Loss::Closed);
     }
@@ -145,38 +145,52 @@ impl Stream {
         let mut socket = self.member.connect().await.map_err(|_| DropReason::Connect)?;
         match self.aborted() {
             Some(Loss::Budget) => return Err(DropReason::Budget),
+            Some(Loss::Unfinished) => return Err(DropReason::Unfinished),
             Some(_) => return Err(DropReason::ClientAborted),
             None => {}
         }
         let (mut reader, mut writer) = socket.split();
         let mut answer = pin!(read_answer(&mut reader, head_request));
         let mut body = pin!(self.write(&mut writer, head));
-        let mut answered = false;
+        let mut early = None;
         let sent = loop {
             // In no order, so that an answer without end does not keep the body from being written.
             select! {
-                answer = &mut answer, if !answered => match answer {
-                    Ok(()) => answered = true,
+                answer = &mut answer, if early.is_none() => match answer {
+                    Ok(answer) => early = Some(answer),
                     Err(loss) => break Err(loss),
                 },
                 sent = &mut body => break sent,
             }
         };
+        let at_once = |answer: Answer| Reply { status: answer.status, took: Duration::ZERO };
         let loss = match sent {
             Ok(end) => {
-                if !answered {
-                    let answer = timeout(self.member.settings.answer_timeout, answer).await;
-                    if let Err(loss) = answer.unwrap_or(Err(Loss::AnswerTimeout)) {
-                        return Ok(Outcome::Unanswered(loss));
-                    }
-                }
-                return Ok(if end == End::Cut { Outcome::Truncated } else { Outcome::Answered });
+                let reply = match early {
+                    Some(answer) => Ok(at_once(answer)),
+                    None => self.late(answer).await,
+                };
+                return Ok(match (reply, end) {
+                    (Ok(reply), End::Cut) => Outcome::Truncated(reply),
+                    (Ok(reply), _) => Outcome::Answered(reply),
+                    (Err(loss), _) => Outcome::Unanswered(loss),
+                });
             }
             Err(loss) => self.aborted().unwrap_or(loss),
         };
-        // A member may answer and close without wanting the rest.
-        let refused = answered && loss == Loss::Closed;
-        Ok(if refused { Outcome::Answered } else { Outcome::Failed(loss) })
+        Ok(match early {
+            // A member may answer and close without wanting the rest.
+            Some(answer) if loss == Loss::Closed => Outcome::Answered(at_once(answer)),
+            _ => Outcome::Failed(loss),
+        })
+    }
+
+    /// Waits for the answer to a copy that has been sent.
+    async fn late(&self, answer: impl Future<Output = Result<Answer, Loss>>) -> Result<Reply, Loss> {
+        let sent = Instant::now();
+        let answer = timeout(self.member.settings.answer_timeout, answer).await;
+        let answer = answer.unwrap_or(Err(Loss::AnswerTimeout))?;
+        Ok(Reply { status: answer.status, took: sent.elapsed() })
     }
 
     /// Writes the copy; how its body ended.
@@ -253,16 +267,16 @@ async fn write_all(writer: &mut WriteHalf<'_>, mut bytes: impl Buf) -> Result<()
 }
 
 /// Reads one answer to its end.
-async fn read_answer(reader: &mut ReadHalf<'_>, head_request: bool) -> Result<(), Loss> {
+async fn read_answer(reader: &mut ReadHalf<'_>, head_request: bool) -> Result<Answer, Loss> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         let length = reader.read(&mut buffer).await.unwrap_or(0);
         if length == 0 {
-            return framer.close().map(drop).ok_or(Loss::Closed);
+            return framer.close().ok_or(Loss::Closed);
         }
         match framer.next(&mut &buffer[..length], head_request) {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(answer)) => return Ok(answer),
             Ok(None) => {}
             Err(_) => return Err(Loss::NotHttp),
         }

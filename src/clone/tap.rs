@@ -14,8 +14,8 @@ use super::{
 };
 use crate::config::OnOverflow;
 
-/// A copy whose request is not complete. Dropped before [`Tap::end`], the copy is given up: the client went
-/// away. Nothing here blocks, waits, or fails the request.
+/// A copy whose request is not complete. Dropped before [`Tap::end`] or [`Tap::unfinished`], the copy is given
+/// up: the client went away. Nothing here blocks, waits, or fails the request.
 pub struct Tap(State);
 
 enum State {
@@ -76,12 +76,22 @@ impl Tap {
         }
     }
 
+    /// The request was answered, or failed, before its body had come whole: the copy is given up.
+    pub fn unfinished(mut self) {
+        match &self.0 {
+            State::Done => {}
+            State::Streaming(stream) => stream.abort(Loss::Unfinished),
+            State::Gathering(_) => self.give_up(DropReason::Unfinished),
+        }
+        self.0 = State::Done;
+    }
+
     /// A body that turns out to be large goes on a connection of its own.
     fn stream(&mut self, bytes: &Bytes) {
         let State::Gathering(gathering) = std::mem::replace(&mut self.0, State::Done) else { return };
         let Gathering { member, head, head_request, length, body, charge, .. } = gathering;
         let Some(slot) = member.stream_slot() else {
-            return member.pool_counts.dropped(DropReason::Streams, 1);
+            return member.counts.dropped(DropReason::Streams);
         };
         let stream = Stream::start(&member, slot, head, head_request, length);
         drop(charge);
@@ -92,7 +102,7 @@ impl Tap {
 
     fn give_up(&mut self, reason: DropReason) {
         if let State::Gathering(gathering) = std::mem::replace(&mut self.0, State::Done) {
-            gathering.member.pool_counts.dropped(reason, 1);
+            gathering.member.counts.dropped(reason);
         }
     }
 }
@@ -153,7 +163,7 @@ impl Gathering {
             Ok(())
         });
         if let Err(reason) = queued {
-            member.pool_counts.dropped(reason, 1);
+            member.counts.dropped(reason);
         }
     }
 }
