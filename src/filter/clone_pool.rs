@@ -65,6 +65,10 @@ impl ClonePools {
 
     /// The copy of a request, and its session if a token names one.
     fn order(&self, exchange: &Exchange, headers: &HeaderMap, query: Option<&str>) -> Option<Ordered> {
+        if self.is_ordered(exchange) {
+            // A rule has chosen the member: its copy is the section's.
+            return None;
+        }
         if is_copy(headers) {
             self.loops.inc();
             return None;
@@ -77,14 +81,14 @@ impl ClonePools {
             self.sampled_out.inc();
             return None;
         }
-        let pool = exchange.pools().named(self.section.pool.as_str()).ok()?;
-        let ordered = match found {
+        let pool = exchange.pools().named(self.section.pool.as_str()).ok();
+        let ordered = pool.and_then(|pool| match found {
             Some((token, key)) => self.in_session(exchange, pool, token, &key),
             None => {
                 let server = self.choose(exchange, pool, exchange.request_id().0);
                 server.map(|server| Ordered::alone(pool.name(), server, exchange.request_id()))
             }
-        };
+        });
         if ordered.is_none() {
             self.no_server.inc();
         }
@@ -124,6 +128,11 @@ impl ClonePools {
     fn considered<'a>(&self, exchange: &'a Exchange) -> Option<&'a Option<Arc<Assigned>>> {
         let Considered(sections) = exchange.get()?;
         sections.iter().find(|(index, _)| *index == self.index).map(|(_, session)| session)
+    }
+
+    /// Whether a copy for the section's pool is ordered, and not made yet.
+    fn is_ordered(&self, exchange: &Exchange) -> bool {
+        exchange.clones().iter().any(|order| *order.pool() == self.section.pool)
     }
 
     /// Keeps the decision, and the session in use: until the request ends, or the connection that names it.
@@ -198,9 +207,10 @@ impl Rule for ClonePools {
         Ok(())
     }
 
-    /// Every request is accounted for, those that are not copied too.
+    /// Every request is accounted for, those that are not copied too, and those of which a copy was ordered and
+    /// is not wanted any more.
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
-        if self.considered(finished).is_none() {
+        if self.considered(finished).is_none() || self.is_ordered(finished) {
             match finished.goes_elsewhere() {
                 true => self.proxied.inc(),
                 false => self.filtered.inc(),

@@ -1,7 +1,7 @@
 //! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
 
 use bytes::Bytes;
-use pingora::{http::RequestHeader, proxy::Session};
+use pingora::{Error, ErrorSource, http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::{Ctx, Routed},
@@ -48,8 +48,12 @@ impl Copies {
     }
 
     /// The request is over; a body that did not end aborts its copies.
-    pub(super) fn finish(&mut self) {
-        self.taps.clear();
+    pub(super) fn finish(&mut self, error: Option<&Error>) {
+        let by_client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        match by_client {
+            true => self.taps.clear(),
+            false => self.taps.drain(..).for_each(Tap::unfinished),
+        }
     }
 }
 
