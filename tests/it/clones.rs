@@ -49,7 +49,7 @@ async fn simultaneous_first_requests_of_a_session_go_to_one_member() {
     for _ in 0..8 {
         clients.push(Connection::open(homing.addr).await);
     }
-    for session in 0..20 {
+    for session in 0..40 {
         for (n, client) in clients.iter_mut().enumerate() {
             client.send(&of(session, n)).await.expect("the request is read");
         }
@@ -57,7 +57,7 @@ async fn simultaneous_first_requests_of_a_session_go_to_one_member() {
             assert_eq!(client.answer().await.expect("an answer").status, 200);
         }
     }
-    for (session, got) in by_session(&copies(&members.each_ref(), 160).await) {
+    for (session, got) in by_session(&copies(&members.each_ref(), 320).await) {
         assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), 1, "{session} is split over {got:?}");
         assert_eq!(got.len(), 8);
     }
