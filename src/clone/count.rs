@@ -175,7 +175,7 @@ impl MemberCounts {
         Self {
             section: section.clone(),
             answered: copies("answered", ""),
-            truncated: copies("truncated", Loss::Budget.as_str()),
+            truncated: copies("truncated", ""),
             unanswered: by_loss("unanswered"),
             failed: by_loss("failed"),
             answers: ByClass::new(|class| {
@@ -206,13 +206,13 @@ impl MemberCounts {
         self.section.dropped(reason);
     }
 
-    /// How many copies were lost, by reason; a reason may come several times.
+    /// How many copies were lost, by reason; a reason may come several times. One that was cut is not lost: it
+    /// arrived, and says so itself.
     pub fn lost(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let dropped = DropReason::ALL.iter().map(|reason| (reason.as_str(), &self.dropped[*reason as usize]));
         let left = Loss::ALL.iter().flat_map(|loss| {
             [&self.unanswered, &self.failed].map(|counters| (loss.as_str(), &counters[*loss as usize]))
         });
-        let left = left.chain([(Loss::Budget.as_str(), &self.truncated)]);
         dropped
             .map(|(reason, count)| (reason, count.load(Relaxed)))
             .chain(left.map(|(reason, counter)| (reason, counter.get())))
