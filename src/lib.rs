@@ -91,7 +91,7 @@ pub mod prelude {
 
     pub use async_trait::async_trait;
     pub use bytes::Bytes;
-    pub use http::{HeaderMap, HeaderName};
+    pub use http::{HeaderMap, HeaderName, Method};
     pub use prometheus::IntCounter;
     pub use serde_yaml::Value;
 
@@ -110,12 +110,12 @@ pub mod prelude {
         names::{PoolName, RuleName, VsName},
         pool::{Pool, Server},
         rule::{
-            Assign, ClientConn, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request, RequestData,
-            RequestId, RequestSend, Response, ResponseData, Rule, RuleError, RuleResult, Sessions, Setup,
-            Simulated, Simulator, SiteSetup, TlsView,
+            Assign, ClientConn, CloneEvent, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request,
+            RequestData, RequestId, RequestSend, Response, ResponseData, Rule, RuleError, RuleResult,
+            Sessions, Setup, Simulated, Simulator, SiteSetup, TlsView,
         },
         server::{Builder, Homing},
-        session::Assigned,
+        session::{Assigned, How},
         site_cookie::{
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard,
         },

@@ -11,6 +11,7 @@ use pingora::{
     protocols::{Stream, l4::stream::Stream as L4Stream},
     proxy::HttpProxy,
     server::configuration::ServerConf,
+    time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -145,7 +146,8 @@ impl Builder {
         let capacity = config.session_entries;
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
         let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
-        let parts = Parts { metrics, clock, sessions, ticket_keys, replay: Arc::new(ReplayGuard::new()) };
+        let replay = Arc::new(ReplayGuard::new());
+        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, mark_key: rand::random() };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
     }
@@ -197,6 +199,8 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
         upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD * threads,
         ..ServerConf::default()
     };
+    // Pingora keeps a timer that is not needed any more until it would have fired; tokio forgets it at once.
+    set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
     let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
-    clone::ClonePool,
+    clone::{ClonePool, MarkKeys},
     config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
     filter,
     gslb::{Membership, SpPool},
@@ -39,16 +39,17 @@ pub struct Live {
     pub sessions: Arc<SessionTable>,
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    pub mark_key: [u8; 16],
     /// Counters of requests that belong to no virtual service.
     pub unrouted: RequestMetrics,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
-        let Parts { metrics, clock, sessions, ticket_keys, replay } = parts;
+        let Parts { metrics, clock, sessions, ticket_keys, replay, mark_key } = parts;
         let unrouted = RequestMetrics::new(&metrics, "-", "-");
         let current = ArcSwap::from_pointee(snapshot);
-        Self { current, metrics, clock, sessions, ticket_keys, replay, unrouted }
+        Self { current, metrics, clock, sessions, ticket_keys, replay, mark_key, unrouted }
     }
 
     /// The current snapshot.
@@ -56,9 +57,9 @@ impl Live {
         self.current.load_full()
     }
 
-    /// Where a request to this listener with this host belongs.
-    pub fn route(&self, listener: &str, host: &str) -> Option<Arc<VirtualService>> {
-        self.current.load().listeners.get(listener)?.route(host).cloned()
+    /// Whether this is the current snapshot.
+    pub fn is_current(&self, snapshot: &Weak<Snapshot>) -> bool {
+        std::ptr::eq(snapshot.as_ptr(), Arc::as_ptr(&self.current.load()))
     }
 
     /// The only virtual service of a listener, where it has one.
@@ -75,6 +76,8 @@ pub struct Parts {
     /// One set for all listeners, so that a TLS session keeps its identity among them.
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
+    pub mark_key: [u8; 16],
 }
 
 /// A configuration, at work.
@@ -100,6 +103,8 @@ pub enum BuildError {
     Chance(openssl::error::ErrorStack),
     #[error("site persistence of virtual service `{vs}`: {reason}")]
     Site { vs: VsName, reason: String },
+    #[error("virtual service `{vs}`: openssl refuses the TLS settings of clone pool `{pool}`: {source}")]
+    CloneTls { vs: VsName, pool: PoolName, source: openssl::error::ErrorStack },
 }
 
 impl Snapshot {
@@ -117,11 +122,13 @@ impl Snapshot {
         let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
         let services = Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None));
 
+        let marks = Arc::new(MarkKeys::new(config.clone_mark_secrets(), &parts.mark_key));
+
         let mut virtual_services = Vec::new();
         for vs in config.virtual_services.iter().filter(|vs| vs.enabled) {
             let site = site_setup(vs, &config, parts)?;
             pools.extend(site.as_ref().map(|site| site.sp_pool.clone()));
-            let builder = Builder { vs, site, services: &services, parts, retired: &retired };
+            let builder = Builder { vs, site, services: &services, marks: &marks, parts, retired: &retired };
             virtual_services.push(Arc::new(builder.build(registry)?));
         }
         let listeners = listeners(&virtual_services);
@@ -139,6 +146,11 @@ impl Snapshot {
     /// The pools whose first health results are not in.
     pub fn unchecked_pools(&self) -> impl Iterator<Item = &PoolName> {
         self.pools.iter().filter(|pool| !pool.checked()).map(|pool| pool.name())
+    }
+
+    /// Where a request to this listener with this host belongs.
+    pub fn route(&self, listener: &str, host: &str) -> Option<&Arc<VirtualService>> {
+        self.listeners.get(listener)?.route(host)
     }
 
     /// A pool by name, as an operator types it.
@@ -173,6 +185,8 @@ pub struct VirtualService {
     pub connections_open: IntGauge,
     /// Of the sections, then of rules' orders for other pools.
     clone_pools: Mutex<Vec<Arc<ClonePool>>>,
+    /// Tells copies that come back from what clients mark as such.
+    pub marks: Arc<MarkKeys>,
     pub metrics: Metrics,
     /// Ends the lanes that are opened later.
     retired: CancellationToken,
@@ -196,9 +210,15 @@ impl VirtualService {
             &section,
             members.config(),
             self.name(),
+            &self.marks,
             &self.metrics,
             self.retired.child_token(),
         );
+        let lanes = lanes
+            .inspect_err(
+                |error| tracing::error!(%pool, %error, "no copies: openssl refuses the pool's TLS settings"),
+            )
+            .ok()?;
         clone_pools.push(lanes.clone());
         Some(lanes)
     }
@@ -328,6 +348,7 @@ struct Builder<'a> {
     vs: &'a Arc<config::VirtualService>,
     site: Option<SiteSetup>,
     services: &'a Arc<Services>,
+    marks: &'a Arc<MarkKeys>,
     parts: &'a Parts,
     retired: &'a CancellationToken,
 }
@@ -339,19 +360,28 @@ impl Builder<'_> {
         let pool = self.vs.pool.as_ref().map(|pool| self.pool(pool));
         let clone_pools = self.vs.clones.iter().map(|section| {
             let members = self.pool(&section.pool);
-            ClonePool::new(section, members.config(), &self.vs.name, metrics, self.retired.child_token())
+            let retired = self.retired.child_token();
+            ClonePool::new(section, members.config(), &self.vs.name, self.marks, metrics, retired).map_err(
+                |source| BuildError::CloneTls {
+                    vs: self.vs.name.clone(),
+                    pool: section.pool.clone(),
+                    source,
+                },
+            )
         });
+        let clone_pools = clone_pools.collect::<Result<_, _>>()?;
         let own = pool.as_ref().map_or("-", |pool| pool.name().as_str());
         Ok(VirtualService {
             requests: RequestMetrics::new(metrics, name, own),
             elsewhere: Mutex::default(),
             connections_open: metrics.connections_open.with_label_values(&[name]),
-            clone_pools: Mutex::new(clone_pools.collect()),
+            clone_pools: Mutex::new(clone_pools),
             chain: self.chain(registry)?,
             pool,
             config: self.vs.clone(),
             services: self.services.clone(),
             site: self.site,
+            marks: self.marks.clone(),
             metrics: metrics.clone(),
             retired: self.retired.clone(),
         })

@@ -3,14 +3,18 @@
 //! What concerns only one connection is left out (RFC 9110 section 7.6.1), and `Expect`, the hop header
 //! between sites and what the clone section strips; `Cookie` fields are joined and lose the site cookie. The
 //! client's address and scheme are told by homing, and nothing that the client says of them. The body is framed
-//! anew, whatever framed the original. Each copy is marked with [`MARK`].
+//! anew, whatever framed the original. Each copy is marked, see [`super::MARK`].
 
 use std::{fmt, io::Write, net::IpAddr};
 
-use http::{HeaderMap, HeaderName, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::count::DropReason;
-use crate::{config::CloneSection, names::VsName};
+use super::{
+    count::DropReason,
+    left_out::{CLIENTS_WORD, FORWARDED_FOR, FORWARDED_PROTO, NEVER_COPIED, OfConnection},
+    mark::Marker,
+};
+use crate::config::{CloneSection, PathPrefix};
 
 /// A request, as far as its copy needs it.
 pub struct CopyHead<'a> {
@@ -42,20 +46,18 @@ pub enum BodyKind {
     Unknown,
 }
 
-/// Whether a request is a copy itself, which must not be copied again.
-pub fn is_copy(headers: &HeaderMap) -> bool {
-    headers.contains_key(&MARK)
-}
-
 /// What the heads of all copies of a clone section have in common.
 pub(super) struct Recipe {
     left_out: Vec<HeaderName>,
     copies_cookies: bool,
-    writes_host: bool,
+    rewrite_path_prefix: Option<PathPrefix>,
+    /// In place of the request's.
+    host: Option<HeaderValue>,
     writes_client: bool,
     writes_scheme: bool,
-    /// Header lines that are set, then the mark up to the session.
+    /// Header lines that are set.
     added: Vec<u8>,
+    marker: Marker,
 }
 
 /// How a copy's body is delimited.
@@ -73,25 +75,17 @@ pub(super) enum Framing {
 }
 
 impl Recipe {
-    pub fn new(section: &CloneSection, vs: &VsName) -> Self {
+    pub fn new(section: &CloneSection, marker: Marker) -> Self {
         let mut left_out = NEVER_COPIED.to_vec();
         left_out.extend(section.strip_headers.iter().filter_map(|name| name.parse::<HeaderName>().ok()));
         let mut added = Vec::new();
         for (name, value) in &section.set_headers {
-            if NEVER_COPIED.contains(name) && *name != header::HOST {
+            if NEVER_COPIED.contains(name) {
                 continue;
             }
             write_field(&mut added, name.as_str(), value.as_bytes());
             left_out.push(name.clone());
         }
-        added.extend_from_slice(b"X-Homing-Clone: vs=");
-        for byte in vs.as_str().bytes() {
-            match byte {
-                b'!'..=b'~' if !b";%".contains(&byte) => added.push(byte),
-                _ => write!(added, "%{byte:02X}").expect("a Vec takes every write"),
-            }
-        }
-        added.extend_from_slice(b";session=");
         let (writes_client, writes_scheme) =
             (!left_out.contains(&FORWARDED_FOR), !left_out.contains(&FORWARDED_PROTO));
         left_out.extend(CLIENTS_WORD);
@@ -99,9 +93,15 @@ impl Recipe {
             writes_client,
             writes_scheme,
             copies_cookies: !left_out.contains(&header::COOKIE),
-            writes_host: !section.set_headers.iter().any(|(name, _)| name == header::HOST),
+            rewrite_path_prefix: section.copied.rewrite_path_prefix.clone(),
+            host: section
+                .set_headers
+                .iter()
+                .find(|(name, _)| name == header::HOST)
+                .map(|(_, host)| host.clone()),
             left_out,
             added,
+            marker,
         }
     }
 
@@ -113,11 +113,9 @@ impl Recipe {
         }
         out.extend_from_slice(head.method.as_str().as_bytes());
         out.push(b' ');
-        out.extend_from_slice(head.target);
+        self.write_target(head.target, out);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        if self.writes_host {
-            write_field(out, "Host", head.host.as_bytes());
-        }
+        write_field(out, "Host", self.host.as_ref().map_or(head.host.as_bytes(), HeaderValue::as_bytes));
         let of_connection = OfConnection::of(head.headers);
         for (name, value) in head.headers {
             if !self.left_out.contains(name) && *name != header::COOKIE && !of_connection.names(name) {
@@ -134,9 +132,19 @@ impl Recipe {
             write_field(out, "X-Forwarded-Proto", if head.secure { b"https" } else { b"http" });
         }
         out.extend_from_slice(&self.added);
-        write!(out, "{:016x};seq={};id={}\r\n", head.session, head.seq, head.request_id)
-            .expect("a Vec takes every write");
+        self.marker.write(head, out);
         Ok(())
+    }
+
+    fn write_target(&self, target: &[u8], out: &mut Vec<u8>) {
+        let prefix = self.rewrite_path_prefix.as_ref();
+        match prefix.and_then(|prefix| Some((prefix, prefix.rest_of(target)?))) {
+            Some((prefix, rest)) => {
+                out.extend_from_slice(prefix.to.as_bytes());
+                out.extend_from_slice(rest);
+            }
+            None => out.extend_from_slice(target),
+        }
     }
 }
 
@@ -156,31 +164,6 @@ impl Framing {
         };
         written.expect("a Vec takes every write");
     }
-}
-
-/// The fields that a request's `Connection` fields name: they are for one connection only.
-struct OfConnection<'a> {
-    headers: &'a HeaderMap,
-    names_any: bool,
-}
-
-impl<'a> OfConnection<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
-        let ours = |option: &[u8]| {
-            option.eq_ignore_ascii_case(b"keep-alive") || option.eq_ignore_ascii_case(b"close")
-        };
-        Self { headers, names_any: !options(headers).all(ours) }
-    }
-
-    fn names(&self, name: &HeaderName) -> bool {
-        let is_it = |option: &[u8]| option.eq_ignore_ascii_case(name.as_str().as_bytes());
-        self.names_any && options(self.headers).any(is_it)
-    }
-}
-
-fn options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let fields = headers.get_all(header::CONNECTION).into_iter();
-    fields.flat_map(|field| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// One `Cookie` field from all of the request's, without the cookie that must not be copied.
@@ -209,53 +192,19 @@ fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Marks a copy: `vs=<name>;session=<16 hex digits>;seq=<n>;id=<request id>`.
-pub const MARK: HeaderName = HeaderName::from_static("x-homing-clone");
-
 /// Says that a copy's body was cut, and how many bytes are left of it; a trailer where the head was gone.
 pub(super) const TRUNCATED: &str = "X-Homing-Truncated";
-
-/// Fields of one connection, of framing, and of homing itself.
-const NEVER_COPIED: [HeaderName; 16] = [
-    header::HOST,
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::TRANSFER_ENCODING,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::EXPECT,
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("homing-hop"),
-    HeaderName::from_static("homing-hop-refused"),
-    HeaderName::from_static("x-homing-truncated"),
-    MARK,
-];
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// Where a client could pretend to be another.
-const CLIENTS_WORD: [HeaderName; 6] = [
-    FORWARDED_FOR,
-    FORWARDED_PROTO,
-    header::FORWARDED,
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-];
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
-    use http::HeaderValue;
-
     use super::*;
-    use crate::clone::tests::section;
+    use crate::clone::{MarkKeys, tests::section};
+
+    fn marker(vs: &str) -> Marker {
+        Marker::new(&vs.into(), &MarkKeys::new([], &[7; 16]))
+    }
 
     /// The copy's head of a GET with these headers, as text.
     fn copied(section: &CloneSection, headers: &[(&str, &str)], drop_cookie: Option<&str>) -> String {
@@ -277,13 +226,14 @@ mod tests {
             body: BodyKind::None,
         };
         let mut out = Vec::new();
-        Recipe::new(section, &"pay@site A".into()).write(&head, &mut out).expect("a good head");
+        Recipe::new(section, marker("pay@site A")).write(&head, &mut out).expect("a good head");
         Framing::None.write(&mut out);
         String::from_utf8(out).expect("text")
     }
 
     const CLIENT: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
-    const MARKED: &str = "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0123\r\n\r\n";
+    const MARKED: &str =
+        "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0123;mac=1eae20bd4fb2ff97\r\n\r\n";
 
     #[test]
     fn a_copy_has_what_the_request_had_and_the_mark() {
@@ -363,13 +313,27 @@ mod tests {
         }
         assert_eq!(
             copied(&section, &[("x-env", "live"), ("x-env", "too")], None),
-            format!("GET /a?b=c HTTP/1.1\r\n{CLIENT}x-env: mirror\r\nhost: clone.local\r\n{MARKED}")
+            format!("GET /a?b=c HTTP/1.1\r\nHost: clone.local\r\n{CLIENT}x-env: mirror\r\n{MARKED}")
         );
     }
 
     #[test]
+    fn what_is_below_a_path_prefix_may_go_below_another() {
+        for (from, to, line) in [
+            ("/a", "/shadow/a", "GET /shadow/a?b=c HTTP/1.1\r\n"),
+            ("/", "/shadow/", "GET /shadow/a?b=c HTTP/1.1\r\n"),
+            ("/a/", "/b/", "GET /a?b=c HTTP/1.1\r\n"),
+        ] {
+            let mut section = section();
+            section.copied.rewrite_path_prefix = Some(PathPrefix { from: from.into(), to: to.into() });
+            let text = copied(&section, &[], None);
+            assert_eq!(text, format!("{line}Host: a.com:80\r\n{CLIENT}{MARKED}"), "{from}");
+        }
+    }
+
+    #[test]
     fn a_host_or_target_that_would_break_the_head_is_refused() {
-        let (recipe, headers) = (Recipe::new(&section(), &"vs".into()), HeaderMap::new());
+        let (recipe, headers) = (Recipe::new(&section(), marker("vs")), HeaderMap::new());
         for (host, target, good) in [
             ("a.com", "/", true),
             ("", "*", true),
@@ -393,13 +357,5 @@ mod tests {
             };
             assert_eq!(recipe.write(&head, &mut Vec::new()).is_ok(), good, "{host:?} {target:?}");
         }
-    }
-
-    #[test]
-    fn a_copy_is_known_by_its_mark() {
-        let mut headers = HeaderMap::new();
-        assert!(!is_copy(&headers));
-        headers.insert("X-Homing-Clone", HeaderValue::from_static("vs=a"));
-        assert!(is_copy(&headers));
     }
 }

@@ -66,7 +66,7 @@ reasons! {
         NoServer = "no_server",
         /// The server is not a member of the pool.
         UnknownServer = "unknown_server",
-        /// Members want TLS, which copies do not speak.
+        /// The member could be reached, but TLS with it could not be made.
         Tls = "tls",
         /// Its host or target cannot be written in HTTP/1.1.
         Malformed = "malformed",
@@ -78,6 +78,8 @@ reasons! {
     pub(super) enum Loss {
         /// The member closed or reset the connection.
         Closed = "closed",
+        /// The member reset the copy's HTTP/2 stream.
+        Reset = "reset",
         AnswerTimeout = "answer_timeout",
         WriteTimeout = "write_timeout",
         /// The answer is not HTTP/1.
@@ -95,7 +97,7 @@ reasons! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Answered(Reply),
-    /// Answered, but its body was cut: there was no room for the rest.
+    /// Answered, but its body was cut: there was no room for the rest, or it is not wanted.
     Truncated(Reply),
     /// Sent whole, and the connection ended first.
     Unanswered(Loss),

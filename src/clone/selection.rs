@@ -170,6 +170,32 @@ mod tests {
     }
 
     #[test]
+    fn under_least_sessions_members_fill_by_their_ratios_whatever_they_begin_with() {
+        let (mut candidates, mut rng) =
+            (candidates(&[(1, 0), (2, 90), (0, 0), (3, 10)]), StdRng::seed_from_u64(1));
+        for _ in 0..500 {
+            let chosen = choose(LeastSessions, &candidates, 0, 0, &mut rng).expect("a candidate");
+            let chosen = candidates.iter_mut().find(|candidate| candidate.addr == chosen);
+            chosen.expect("it is one of them").sessions += 1;
+        }
+        let sessions: Vec<_> = candidates.iter().map(|candidate| candidate.sessions).collect();
+        assert_eq!(sessions, [100, 200, 0, 300]);
+    }
+
+    #[test]
+    fn of_sessions_in_any_number_a_sample_takes_its_share() {
+        let hash = StableHash::new("web");
+        for permille in [1, 5, 100, 500, 999] {
+            let sampled = |n: &u32| hash.is_sampled(format!("cookie:SID={n:08x}").as_bytes(), permille);
+            let taken = (0..200_000).filter(sampled).count();
+            let expected = 200 * usize::from(permille);
+            // Five times the deviation that chance allows.
+            let bound = 5.0 * (expected as f64 * (1.0 - f64::from(permille) / 1000.0)).sqrt();
+            assert!((taken.abs_diff(expected) as f64) < bound, "{permille}: {taken}");
+        }
+    }
+
+    #[test]
     fn nobody_is_chosen_from_nobody() {
         for selection in [Random, RoundRobin, LeastSessions, Rendezvous] {
             for none in [candidates(&[]), candidates(&[(0, 0), (0, 0)])] {

@@ -6,17 +6,22 @@ use bytes::Bytes;
 
 use super::{
     budget::Charge,
+    copies::Copy,
     copy::Framing,
     count::{DropReason, Loss},
-    lane::{Copy, Lane},
+    lane::Lane,
     member::Member,
     stream::Stream,
 };
 use crate::config::OnOverflow;
 
-/// A copy whose request is not complete. Dropped before [`Tap::end`] or [`Tap::unfinished`], the copy is given
-/// up: the client went away. Nothing here blocks, waits, or fails the request.
-pub struct Tap(State);
+/// A copy whose request is not complete. Dropped before [`Tap::end`] or [`Tap::unfinished`], the copy is given up:
+/// the client went away. Nothing here blocks, waits, or fails the request.
+pub struct Tap {
+    state: State,
+    /// How much more of the body is copied.
+    room: u64,
+}
 
 enum State {
     /// The copy needs nothing more.
@@ -36,84 +41,125 @@ pub(super) struct Gathering {
     /// What is known of the body's length.
     pub length: Option<u64>,
     body: Vec<u8>,
-    /// There was no room for the rest of the body.
+    /// There was no room for the rest of the body, or it is not wanted.
     cut: bool,
     charge: Charge,
 }
 
 impl Tap {
     pub(super) fn done() -> Self {
-        Self(State::Done)
+        Self { state: State::Done, room: 0 }
     }
 
-    pub(super) fn streaming(stream: Arc<Stream>) -> Self {
-        Self(State::Streaming(stream))
+    /// `most`: a longer body is cut.
+    pub(super) fn streaming(stream: Arc<Stream>, most: u64) -> Self {
+        Self { state: State::Streaming(stream), room: most }
     }
 
-    pub(super) fn gathering(gathering: Gathering) -> Self {
-        Self(State::Gathering(gathering))
+    /// `most`: a longer body is cut.
+    pub(super) fn gathering(gathering: Gathering, most: u64) -> Self {
+        Self { state: State::Gathering(gathering), room: most }
     }
 
-    /// The next bytes of the request's body. A body that is sent to another server again is told only once.
-    pub fn data(&mut self, bytes: &Bytes) {
-        match &mut self.0 {
-            State::Done => {}
-            State::Streaming(stream) => stream.data(bytes),
+    /// The next bytes of the request's body. A body that is sent to another server again is told only once. Says
+    /// why, if the copy is dropped here.
+    pub fn data(&mut self, bytes: &Bytes) -> Option<DropReason> {
+        let after = self.room.checked_sub(bytes.len() as u64);
+        let room = std::mem::replace(&mut self.room, after.unwrap_or(0));
+        match after {
+            Some(_) => self.pass(bytes),
+            None => self.pass(&bytes.slice(..room as usize)).or_else(|| self.cut()),
+        }
+    }
+
+    fn pass(&mut self, bytes: &Bytes) -> Option<DropReason> {
+        match &mut self.state {
+            State::Done => None,
+            State::Streaming(stream) => {
+                stream.data(bytes);
+                None
+            }
             State::Gathering(gathering) => match gathering.data(bytes) {
-                Ok(true) => {}
+                Ok(true) => None,
                 Ok(false) => self.stream(bytes),
                 Err(reason) => self.give_up(reason),
             },
         }
     }
 
-    /// The request is complete.
-    pub fn end(mut self) {
-        match std::mem::replace(&mut self.0, State::Done) {
-            State::Done => {}
-            State::Streaming(stream) => stream.end(),
+    /// The request is complete. Says why, if the copy is dropped here.
+    pub fn end(mut self) -> Option<DropReason> {
+        match self.take() {
+            State::Done => None,
+            State::Streaming(stream) => {
+                stream.end();
+                None
+            }
             State::Gathering(gathering) => gathering.end(),
         }
     }
 
-    /// The request was answered, or failed, before its body had come whole: the copy is given up.
-    pub fn unfinished(mut self) {
-        match &self.0 {
-            State::Done => {}
-            State::Streaming(stream) => stream.abort(Loss::Unfinished),
-            State::Gathering(_) => self.give_up(DropReason::Unfinished),
+    /// The client went away before the request was complete. Says so, if the copy is dropped and not just failed.
+    pub fn abort(mut self) -> Option<DropReason> {
+        self.stop(DropReason::ClientAborted, Loss::ClientAborted)
+    }
+
+    /// The request was answered, or failed, before its body had come whole. Says so, if the copy is dropped and not
+    /// just failed.
+    pub fn unfinished(mut self) -> Option<DropReason> {
+        self.stop(DropReason::Unfinished, Loss::Unfinished)
+    }
+
+    /// The body will not be complete: a copy that waits is dropped, one that may have left in part has failed.
+    fn stop(&mut self, reason: DropReason, loss: Loss) -> Option<DropReason> {
+        if let State::Streaming(stream) = &self.state {
+            stream.abort(loss);
         }
-        self.0 = State::Done;
+        self.give_up(reason)
+    }
+
+    /// What has come of the body is all that is copied: the copy need not wait for the request's end.
+    fn cut(&mut self) -> Option<DropReason> {
+        match self.take() {
+            State::Done => None,
+            State::Streaming(stream) => {
+                stream.cut();
+                None
+            }
+            State::Gathering(gathering) => Gathering { cut: true, ..gathering }.end(),
+        }
     }
 
     /// A body that turns out to be large goes on a connection of its own.
-    fn stream(&mut self, bytes: &Bytes) {
-        let State::Gathering(gathering) = std::mem::replace(&mut self.0, State::Done) else { return };
+    fn stream(&mut self, bytes: &Bytes) -> Option<DropReason> {
+        let State::Gathering(gathering) = self.take() else { return None };
         let Gathering { member, head, head_request, length, body, charge, .. } = gathering;
         let Some(slot) = member.stream_slot() else {
-            return member.counts.dropped(DropReason::Streams);
+            member.counts.dropped(DropReason::Streams);
+            return Some(DropReason::Streams);
         };
         let stream = Stream::start(&member, slot, head, head_request, length);
         drop(charge);
         stream.data(&body.into());
         stream.data(bytes);
-        self.0 = State::Streaming(stream);
+        self.state = State::Streaming(stream);
+        None
     }
 
-    fn give_up(&mut self, reason: DropReason) {
-        if let State::Gathering(gathering) = std::mem::replace(&mut self.0, State::Done) {
-            gathering.member.counts.dropped(reason);
-        }
+    fn give_up(&mut self, reason: DropReason) -> Option<DropReason> {
+        let State::Gathering(gathering) = self.take() else { return None };
+        gathering.member.counts.dropped(reason);
+        Some(reason)
+    }
+
+    fn take(&mut self) -> State {
+        std::mem::replace(&mut self.state, State::Done)
     }
 }
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        match &self.0 {
-            State::Done => {}
-            State::Streaming(stream) => stream.abort(Loss::ClientAborted),
-            State::Gathering(_) => self.give_up(DropReason::ClientAborted),
-        }
+        self.stop(DropReason::ClientAborted, Loss::ClientAborted);
     }
 }
 
@@ -151,20 +197,20 @@ impl Gathering {
         Ok(true)
     }
 
-    fn end(self) {
+    fn end(self) -> Option<DropReason> {
         let Self { member, lane, head, head_request, body, cut, charge, .. } = self;
         let length = body.len() as u64;
         let framing = if cut { Framing::CutTo(length) } else { Framing::Length(length) };
-        let copy = Copy { length: 0, head_request, cut };
+        let copy = Copy { head_request, cut, ..Copy::default() };
         let queued = Lane::push(&member, lane, copy, charge.hand_over(), |out| {
             out.extend_from_slice(&head);
             framing.write(out);
             out.extend_from_slice(&body);
             Ok(())
         });
-        if let Err(reason) = queued {
-            member.counts.dropped(reason);
-        }
+        let reason = queued.err()?;
+        member.counts.dropped(reason);
+        Some(reason)
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{collections::BTreeSet, fmt, num::NonZeroUsize, time::Duration};
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderName, HeaderValue, header, uri::Authority};
 
 use super::{
+    copied::Copied,
     problem::{Wrong, shown},
     read::{Object, Reference},
     units::{self, days, milliseconds, seconds},
@@ -26,8 +27,11 @@ pub struct CloneSection {
     pub selection: CloneSelection,
     /// Share of sessions that are copied, in thousandths; 1000 is all.
     pub sample_permille: u16,
+    /// Which requests are copied, and what of them.
+    pub copied: Copied,
     /// Headers that copies do not carry, beyond hop-by-hop ones; default `authorization`, `proxy-authorization`.
     pub strip_headers: BTreeSet<String>,
+    /// Headers that every copy carries, in place of the request's; `Host` among them.
     pub set_headers: Vec<(HeaderName, HeaderValue)>,
     /// Bytes held for the whole pool; default 16 MiB.
     pub max_buffered_bytes: usize,
@@ -39,6 +43,10 @@ pub struct CloneSection {
     /// Copies under way on one connection; default 64.
     pub pipeline_depth: NonZeroUsize,
     pub on_overflow: OnOverflow,
+    /// Speak HTTP/2 to the members: over TLS where they offer it by ALPN, else with prior knowledge.
+    pub http2: bool,
+    /// Send once more what was sent whole and not answered when its connection ended.
+    pub retry_lost: bool,
 }
 
 /// Where a session's name is read.
@@ -83,6 +91,7 @@ impl CloneSection {
             lifetime: None,
             selection: CloneSelection::default(),
             sample_permille: 1000,
+            copied: Copied::default(),
             strip_headers: default_strip_headers(),
             set_headers: Vec::new(),
             max_buffered_bytes: 16 << 20,
@@ -90,6 +99,8 @@ impl CloneSection {
             connections_per_server: NonZeroUsize::new(4).expect("4 is not 0"),
             pipeline_depth: NonZeroUsize::new(64).expect("64 is not 0"),
             on_overflow: OnOverflow::default(),
+            http2: false,
+            retry_lost: false,
         }
     }
 
@@ -105,12 +116,13 @@ impl CloneSection {
             lifetime: o.field("lifetime", timeouts()),
             selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or(default.selection),
             sample_permille: o.field("sample", units::permille).unwrap_or(default.sample_permille),
+            copied: Copied::read(o),
             strip_headers: o
                 .list("strip_headers", |node| {
                     Ok(words::header_name(&words::text(node)?)?.as_str().to_string())
                 })
                 .map_or(default.strip_headers, BTreeSet::from_iter),
-            set_headers: o.map("set_headers", set_header).unwrap_or(default.set_headers),
+            set_headers: read_set_headers(o),
             max_buffered_bytes: o
                 .field("max_buffered_bytes", units::size(1..=1 << 40))
                 .unwrap_or(default.max_buffered_bytes),
@@ -125,6 +137,8 @@ impl CloneSection {
             ),
             pipeline_depth: positive(o, "pipeline_depth", default.pipeline_depth, 1024),
             on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or(default.on_overflow),
+            http2: o.field("http2", units::flag).unwrap_or(default.http2),
+            retry_lost: o.field("retry_lost", units::flag).unwrap_or(default.retry_lost),
         };
         Some(section)
     }
@@ -139,6 +153,30 @@ fn default_strip_headers() -> BTreeSet<String> {
         .iter()
         .map(|name| name.as_str().to_string())
         .collect()
+}
+
+/// `set_headers`, and `host`, which is one of them that people look for by this name.
+fn read_set_headers(o: &mut Object<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut headers = o.map("set_headers", set_header).unwrap_or_default();
+    if let Some(host) = o.field("host", host) {
+        if headers.iter().any(|(name, _)| name == header::HOST) {
+            o.wrong("host", "`set_headers` sets the host too", "leave one of the two out");
+        }
+        headers.push((header::HOST, host));
+    }
+    headers
+}
+
+/// A host with or without a port.
+fn host(node: &Node) -> Result<HeaderValue, Wrong> {
+    let text = words::text(node)?;
+    let fits = text.parse::<Authority>().is_ok_and(|host| !host.host().is_empty()) && !text.contains('@');
+    HeaderValue::from_str(&text).ok().filter(|_| fits).ok_or_else(|| {
+        Wrong::new(
+            format!("{} is not a host", shown(&text)),
+            "write one such as `shadow.a.com` or `a.com:8080`",
+        )
+    })
 }
 
 /// A header that every copy gets. What frames a message is for the lane to write.

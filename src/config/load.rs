@@ -7,7 +7,7 @@ use super::{
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
-    listeners,
+    listeners, persistence,
     problem::Report,
     read::{FileKind, Object},
     table::Table,
@@ -119,6 +119,9 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))
             .unwrap_or(seconds(20)),
         session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
+        clone_mark_key: o
+            .file("clone_mark_key_file")
+            .and_then(|file| persistence::secret(o, "clone_mark_key_file", file)),
         pools,
         virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
         rules,

@@ -9,6 +9,7 @@
 
 mod admin;
 mod clone;
+mod copied;
 mod federation;
 mod files;
 mod gslb;
@@ -33,6 +34,7 @@ mod yaml;
 
 pub use admin::{Admin, AdminListen};
 pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
     Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,
@@ -51,6 +53,8 @@ pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use crate::site_cookie::{KeyState, Secret};
+
 /// Everything that one node is told: its own file and the federation's objects.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -64,10 +68,23 @@ pub struct Config {
     pub grace_period: Duration,
     /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
     pub session_entries: u64,
+    /// What the marks of copies are known by, beside the federation's site cookie keys.
+    pub clone_mark_key: Option<Secret>,
     pub pools: Vec<Arc<Pool>>,
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// Rules that virtual services name, in the order of the file.
     pub rules: Vec<Arc<RuleSpec>>,
     /// The federation, where the file names one.
     pub gslb: Option<Arc<Gslb>>,
+}
+
+impl Config {
+    /// The secrets that nodes share who may get one another's copies, the one that is to make marks first.
+    pub fn clone_mark_secrets(&self) -> Vec<&Secret> {
+        let services = self.gslb.iter().flat_map(|gslb| &gslb.services);
+        let profiles = services.filter_map(|service| service.site_persistence.as_deref());
+        let mut keys: Vec<_> = profiles.flat_map(|profile| &profile.cookie.keys).collect();
+        keys.sort_by_key(|key| key.state != KeyState::Active);
+        self.clone_mark_key.iter().chain(keys.into_iter().map(|key| &key.secret)).collect()
+    }
 }

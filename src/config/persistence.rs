@@ -1,6 +1,6 @@
 //! Application persistence profiles. Of these, GSLB site persistence.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use zeroize::Zeroizing;
 
@@ -171,19 +171,23 @@ fn read_key(o: &mut Object<'_>) -> Option<Key> {
     ];
     let uuid = o.required("uuid", words::uuid);
     let state = o.required("state", words::choice(&states));
-    let file = o.required_file("key_file").map(|(path, bytes)| (path, Zeroizing::new(bytes)));
-    let secret = file.as_ref().and_then(|(path, bytes)| {
-        o.warn_if_others_read("key_file", path);
-        let secret = Secret::from_key_file(bytes);
-        if secret.is_none() {
-            let what = format!("file {} is not a key of 64 hex digits", path.display());
-            o.wrong("key_file", what, "make one with `homing keys new`");
-        }
-        secret
-    });
+    let file = o.required_file("key_file");
+    let secret = file.and_then(|file| secret(o, "key_file", file));
     // A key without secret still counts when the states are checked, so that one mistake is one problem.
     let secret = secret.unwrap_or_else(|| Secret::new([0; 32]));
     Some(Key { uuid: uuid.unwrap_or_default(), state: state?, secret })
+}
+
+/// The secret in the file that the field `key` names.
+pub(super) fn secret(o: &Object<'_>, key: &str, (path, bytes): (PathBuf, Vec<u8>)) -> Option<Secret> {
+    let bytes = Zeroizing::new(bytes);
+    o.warn_if_others_read(key, &path);
+    let secret = Secret::from_key_file(&bytes);
+    if secret.is_none() {
+        let what = format!("file {} is not a key of 64 hex digits", path.display());
+        o.wrong(key, what, "make one with `homing keys new`");
+    }
+    secret
 }
 
 fn check_keys(o: &Object<'_>, keys: &[Key]) {

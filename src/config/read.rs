@@ -247,10 +247,15 @@ impl<'a> Object<'a> {
 
     fn demand_items(&self, key: &'static str) {
         self.demand(key);
+        self.not_empty(key, "write at least one");
+    }
+
+    /// Reports a list that is there and has no items.
+    pub(super) fn not_empty(&self, key: &str, help: &str) {
         if let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key)
             && items.is_empty()
         {
-            self.wrong(key, "the list is empty", "write at least one");
+            self.wrong(key, "the list is empty", help);
         }
     }
 

@@ -32,6 +32,7 @@ static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("empty.token", text("\n")),
         ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
         ("short.key", text("0f0f\n")),
+        ("clone-mark.key", text(&format!("{}\n", "f0".repeat(32)))),
         (
             "federation.yaml",
             fs::read(project("conf/two-sites/federation.yaml")).expect("it is in the project"),

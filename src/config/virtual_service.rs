@@ -82,7 +82,7 @@ impl VirtualService {
             o.placed_list("domain_names", words::host_pattern).unwrap_or_default().into_iter().unzip();
         let (services, service_places) = read_services(o, known);
         let pool = o.reference("pool_ref");
-        let clones = read_clones(o, known, name.as_deref().unwrap_or_default(), &services);
+        let clones = read_clones(o, known, &services);
         let rules = o.references("rule_refs");
         let rules: Vec<_> =
             rules.iter().filter_map(|reference| known.rules.resolve(reference, report).cloned()).collect();
@@ -153,8 +153,7 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
     services.into_iter().unzip()
 }
 
-/// `vs`: the virtual service's name.
-fn read_clones(o: &mut Object<'_>, known: &Known, vs: &str, services: &[Service]) -> Vec<CloneSection> {
+fn read_clones(o: &mut Object<'_>, known: &Known, services: &[Service]) -> Vec<CloneSection> {
     let report = o.source.report;
     let has_tls = services.iter().any(|service| service.tls.is_some());
     let mut clones: Vec<CloneSection> = Vec::new();
@@ -163,14 +162,6 @@ fn read_clones(o: &mut Object<'_>, known: &Known, vs: &str, services: &[Service]
         if !clone.pool.as_str().is_empty() && clones.iter().any(|other| other.pool == clone.pool) {
             let what = format!("pool {} already has a clone section here", shown(clone.pool.as_str()));
             o.wrong("pool_ref", what, "merge the two sections, or name another pool");
-        }
-        if let Some(pool) = known.pools.find(clone.pool.as_str()).filter(|pool| pool.enable_ssl) {
-            let what = format!(
-                "virtual service {} copies to pool {}, which has `enable_ssl`, but copies cannot be sent with TLS yet",
-                shown(vs),
-                shown(pool.name.as_str())
-            );
-            o.wrong("pool_ref", what, "take `enable_ssl` from the pool, or name a pool without it");
         }
         if clone.tokens.contains(&Token::TlsSessionId) && !has_tls {
             let what = "the token tls_session_id, but no service of this virtual service has TLS";

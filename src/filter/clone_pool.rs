@@ -3,6 +3,12 @@
 //! One rule for each clone section of a virtual service. It names the session by the section's token chain, asks
 //! the session table for its member, and orders the copy; the proxy opens the tap. F5's article does the same
 //! with an iRule, `session` and `clone pool`.
+//!
+//! A request that the section's lists, or a rule, exclude is decided on before its session is asked for: it has no
+//! number there and starts none, but one that is there lives on, so that a client which does what is not copied for
+//! a while does not come back as another. A tunnel is one of its session's requests: its number is missing among
+//! the copies. The sample goes by the token alone, so that every node takes the same, and of two sections with the
+//! same tokens the larger sample has the smaller; a session that gains a token is sampled by the new one from then on.
 
 use std::{
     collections::HashMap,
@@ -63,36 +69,56 @@ impl ClonePools {
         vs.clones.iter().enumerate().map(rule).collect()
     }
 
-    /// The copy of a request, and its session if a token names one.
-    fn order(&self, exchange: &Exchange, headers: &HeaderMap, query: Option<&str>) -> Option<Ordered> {
+    /// The copy of a request, and its session if a token names one; `None`: none is wanted of this section.
+    fn order(&self, exchange: &Exchange, asked: &Asked<'_>) -> Result<Option<Ordered>, DropReason> {
         if self.is_ordered(exchange) {
-            // A rule has chosen the member: its copy is the section's.
-            return None;
+            return Ok(None); // A rule chose the member.
         }
-        if is_copy(headers) {
+        if is_copy(asked.headers) {
             self.loops.inc();
-            return None;
+            return Ok(None);
         }
-        let tls_session_id = exchange.tls_session_id();
-        let facts = token::Facts { tls_session_id, headers, query, client: exchange.client_ip() };
-        let found = token::find(&self.section.tokens, &facts)
-            .map(|(token, value)| (token, token::key(token, &value)));
+        if !self.section.copied.includes(asked.method, asked.path) {
+            self.filtered.inc();
+            self.touch(exchange, asked);
+            return Ok(None);
+        }
+        let found = self.session_key(exchange, asked);
         if found.as_ref().is_some_and(|(_, key)| !self.hash.is_sampled(key, self.section.sample_permille)) {
             self.sampled_out.inc();
-            return None;
+            return Ok(None);
         }
-        let pool = exchange.pools().named(self.section.pool.as_str()).ok();
-        let ordered = pool.and_then(|pool| match found {
+        let Ok(pool) = exchange.pools().named(self.section.pool.as_str()) else {
+            return Err(DropReason::NoServer);
+        };
+        let ordered = match found {
             Some((token, key)) => self.in_session(exchange, pool, token, &key),
             None => {
                 let server = self.choose(exchange, pool, exchange.request_id().0);
                 server.map(|server| Ordered::alone(pool.name(), server, exchange.request_id()))
             }
-        });
-        if ordered.is_none() {
-            self.no_server.inc();
+        };
+        ordered.map(Some).ok_or(DropReason::NoServer)
+    }
+
+    /// The first token of the chain that the request has, and the key of its session.
+    fn session_key(&self, exchange: &Exchange, asked: &Asked<'_>) -> Option<(&Token, Vec<u8>)> {
+        let facts = token::Facts {
+            tls_session_id: exchange.tls_session_id(),
+            headers: asked.headers,
+            query: asked.query,
+            client: exchange.client_ip(),
+        };
+        let (token, value) = token::find(&self.section.tokens, &facts)?;
+        Some((token, token::key(token, &value)))
+    }
+
+    /// A request that is not copied keeps its session alive, where there is one, but has no number in it: to the
+    /// analyser, neither is the session cut in two nor anything missing.
+    fn touch(&self, exchange: &Exchange, asked: &Asked<'_>) {
+        if let Some((_, key)) = self.session_key(exchange, asked) {
+            exchange.session().touch(&self.table, &key);
         }
-        ordered
     }
 
     fn in_session(&self, exchange: &Exchange, pool: &Pool, token: &Token, key: &[u8]) -> Option<Ordered> {
@@ -100,8 +126,7 @@ impl ClonePools {
         let is_up = |server| pool.server(server).is_some_and(|server| server.is_up());
         let choose = || self.choose(exchange, pool, self.hash.of(key));
         let assigned = exchange.session().assign(&self.table, key, assign, is_up, choose)?;
-        let order =
-            CloneOrder::new(pool.name().clone(), assigned.server).in_session(assigned.session, assigned.seq);
+        let order = CloneOrder::assigned(pool.name().clone(), &assigned);
         // The connection of a hop is the peer's, and shared by its clients.
         let of_connection = matches!(token, Token::TlsSessionId) && !exchange.is_carried();
         Some(Ordered { order, session: Some(Arc::new(assigned)), of_connection })
@@ -135,6 +160,21 @@ impl ClonePools {
         exchange.clones().iter().any(|order| *order.pool() == self.section.pool)
     }
 
+    /// Takes note of a decision; the order that follows from it.
+    fn conclude(
+        &self,
+        exchange: &mut Exchange,
+        decided: Result<Option<Ordered>, DropReason>,
+    ) -> Option<CloneOrder> {
+        let ordered = decided.unwrap_or_else(|reason| {
+            self.no_server.inc();
+            exchange.clone_never_ordered(&self.section.pool, reason);
+            None
+        });
+        self.keep(exchange, ordered.as_ref());
+        ordered.map(|ordered| ordered.order)
+    }
+
     /// Keeps the decision, and the session in use: until the request ends, or the connection that names it.
     fn keep(&self, exchange: &mut Exchange, ordered: Option<&Ordered>) {
         let session = ordered.and_then(|ordered| ordered.session.clone());
@@ -147,6 +187,14 @@ impl ClonePools {
         }
         exchange.get_or_insert(Considered::default()).0.push((self.index, session));
     }
+}
+
+/// What of a request decides about its copies.
+struct Asked<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: Option<&'a str>,
+    headers: &'a HeaderMap,
 }
 
 /// A copy that is to be made.
@@ -168,12 +216,21 @@ impl Ordered {
 #[async_trait]
 impl Rule for ClonePools {
     async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
-        if !request.clones_allowed() {
+        if request.goes_elsewhere() {
             return Ok(());
         }
-        let ordered = self.order(request, request.headers(), request.query());
-        self.keep(request, ordered.as_ref());
-        if let Some(Ordered { order, .. }) = ordered {
+        let asked = Asked {
+            method: request.method(),
+            path: request.path(),
+            query: request.query(),
+            headers: request.headers(),
+        };
+        if !request.clones_allowed() {
+            self.touch(request, &asked);
+            return Ok(());
+        }
+        let decided = self.order(request, &asked);
+        if let Some(order) = self.conclude(request, decided) {
             request.order_clone(order);
         }
         Ok(())
@@ -184,9 +241,9 @@ impl Rule for ClonePools {
         if !lb.clones_allowed() || self.considered(lb).is_some() {
             return Ok(());
         }
-        let ordered = self.order(lb, lb.headers(), lb.query());
-        self.keep(lb, ordered.as_ref());
-        if let Some(Ordered { order, .. }) = ordered {
+        let asked = Asked { method: lb.method(), path: lb.path(), query: lb.query(), headers: lb.headers() };
+        let decided = self.order(lb, &asked);
+        if let Some(order) = self.conclude(lb, decided) {
             lb.order_clone(order);
         }
         Ok(())

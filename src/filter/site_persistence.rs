@@ -39,6 +39,10 @@ impl SitePersistence {
 
     /// How the request came here. A peer that proves itself is believed who the client is.
     fn arrival(&self, request: &mut Request<'_>) -> Arrival {
+        // Looked for in one pass, because nearly no request of a client has one.
+        if request.headers().keys().all(|name| *name != HOP && *name != CDN_LOOP) {
+            return Arrival::Client;
+        }
         let membership = &self.site.membership;
         let mut values = request.headers().get_all(&HOP).iter();
         let header = match (values.next(), values.next()) {
@@ -94,7 +98,8 @@ impl Rule for SitePersistence {
         let membership = &self.site.membership;
         let arrival = self.arrival(request);
         let from_peer = arrival == Arrival::Peer;
-        let cookies = request.headers().get_all(&COOKIE).iter().map(|field| field.as_bytes());
+        let cookies = request.headers().iter().filter(|(name, _)| **name == COOKIE);
+        let cookies = cookies.map(|(_, field)| field.as_bytes());
         let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
         let is_up = |home: &MemberId| membership.peer(home).is_some_and(|peer| self.site.is_up(peer.addr));
         let mut decision = decide(cookie, arrival, is_up, membership.recovery());
@@ -145,7 +150,9 @@ impl Rule for SitePersistence {
     fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
         let membership = &self.site.membership;
         let Some(home) = self.home_of(send) else {
-            let rest = send.headers().get(&COOKIE).map(|cookies| {
+            let cookies =
+                send.headers().iter().find(|(name, _)| **name == COOKIE).map(|(_, cookies)| cookies);
+            let rest = cookies.map(|cookies| {
                 without_cookie(cookies.as_bytes(), membership.cookie_name()).map(|rest| rest.into_owned())
             });
             match rest {

@@ -11,21 +11,18 @@ pub fn cookie_values<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &str,
 ) -> impl Iterator<Item = &'a [u8]> {
-    fields
-        .into_iter()
-        .flat_map(|field| field.split(|byte| *byte == b';'))
-        .filter_map(move |pair| value_of(pair, name.as_bytes()))
+    fields.into_iter().flat_map(pairs).filter_map(move |pair| value_of(pair, name.as_bytes()))
 }
 
 /// A `Cookie` field without the cookie `name`; the others stay as they are and in order. `None`: nothing is
 /// left.
 pub fn without_cookie<'a>(field: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> {
     let is_other = |pair: &&[u8]| value_of(pair, name.as_bytes()).is_none();
-    if field.split(|byte| *byte == b';').all(|pair| is_other(&pair)) {
+    if pairs(field).all(|pair| is_other(&pair)) {
         return Some(field.into());
     }
     let mut kept = Vec::with_capacity(field.len());
-    for pair in field.split(|byte| *byte == b';').filter(is_other) {
+    for pair in pairs(field).filter(is_other) {
         if pair.trim_ascii().is_empty() {
             continue;
         }
@@ -39,9 +36,19 @@ pub fn without_cookie<'a>(field: &'a [u8], name: &str) -> Option<Cow<'a, [u8]>> 
     (!kept.is_empty()).then_some(kept.into())
 }
 
+/// What stands between the semicolons of a field.
+fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b';', field).chain([field.len()]);
+    ends.scan(0, |start, end| {
+        let pair = &field[*start..end];
+        *start = end + 1;
+        Some(pair)
+    })
+}
+
 /// The value of a `name=value` pair that has the name.
 fn value_of<'a>(pair: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let equals = memchr::memchr(b'=', pair)?;
     let (found, value) = (&pair[..equals], &pair[equals + 1..]);
     (found.trim_ascii() == name).then(|| value.trim_ascii())
 }

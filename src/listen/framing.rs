@@ -115,7 +115,7 @@ impl Check {
     }
 
     fn skip_line(&mut self, bytes: &[u8]) -> usize {
-        match bytes.iter().position(|&byte| byte == b'\n') {
+        match memchr::memchr(b'\n', bytes) {
             Some(end) => {
                 self.state = State::HeadLineStart;
                 end + 1

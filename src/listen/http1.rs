@@ -54,7 +54,7 @@ where
             return;
         }
         wire.begin_request(timeouts.head);
-        let Some(reused) = request(app, wire, timeouts, settings.take(), shutdown).await else { return };
+        let Some(reused) = request(app, wire, settings.take(), shutdown).await else { return };
         let (stream, persistent) = reused.consume();
         let Ok(same) = stream.into_any().downcast::<Wire>() else { return };
         wire = same;
@@ -66,7 +66,6 @@ where
 fn request<'a, A>(
     app: &'a Arc<A>,
     wire: Box<Wire>,
-    timeouts: Timeouts,
     settings: Option<HttpPersistentSettings>,
     shutdown: &'a ShutdownWatch,
 ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'a>>
@@ -81,8 +80,8 @@ where
             session.set_keepalive_reuses_remaining(limit);
         }
     }
-    // To Pingora this is the longest pause within a head, and "keep-alive is wanted"; the wire's deadline comes first.
-    session.set_keepalive(Some(timeouts.head.as_secs() + 1));
+    // To Pingora this is "keep-alive is wanted, and a head may take any time"; the wire has a deadline for it.
+    session.set_keepalive(Some(0));
     app.process_new_http(session, shutdown)
 }
 

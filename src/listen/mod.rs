@@ -23,6 +23,7 @@ pub use listeners::Listeners;
 pub use port::{Handshake, ListenerSettings, ListenerSpec};
 pub use socket::{BindError, bind};
 
+pub use wire::WRITE_TIMEOUT;
 use wire::Wire;
 
 #[cfg(test)]

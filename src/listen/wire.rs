@@ -6,6 +6,7 @@
 //! - It ends a request head that takes too long: one deadline from the first byte, not one per read.
 //! - It checks chunk framing as it goes by (see [`super::framing`]).
 //! - It gathers small writes until a flush, in a buffer that exists only meanwhile.
+//! - It ends an HTTP/1 answer whose client has stopped reading.
 //! - It closes so that an early answer reaches a client that is still sending.
 //!
 //! Nothing here knows headers, and nothing is kept for a connection that is idle. It is what nginx calls the
@@ -50,6 +51,8 @@ pub struct Wire {
     /// Written by Pingora, not yet to the stream; the first `gathered_sent` bytes already are.
     gathered: Vec<u8>,
     gathered_sent: usize,
+    /// Runs while the client takes nothing of what is sent.
+    stalled: Option<Pin<Box<Sleep>>>,
     answered: bool,
     ended: bool,
 }
@@ -95,6 +98,7 @@ impl Wire {
             check: Check::default(),
             gathered: Vec::new(),
             gathered_sent: 0,
+            stalled: None,
             answered: false,
             ended: false,
         })
@@ -199,7 +203,8 @@ impl Wire {
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.gathered_sent < self.gathered.len() {
             let stream = self.stream.as_mut().expect(STREAM);
-            match ready!(Pin::new(stream).poll_write(cx, &self.gathered[self.gathered_sent..]))? {
+            let written = Pin::new(stream).poll_write(cx, &self.gathered[self.gathered_sent..]);
+            match ready!(self.watched(written, cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 sent => self.gathered_sent += sent,
             }
@@ -207,6 +212,18 @@ impl Wire {
         self.gathered.clear();
         self.gathered_sent = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// What came of a write: one that has been pending for long is an error. HTTP/2 has its own watch over each
+    /// stream.
+    fn watched(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if written.is_ready() || self.mode != Mode::Http1 {
+            self.stalled = None;
+            return written;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing of its answer")))
     }
 
     fn stream(&mut self) -> &mut Stream {
@@ -246,7 +263,8 @@ impl AsyncWrite for Wire {
             ready!(self.poll_gathered(cx))?;
         }
         if data.len() >= WRITE_BUFFER {
-            return Pin::new(self.stream()).poll_write(cx, data);
+            let written = Pin::new(self.stream()).poll_write(cx, data);
+            return self.watched(written, cx);
         }
         if self.gathered.capacity() == 0 {
             self.gathered.reserve_exact(data.len().max(SMALL_ANSWER));
@@ -367,6 +385,9 @@ impl fmt::Debug for Wire {
     }
 }
 
+/// The longest wait for a client to take a piece of an answer. Nothing else ends an answer whose client has stopped
+/// reading, and meanwhile it holds the server's connection too.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 const STREAM: &str = "a wire has its stream until it is dropped";
 /// Most request heads fit in one read of this size; it is on the stack.
 const READ_AHEAD: usize = 4096;

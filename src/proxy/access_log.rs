@@ -7,7 +7,9 @@ use crate::{rule::Finished, snapshot::Live};
 
 /// Ends a request, whatever became of it.
 pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-    ctx.copies.finish(error);
+    if let Some(routed) = &mut ctx.routed {
+        ctx.copies.finish(error, |order, reason| routed.clone_dropped(order, reason));
+    }
     let duration = live.clock.now().saturating_duration_since(ctx.started);
     let body_bytes_sent = session.body_bytes_sent();
     let attempt = ctx.attempt.take();

@@ -1,21 +1,39 @@
 //! Connections as the proxy sees them: their rules' state, and the events that `listen` tells.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+};
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use parking_lot::Mutex;
 
 use super::Proxy;
 use crate::{
     listen::{Connection, ConnectionEvents, Refusal, Verdict},
     rule::ConnectionState,
-    snapshot::VirtualService,
+    snapshot::{Live, Snapshot, VirtualService},
     tls::TlsFacts,
 };
 
-/// The state of a connection for each virtual service that it brought requests to: one, but for HTTP/2
-/// connections and clients that send several Hosts.
-type States = Mutex<Vec<(Arc<ConnectionState>, Arc<VirtualService>)>>;
+/// What the proxy keeps with a connection.
+#[derive(Default)]
+struct States {
+    /// For each virtual service that it brought requests to: one, but for HTTP/2 connections and clients that send
+    /// several Hosts.
+    states: Mutex<Vec<(Arc<ConnectionState>, Arc<VirtualService>)>>,
+    last: Mutex<Option<LastRoute>>,
+}
+
+/// Where the last request went, so that the next one with the same Host need not be routed.
+struct LastRoute {
+    /// Routes are of one snapshot. Weak, because an idle connection should not keep one that was replaced.
+    snapshot: Weak<Snapshot>,
+    host: HeaderValue,
+    vs: Arc<VirtualService>,
+    state: Arc<ConnectionState>,
+}
 
 #[async_trait]
 impl ConnectionEvents for Proxy {
@@ -24,7 +42,7 @@ impl ConnectionEvents for Proxy {
         let listener = &*connection.listener;
         let by_sni = || {
             let sni = tls_facts(connection)?.sni.as_deref()?.to_ascii_lowercase();
-            self.live.route(listener, &sni)
+            self.live.snapshot().route(listener, &sni).cloned()
         };
         let Some(vs) = self.live.only(listener).or_else(by_sni) else { return Verdict::Serve };
         match state_for(connection, &vs).await.is_rejected() {
@@ -35,7 +53,7 @@ impl ConnectionEvents for Proxy {
 
     fn closed(&self, connection: &Arc<Connection>) {
         let Some(states) = connection.state::<States>() else { return };
-        let states: Vec<_> = states.lock().drain(..).collect();
+        let states: Vec<_> = states.states.lock().drain(..).collect();
         for (state, vs) in states {
             vs.chain.client_closed(&state);
         }
@@ -47,11 +65,32 @@ impl ConnectionEvents for Proxy {
     }
 }
 
-/// The state of this connection for this virtual service, if it has one and its `client_accepted` is over.
-pub(super) fn known_state(connection: &Connection, vs: &VirtualService) -> Option<Arc<ConnectionState>> {
-    let states = connection.state::<States>()?.lock();
-    let (state, _) = states.iter().find(|(state, _)| state.virtual_service() == vs.name())?;
-    state.is_accepted().then(|| state.clone())
+/// Where the connection's last request went, if that had this Host and nothing was configured anew since.
+pub(super) fn last_route(
+    live: &Live,
+    connection: &Connection,
+    host: &HeaderValue,
+) -> Option<(Arc<VirtualService>, Arc<ConnectionState>)> {
+    let last = connection.state::<States>()?.last.lock();
+    let last = last.as_ref().filter(|last| last.host == *host && live.is_current(&last.snapshot))?;
+    Some((last.vs.clone(), last.state.clone()))
+}
+
+/// Keeps where a request with this Host goes.
+pub(super) fn remember_route(
+    connection: &Connection,
+    snapshot: &Arc<Snapshot>,
+    host: &HeaderValue,
+    vs: &Arc<VirtualService>,
+    state: &Arc<ConnectionState>,
+) {
+    let Some(states) = connection.state::<States>() else { return };
+    *states.last.lock() = Some(LastRoute {
+        snapshot: Arc::downgrade(snapshot),
+        host: HeaderValue::from_bytes(host.as_bytes()).expect("the bytes are a field's value"),
+        vs: vs.clone(),
+        state: state.clone(),
+    });
 }
 
 /// The state of this connection for this virtual service, made at first sight, after its `client_accepted`: streams
@@ -62,7 +101,7 @@ pub(super) async fn state_for(
 ) -> Arc<ConnectionState> {
     let state = {
         let states = connection.state::<States>().expect("a connection has its states since it was accepted");
-        let mut states = states.lock();
+        let mut states = states.states.lock();
         match states.iter().find(|(state, _)| state.virtual_service() == vs.name()) {
             Some((state, _)) => state.clone(),
             None => {

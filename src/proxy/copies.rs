@@ -8,15 +8,16 @@ use super::{
     forward::asks_for_tunnel,
 };
 use crate::{
-    clone::{BodyKind, CopyHead, SkipReason, Tap},
-    rule::host,
+    clone::{BodyKind, CopyHead, DropReason, MARK, MarkKeys, SkipReason, Tap, is_copy},
+    rule::{CloneEvent, CloneOrder, host},
 };
 
 /// The taps of a request.
 #[derive(Default)]
 pub(super) struct Copies {
     opened: bool,
-    taps: Vec<Tap>,
+    /// Each with the order that it carries out.
+    taps: Vec<(Tap, CloneOrder)>,
     /// Bytes of the body that the taps have.
     given: u64,
     /// Bytes of the body that this attempt has seen. A retry replays what earlier attempts read.
@@ -28,8 +29,13 @@ impl Copies {
         self.seen = 0;
     }
 
-    /// Gives the taps what they have not had yet of a chunk.
-    pub(super) fn data(&mut self, chunk: Option<&Bytes>, end: bool) {
+    /// Gives the taps what they have not had yet of a chunk. `dropped` hears of the copies that are given up.
+    pub(super) fn data(
+        &mut self,
+        chunk: Option<&Bytes>,
+        end: bool,
+        mut dropped: impl FnMut(&CloneOrder, DropReason),
+    ) {
         if self.taps.is_empty() {
             return;
         }
@@ -38,21 +44,32 @@ impl Copies {
             self.seen += chunk.len() as u64;
             self.given = self.given.max(self.seen);
             let fresh = chunk.slice(known as usize..);
-            if !fresh.is_empty() {
-                self.taps.iter_mut().for_each(|tap| tap.data(&fresh));
+            for (tap, order) in self.taps.iter_mut().filter(|_| !fresh.is_empty()) {
+                if let Some(reason) = tap.data(&fresh) {
+                    dropped(order, reason);
+                }
             }
         }
         if end {
-            self.taps.drain(..).for_each(Tap::end);
+            self.close(Tap::end, dropped);
         }
     }
 
     /// The request is over; a body that did not end aborts its copies.
-    pub(super) fn finish(&mut self, error: Option<&Error>) {
+    pub(super) fn finish(&mut self, error: Option<&Error>, dropped: impl FnMut(&CloneOrder, DropReason)) {
         let by_client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
-        match by_client {
-            true => self.taps.clear(),
-            false => self.taps.drain(..).for_each(Tap::unfinished),
+        self.close(if by_client { Tap::abort } else { Tap::unfinished }, dropped);
+    }
+
+    fn close(
+        &mut self,
+        how: fn(Tap) -> Option<DropReason>,
+        mut dropped: impl FnMut(&CloneOrder, DropReason),
+    ) {
+        for (tap, order) in self.taps.drain(..) {
+            if let Some(reason) = how(tap) {
+                dropped(&order, reason);
+            }
         }
     }
 }
@@ -60,25 +77,36 @@ impl Copies {
 /// Opens the taps that rules ordered, once, and not while the request is on its way to another site.
 pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
     let Some(Routed { vs, exchange }) = ctx.routed.as_deref_mut() else { return };
-    if ctx.copies.opened || !exchange.clones_allowed() || exchange.clones.is_empty() {
+    if ctx.copies.opened || !exchange.clones_allowed() {
+        return;
+    }
+    for (pool, reason) in std::mem::take(&mut exchange.never_ordered) {
+        vs.chain.clone_dropped(&mut CloneEvent::never_ordered(exchange, &pool, reason));
+    }
+    if exchange.clones.is_empty() {
         return;
     }
     ctx.copies.opened = true;
     let orders = std::mem::take(&mut exchange.clones);
     let empty = session.is_body_empty();
     let head = session.req_header();
-    let tunnel = asks_for_tunnel(head);
+    let unwanted = match (is_copy(&head.headers), asks_for_tunnel(head)) {
+        (true, _) => Some(SkipReason::Loop),
+        (false, true) => Some(SkipReason::Upgrade),
+        (false, false) => None,
+    };
     let body = match (empty, content_length(&head.headers)) {
         (true, _) => BodyKind::None,
         (false, Some(length)) => BodyKind::Length(length),
         (false, None) => BodyKind::Unknown,
     };
-    for order in &orders {
+    for order in orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
-        if tunnel {
-            lanes.skip(SkipReason::Upgrade);
+        if let Some(reason) = unwanted {
+            lanes.skip(reason);
             continue;
         }
+        vs.chain.clone_selected(&mut CloneEvent::selected(exchange, &order));
         let copy = CopyHead {
             method: &head.method,
             target: target(head),
@@ -92,10 +120,20 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };
-        ctx.copies.taps.extend(lanes.tap(order.server, &copy));
+        match lanes.tap(order.server, &copy) {
+            // Complete as it is; no body will follow.
+            Ok(tap) if empty => drop(tap.end()),
+            Ok(tap) => ctx.copies.taps.push((tap, order)),
+            Err(reason) => vs.chain.clone_dropped(&mut CloneEvent::dropped(exchange, &order, reason)),
+        }
     }
-    if empty {
-        ctx.copies.taps.drain(..).for_each(Tap::end);
+}
+
+/// A request is taken for a copy only where homing marked it. What a client writes is taken off, before a rule, the
+/// server or a member sees it.
+pub(super) fn remove_forged_mark(head: &mut RequestHeader, keys: &MarkKeys) {
+    if is_copy(&head.headers) && !keys.is_genuine(&head.headers) {
+        head.remove_header(&MARK);
     }
 }
 

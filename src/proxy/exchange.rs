@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::copies::Copies;
 use crate::{
+    clone::DropReason,
     pool::{Lease, Pool},
-    rule::Exchange,
+    rule::{CloneEvent, CloneOrder, Exchange},
     snapshot::VirtualService,
 };
 
@@ -29,6 +30,13 @@ pub struct Ctx {
 pub struct Routed {
     pub(super) vs: Arc<VirtualService>,
     pub(super) exchange: Exchange,
+}
+
+impl Routed {
+    /// A copy was dropped: rules hear of it.
+    pub(super) fn clone_dropped(&mut self, order: &CloneOrder, reason: DropReason) {
+        self.vs.chain.clone_dropped(&mut CloneEvent::dropped(&mut self.exchange, order, reason));
+    }
 }
 
 /// The server that is being asked.

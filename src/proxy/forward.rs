@@ -1,30 +1,51 @@
 //! What a server gets: the head as it should see it, and the body.
 
+use std::mem;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{exchange::Ctx, route::rule_failed_closed};
+use super::{exchange::Ctx, fields, route::rule_failed_closed};
 use crate::{
     listen::{Connection, Framing},
-    rule::{RequestData, RequestSend},
+    rule::{Exchange, RequestData, RequestSend},
     site_cookie::HOP_HEADER,
 };
 
-/// Prepares the head of one attempt. The client's address and scheme are told by us alone: what came from
-/// outside is replaced.
+/// Makes the request's head what any server may have, once, whatever the number of attempts. The client's address
+/// and scheme are told by us alone: what came from outside is replaced.
+///
+/// Pingora keeps each field's name a second time, in the client's spelling, and copies both with every attempt. The
+/// second ones are dropped here: servers get names in lower case, as from HTTP/2 clients (RFC 9110, 5.1).
+pub(super) fn prepare(session: &mut Session, exchange: &Exchange) -> Result<()> {
+    let head = session.req_header_mut();
+    let parsed = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
+    let target = (parsed != Some(head.raw_path())).then(|| head.raw_path().to_vec());
+    let nothing = RequestHeader::build_no_case(Method::GET, b"/", Some(0))?;
+    let mut parts = Parts::from(mem::replace(head, nothing));
+    let fields = &mut parts.headers;
+    // Looked for in one pass, because nearly no request has any.
+    if fields.keys().any(|name| CLIENTS_WORD.contains(name)) {
+        for name in &CLIENTS_WORD {
+            fields.remove(name);
+        }
+    }
+    fields.reserve(2);
+    fields.insert(FORWARDED_FOR.clone(), exchange.forwarded_for());
+    let scheme = if exchange.is_secure() { "https" } else { "http" };
+    fields.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
+    *head = parts.into();
+    match target {
+        Some(target) => head.set_raw_path(&target),
+        None => Ok(()),
+    }
+}
+
+/// Lets the rules change the head of one attempt.
 pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
     let routed = ctx.routed();
-    head.insert_header(FORWARDED_FOR, routed.exchange.forwarded_for())?;
-    let scheme = if routed.exchange.is_secure() { "https" } else { "http" };
-    head.insert_header(FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
-    // Looked for in one pass, because nearly no request has any.
-    if head.headers.keys().any(|name| CLIENTS_WORD.contains(&name.as_str())) {
-        for name in CLIENTS_WORD {
-            head.remove_header(name);
-        }
-    }
     if routed.vs.chain.is_empty() {
         return Ok(());
     }
@@ -32,12 +53,17 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
 }
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
-const CLIENTS_WORD: [&str; 5] =
-    ["forwarded", "x-real-ip", "x-forwarded-host", "x-forwarded-port", HOP_HEADER];
+static CLIENTS_WORD: [HeaderName; 5] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-real-ip"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static(HOP_HEADER),
+];
 
 /// Passes a chunk of the body on, to rules and taps too.
 pub(super) fn body_chunk(
@@ -55,8 +81,8 @@ pub(super) fn body_chunk(
         tell_request_done(session);
     }
     // The copy is what the client sent, whatever rules make of it: what a retry replays is the same bytes.
-    ctx.copies.data(chunk.as_ref(), end);
     let routed = ctx.routed.as_mut().expect("a body follows a routed head");
+    ctx.copies.data(chunk.as_ref(), end, |order, reason| routed.clone_dropped(order, reason));
     let mut data = RequestData::new(chunk, end, &mut routed.exchange);
     routed.vs.chain.http_request_data(&mut data).map_err(|_| rule_failed_closed())?;
     end_with_none(chunk, end);
@@ -85,7 +111,7 @@ pub(super) fn body_expected(session: &mut Session) -> Result<()> {
 /// chunk.
 fn check_framing(session: &Session, end: bool) -> Result<()> {
     let head = session.req_header();
-    if head.version == Version::HTTP_2 || !head.headers.contains_key(header::TRANSFER_ENCODING) {
+    if head.version == Version::HTTP_2 || !fields::has(&head.headers, &header::TRANSFER_ENCODING) {
         return Ok(());
     }
     match Connection::of(session.digest()).map(|connection| connection.framing()) {
@@ -108,7 +134,9 @@ fn tell_request_done(session: &Session) {
 /// like one without.
 pub(super) fn asks_for_tunnel(head: &RequestHeader) -> bool {
     let websocket = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
-    head.version == Version::HTTP_11 && head.headers.get(header::UPGRADE).is_some_and(websocket)
+    head.version == Version::HTTP_11
+        && fields::has(&head.headers, &header::UPGRADE)
+        && head.headers.get(header::UPGRADE).is_some_and(websocket)
 }
 
 fn malformed() -> Result<()> {

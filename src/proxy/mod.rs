@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `forward.rs`, `copies.rs` | `http_request_send`, `http_request_data` |
+//! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs` | `http_finished` |
 
@@ -14,6 +14,7 @@ mod access_log;
 mod connection;
 mod copies;
 mod exchange;
+mod fields;
 mod forward;
 mod reply;
 mod route;
@@ -62,6 +63,7 @@ impl ProxyHttp for Proxy {
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);
         }
+        forward::prepare(session, &ctx.routed().exchange)?;
         copies::open(session, ctx);
         Ok(false)
     }

@@ -11,9 +11,9 @@ use pingora::{
     proxy::{FailToProxy, Session},
 };
 
-use super::{exchange::Ctx, forward::asks_for_tunnel, route::rule_failed_closed};
+use super::{exchange::Ctx, fields, forward::asks_for_tunnel, route::rule_failed_closed};
 use crate::{
-    listen::Connection,
+    listen::{Connection, WRITE_TIMEOUT},
     rule::{Reply, Response, ResponseData},
     site_cookie::HOP_REFUSED_HEADER,
 };
@@ -21,10 +21,12 @@ use crate::{
 /// Sets how a client is answered: one that reads or sends slowly is waited for with an end, and HTTP/1.0 knows no
 /// interim answers (RFC 9110, 15.2).
 pub(super) fn suit_client(session: &mut Session) {
-    session.set_write_timeout(Some(WRITE_TIMEOUT));
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-    if session.req_header().version == Version::HTTP_10 {
-        session.set_ignore_info_resp(true);
+    match session.req_header().version {
+        // A stream waits for its client's window; HTTP/1 waits for the socket, and there the wire sees to it.
+        Version::HTTP_2 => session.set_write_timeout(Some(WRITE_TIMEOUT)),
+        Version::HTTP_10 => session.set_ignore_info_resp(true),
+        _ => {}
     }
 }
 
@@ -51,23 +53,31 @@ pub(super) fn from_server(session: &Session, head: &mut ResponseHeader) -> Resul
 
 /// Fields that the server's `Connection` names are for its connection with us alone (RFC 9110, 7.6.1).
 fn remove_connection_fields(head: &mut ResponseHeader) {
-    if !head.headers.contains_key(header::CONNECTION) {
+    let usual = connection_options(head).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
+    if usual && !fields::has(&head.headers, &KEEP_ALIVE) {
         return;
     }
-    let fields = head.headers.get_all(header::CONNECTION).iter().filter_map(|field| field.to_str().ok());
-    let named =
-        |option: &str| option.trim().parse::<HeaderName>().ok().filter(|name| *name != header::UPGRADE);
-    let named: Vec<_> = fields.flat_map(|field| field.split(',')).filter_map(named).collect();
+    let named: Vec<_> = head.headers.keys().filter(|name| is_connection_field(head, name)).cloned().collect();
     for name in &named {
         head.remove_header(name);
     }
+}
+
+fn is_connection_field(head: &ResponseHeader, name: &HeaderName) -> bool {
+    *name != header::UPGRADE
+        && connection_options(head).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+fn connection_options(head: &ResponseHeader) -> impl Iterator<Item = &[u8]> {
+    let fields = head.headers.iter().filter(|(name, _)| **name == header::CONNECTION);
+    fields.flat_map(|(_, field)| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
 }
 
 /// An answer's head on its way to the client.
 pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
     if !is_final(head) {
         // Rules see one answer, and what they add belongs to that one.
-        head.remove_header(&HOP_REFUSED);
+        remove_hop_refused(head);
         return Ok(());
     }
     let resendable = !session.as_ref().retry_buffer_truncated();
@@ -76,7 +86,7 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     let mut response = Response::new(head, &mut routed.exchange, server, resendable);
     routed.vs.chain.http_response(&mut response).await.map_err(|_| rule_failed_closed())?;
     let retry = response.wants_retry();
-    head.remove_header(&HOP_REFUSED);
+    remove_hop_refused(head);
     if let Some(reply) = &routed.exchange.reply {
         return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
     }
@@ -91,7 +101,15 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     Ok(())
 }
 
+/// What a site says to a site is nothing for a client.
+fn remove_hop_refused(head: &mut ResponseHeader) {
+    if fields::has(&head.headers, &HOP_REFUSED) {
+        head.remove_header(&HOP_REFUSED);
+    }
+}
+
 const SWITCHED: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HOP_REFUSED: HeaderName = HeaderName::from_static(HOP_REFUSED_HEADER);
 
 /// A chunk of an answer's body.
@@ -172,10 +190,6 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
     session.write_response_body(Some(reply.body), true).await
 }
 
-/// The longest wait for a client to take a piece of an answer. Nothing else ends an answer whose client has
-/// stopped reading, and meanwhile it holds the server's connection too.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The longest wait for the rest of a body that nobody needs any more; after it the connection is closed instead
 /// of kept.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -199,7 +213,6 @@ mod tests {
         client.write_all(b"GET / HTTP/1.1\r\nHost: a.com\r\n\r\n").await.expect("there is room");
         assert!(session.read_request().await.expect("a request"));
         suit_client(&mut session);
-        assert_eq!(session.get_write_timeout(), Some(WRITE_TIMEOUT));
         assert_eq!(session.get_total_drain_timeout(), Some(DRAIN_TIMEOUT));
         let timed_out = Error::new_down(ErrorType::WriteTimedout);
         assert_eq!(status_of(&timed_out), 0, "it would not read an error either");

@@ -6,12 +6,13 @@ use http::{HeaderValue, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{
-    connection,
+    connection, copies,
     exchange::{Ctx, Routed},
+    fields::Survey,
 };
 use crate::{
     listen::Connection,
-    rule::{Exchange, Request, RequestId},
+    rule::{ConnectionState, Exchange, Request, RequestId},
     snapshot::{Live, VirtualService},
 };
 
@@ -26,15 +27,46 @@ pub(super) async fn find_virtual_service(
         Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
     })?;
     let head = session.req_header_mut();
-    let host = request_host(head)?;
-    let vs = live
-        .route(&connection.listener, &host)
-        .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
-    drop(host);
-    join_cookies(head)?;
-    let exchange = exchange(&connection, &vs).await?;
+    let survey = Survey::of(&head.headers);
+    // In the common case the host is where it was in the connection's last request, and says the same.
+    let field = survey.host.filter(|_| survey.hosts == 1 && head.uri.authority().is_none());
+    let (vs, state) = match field.and_then(|field| connection::last_route(live, &connection, field)) {
+        Some(known) => known,
+        // Boxed, because this is the first request's affair and the others should not carry it about.
+        None => Box::pin(route(live, &connection, &request_host(head, &survey)?, field)).await?,
+    };
+    let Survey { cookies, marked, .. } = survey;
+    if cookies > 1 {
+        join_cookies(head)?;
+    }
+    if marked {
+        copies::remove_forged_mark(head, &vs.marks);
+    }
+    if state.is_rejected() {
+        return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");
+    }
+    let id = RequestId(vs.services.with_rng(|rng| rng.next_u64()));
+    let exchange = Exchange::new(state, vs.services.clone(), id);
     ctx.routed = Some(Box::new(Routed { vs, exchange }));
     Ok(())
+}
+
+/// The virtual service of a host, and the state that the connection has for it.
+async fn route(
+    live: &Arc<Live>,
+    connection: &Arc<Connection>,
+    host: &str,
+    field: Option<&HeaderValue>,
+) -> Result<(Arc<VirtualService>, Arc<ConnectionState>)> {
+    let snapshot = live.snapshot();
+    let vs = snapshot
+        .route(&connection.listener, host)
+        .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
+    let state = connection::state_for(connection, vs).await;
+    if let Some(field) = field {
+        connection::remember_route(connection, &snapshot, field, vs, &state);
+    }
+    Ok((vs.clone(), state))
 }
 
 /// Runs `http_request`.
@@ -51,27 +83,12 @@ pub(super) fn rule_failed_closed() -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(500), "a rule failed and is configured to fail closed")
 }
 
-async fn exchange(connection: &Arc<Connection>, vs: &Arc<VirtualService>) -> Result<Exchange> {
-    let state = match connection::known_state(connection, vs) {
-        Some(state) => state,
-        // Boxed, because this is the first request's affair and the others should not carry it about.
-        None => Box::pin(connection::state_for(connection, vs)).await,
-    };
-    if state.is_rejected() {
-        return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");
-    }
-    let id = RequestId(vs.services.with_rng(|rng| rng.next_u64()));
-    Ok(Exchange::new(state, vs.services.clone(), id))
-}
-
 /// The host of a request, lower case and without its port and trailing dot.
-fn request_host(head: &RequestHeader) -> Result<Cow<'_, str>> {
-    let mut fields = head.headers.get_all(header::HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
+fn request_host<'a>(head: &'a RequestHeader, survey: &Survey<'a>) -> Result<Cow<'a, str>> {
+    if survey.hosts > 1 {
         return Error::e_explain(ErrorType::HTTPStatus(400), "the request has several Host fields");
     }
-    let authority = match (head.uri.authority(), field) {
+    let authority = match (head.uri.authority(), survey.host) {
         (Some(authority), _) => authority.as_str(),
         (None, Some(field)) => field.to_str().unwrap_or_default(),
         (None, None) => return Error::e_explain(ErrorType::HTTPStatus(400), "the request has no Host"),

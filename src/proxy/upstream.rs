@@ -45,11 +45,17 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             continue;
         }
         let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
-        if asks_for_tunnel(session.req_header()) {
+        let tunnel = asks_for_tunnel(session.req_header());
+        if tunnel {
             tunnel::on_its_own_connection(&mut peer);
         }
+        // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
+        // request.
+        if tunnel || !session.is_body_empty() {
+            peer.options.write_timeout = Some(pool.config().read_timeout);
+        }
         ctx.attempt = Some(Attempt { pool, lease });
-        return Ok(Box::new(peer));
+        return Ok(peer);
     }
     no_server()
 }
@@ -153,7 +159,7 @@ fn no_server<T>() -> Result<T> {
     Error::e_explain(ErrorType::HTTPStatus(503), "no server is up")
 }
 
-fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) -> HttpPeer {
+fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) -> Box<HttpPeer> {
     let sni = match (&pool.sni, pool.enable_ssl) {
         (_, false) => String::new(),
         (Some(sni), true) => sni.clone(),
@@ -164,11 +170,10 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
             if name.is_empty() { server.ip().to_string() } else { name.to_owned() }
         }
     };
-    let mut peer = HttpPeer::new(server, pool.enable_ssl, sni);
+    let mut peer = Box::new(HttpPeer::new(server, pool.enable_ssl, sni));
     peer.options.connection_timeout = Some(pool.connect_timeout);
     peer.options.total_connection_timeout = Some(pool.connect_timeout);
     peer.options.read_timeout = Some(pool.read_timeout);
-    peer.options.write_timeout = Some(pool.read_timeout);
     peer.options.idle_timeout = Some(pool.idle_timeout);
     peer.options.verify_cert = pool.verify;
     // A certificate by a pool's own authorities proves a site of the federation, whose certificates are for names
@@ -194,7 +199,7 @@ mod tests {
     use super::*;
     use crate::config::CaCerts;
 
-    fn of(pool: &config::Pool, host: &str) -> HttpPeer {
+    fn of(pool: &config::Pool, host: &str) -> Box<HttpPeer> {
         peer(pool, SocketAddr::from(([10, 0, 0, 1], 443)), || host.to_owned())
     }
 

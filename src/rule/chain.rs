@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use prometheus::IntCounterVec;
 
 use super::{
-    ClientConn, ConnectionState, Finished, LbEvent, Request, RequestData, RequestSend, Response,
+    ClientConn, CloneEvent, ConnectionState, Finished, LbEvent, Request, RequestData, RequestSend, Response,
     ResponseData, Rule, RuleResult,
 };
 use crate::{config::OnError, metrics::Metrics, names::RuleName};
@@ -109,6 +109,20 @@ impl Chain {
     /// A rule failed closed.
     pub fn http_request_send(&self, send: &mut RequestSend<'_>) -> Result<(), Stopped> {
         self.each("http_request_send", |rule| rule.http_request_send(send))
+    }
+
+    /// Runs `clone_selected` of every rule. No request is stopped for its copies.
+    pub fn clone_selected(&self, clone: &mut CloneEvent<'_>) {
+        for entry in &self.entries {
+            let _ = self.one(entry, "clone_selected", |rule| rule.clone_selected(clone));
+        }
+    }
+
+    /// Runs `clone_dropped` of every rule. No request is stopped for its copies.
+    pub fn clone_dropped(&self, clone: &mut CloneEvent<'_>) {
+        for entry in &self.entries {
+            let _ = self.one(entry, "clone_dropped", |rule| rule.clone_dropped(clone));
+        }
     }
 
     /// Runs `http_response`.

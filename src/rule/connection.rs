@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use http::{Extensions, HeaderValue};
+use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::sync::OnceCell;
@@ -15,6 +15,7 @@ use super::{
     Chain, RuleError,
     exchange::{CloneOrder, Destination, forwarded_for},
     services::Services,
+    state::State,
 };
 use crate::{
     metrics::Held,
@@ -41,8 +42,9 @@ pub(crate) struct Decided {
     pub(crate) destination: Destination,
     pub(crate) persist_none: bool,
     pub(crate) clones: Vec<CloneOrder>,
+    pub(crate) clones_refused: bool,
     pub(crate) rejected: bool,
-    pub(crate) state: Extensions,
+    pub(crate) state: State,
 }
 
 impl ConnectionState {
@@ -82,11 +84,6 @@ impl ConnectionState {
             }
         };
         self.accepted.get_or_init(run).await;
-    }
-
-    /// Whether `client_accepted` is over.
-    pub fn is_accepted(&self) -> bool {
-        self.accepted.initialized()
     }
 
     /// Whether a rule rejected the connection.
@@ -174,7 +171,8 @@ impl<'a> ClientConn<'a> {
         self.connection.reject();
     }
 
-    /// Copies every request of this connection to this member: iRules' `clone pool … member …`.
+    /// Copies every request of this connection to this member: iRules' `clone pool … member …`. It stands in
+    /// place of the choice that a clone section of the same pool would make.
     ///
     /// # Errors
     /// There is no such pool, or it has no such server.
@@ -182,6 +180,11 @@ impl<'a> ClientConn<'a> {
         let pool: PoolName = self.named_member(pool, server)?;
         self.connection.decided().clones.push(CloneOrder::new(pool, server));
         Ok(())
+    }
+
+    /// No copies of this connection's requests, whoever ordered or orders them.
+    pub fn clone_none(&mut self) {
+        self.connection.decided().clones_refused = true;
     }
 
     /// Keeps a value for later events of this connection; one per type.

@@ -8,16 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
 use super::{
     RuleError,
     connection::{ConnectionState, TlsView},
     services::Services,
+    state::State,
 };
 use crate::{
+    clone::DropReason,
     names::{PoolName, VsName},
     pool::Pool,
+    session::{Assigned, How},
 };
 
 /// What rules decided about one request, and what they may ask about it at any event.
@@ -37,10 +40,12 @@ pub struct Exchange {
     pub(crate) persist_none: bool,
     pub(crate) clones: Vec<CloneOrder>,
     pub(crate) clones_refused: bool,
+    /// Copies that were wanted and could not be ordered, which rules are still to hear of.
+    pub(crate) never_ordered: Vec<(PoolName, DropReason)>,
     pub(crate) reply: Option<Reply>,
     /// Servers that failed this request.
     pub(crate) failures: usize,
-    pub(crate) state: Extensions,
+    pub(crate) state: State,
 }
 
 /// Where a request goes.
@@ -64,6 +69,7 @@ impl Exchange {
         let destination = decided.destination.clone();
         let persist_none = decided.persist_none;
         let clones = decided.clones.clone();
+        let clones_refused = decided.clones_refused;
         drop(decided);
         Self {
             services,
@@ -75,10 +81,11 @@ impl Exchange {
             fallback: Destination::Default,
             persist_none,
             clones,
-            clones_refused: false,
+            clones_refused,
+            never_ordered: Vec::new(),
             reply: None,
             failures: 0,
-            state: Extensions::new(),
+            state: State::default(),
             connection,
         }
     }
@@ -135,22 +142,22 @@ impl Exchange {
     }
 
     /// Keeps a value for later events of this request; one per type.
-    pub fn insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) {
+    pub fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
         self.state.insert(value);
     }
 
     /// A value that an earlier event of this request kept.
-    pub fn get<T: Clone + Send + Sync + 'static>(&self) -> Option<&T> {
+    pub fn get<T: Send + Sync + 'static>(&self) -> Option<&T> {
         self.state.get()
     }
 
     /// The same, to change it.
-    pub fn get_mut<T: Clone + Send + Sync + 'static>(&mut self) -> Option<&mut T> {
+    pub fn get_mut<T: Send + Sync + 'static>(&mut self) -> Option<&mut T> {
         self.state.get_mut()
     }
 
     /// The same, made if no event kept one.
-    pub fn get_or_insert<T: Clone + Send + Sync + 'static>(&mut self, value: T) -> &mut T {
+    pub fn get_or_insert<T: Send + Sync + 'static>(&mut self, value: T) -> &mut T {
         self.state.get_or_insert(value)
     }
 
@@ -191,6 +198,11 @@ impl Exchange {
         self.carried_session.is_some()
     }
 
+    /// Lets rules hear, by `clone_dropped`, of a copy that was wanted and that no server could have.
+    pub fn clone_never_ordered(&mut self, pool: &PoolName, reason: DropReason) {
+        self.never_ordered.push((pool.clone(), reason));
+    }
+
     /// Back from another site's server to where this site would have sent the request.
     pub(super) fn come_home(&mut self) {
         if matches!(self.destination, Destination::Handle(..)) {
@@ -229,12 +241,18 @@ pub struct CloneOrder {
     pub(crate) server: SocketAddr,
     pub(crate) session: u64,
     pub(crate) seq: u64,
+    pub(crate) how: Option<How>,
 }
 
 impl CloneOrder {
     /// A copy to this member, outside any session.
     pub fn new(pool: PoolName, server: SocketAddr) -> Self {
-        Self { pool, server, session: 0, seq: 0 }
+        Self { pool, server, session: 0, seq: 0, how: None }
+    }
+
+    /// A copy to the member that a session has.
+    pub fn assigned(pool: PoolName, to: &Assigned) -> Self {
+        Self { pool, server: to.server, session: to.session, seq: to.seq, how: Some(to.how) }
     }
 
     /// Marks the copy with its session and its number within the session, for analysers.

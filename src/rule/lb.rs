@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use pingora::http::RequestHeader;
 
 use super::{
@@ -72,6 +72,15 @@ impl<'a> LbEvent<'a> {
     /// How often a server failed this request, this time included.
     pub fn failures(&self) -> usize {
         self.exchange.failures
+    }
+
+    pub fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    /// The path, without the query.
+    pub fn path(&self) -> &str {
+        self.head.uri.path()
     }
 
     pub fn headers(&self) -> &HeaderMap {

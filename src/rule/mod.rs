@@ -3,7 +3,22 @@
 //! A rule is a Rust type that implements [`Rule`]. It is registered under a name in a [`Registry`] and named by
 //! virtual services in YAML; a [`Chain`] runs the rules of one virtual service in order. Each event has a
 //! context of its own ([`ClientConn`], [`Request`], [`LbEvent`], …), so that a call which makes no sense at an
-//! event does not compile. What every context can do (pools, session table, per-request state) is on
+//! event does not compile.
+//!
+//! | event | context | may |
+//! |---|---|---|
+//! | `client_accepted`, `client_closed` | [`ClientConn`] | choose a pool and clone members, reject, keep state |
+//! | `clientssl_handshake` | [`ClientConn`] | the same, and see the TLS session |
+//! | `http_request` | [`Request`] | edit, choose pool, server and clone members, answer |
+//! | `clone_selected`, `clone_dropped` | [`CloneEvent`] | observe |
+//! | `http_request_data` | [`RequestData`] | see or change a chunk |
+//! | `lb_selected`, `lb_failed` | [`LbEvent`] | observe, choose again, answer |
+//! | `http_request_send` | [`RequestSend`] | edit what the server sees |
+//! | `http_response` | [`Response`] | edit, try again, answer otherwise |
+//! | `http_response_data` | [`ResponseData`] | see or change a chunk |
+//! | `http_finished` | [`Finished`] | observe |
+//!
+//! What every context can do (pools, session table, per-request state) is on
 //! [`Exchange`], which the contexts of a request dereference to.
 //!
 //! homing's own clone pools and site persistence are rules behind this same trait, see [`crate::filter`].
@@ -71,6 +86,7 @@ macro_rules! edits_headers {
 }
 
 mod chain;
+mod clone_event;
 mod connection;
 mod exchange;
 mod lb;
@@ -79,8 +95,10 @@ mod request;
 mod response;
 mod services;
 mod simulator;
+mod state;
 
 pub use chain::{Chain, ChainEntry, Stopped};
+pub use clone_event::CloneEvent;
 pub use connection::{ClientConn, ConnectionState, TlsView};
 pub use exchange::{CloneOrder, Destination, Exchange, Reply, RequestId};
 pub use lb::{LbEvent, LbPhase};
@@ -192,6 +210,20 @@ pub trait Rule: Send + Sync + 'static {
     /// The request is about to be sent to the server: HTTP_REQUEST_SEND. Once per attempt.
     #[doc(alias = "upstream_request_filter")]
     fn http_request_send(&self, _send: &mut RequestSend<'_>) -> RuleResult {
+        Ok(())
+    }
+
+    /// A copy of the request is about to be made for the member that was chosen. Once for each copy, however often
+    /// the request is tried, and not for one that is skipped. An error of a rule is logged and counted here, and
+    /// stops nothing, whatever its `on_error`: no request fails for its copies.
+    fn clone_selected(&self, _clone: &mut CloneEvent<'_>) -> RuleResult {
+        Ok(())
+    }
+
+    /// A copy of the request was dropped while the request was under way: no member is up, the budget is used up,
+    /// the client went away, … A copy that is lost later, on its way to the member, has no request any more: it is
+    /// counted and logged, and no event tells of it. As with [`Rule::clone_selected`], errors stop nothing.
+    fn clone_dropped(&self, _clone: &mut CloneEvent<'_>) -> RuleResult {
         Ok(())
     }
 

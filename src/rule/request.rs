@@ -106,7 +106,8 @@ impl<'a> Request<'a> {
         self.exchange.persist_none = true;
     }
 
-    /// Copies this request to this member: iRules' `clone pool … member …`.
+    /// Copies this request to this member: iRules' `clone pool … member …`. It stands in place of the choice that
+    /// a clone section of the same pool would make, and that section's lists and sample do not matter.
     ///
     /// # Errors
     /// There is no such pool, or it has no such server.

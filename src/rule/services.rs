@@ -160,6 +160,11 @@ impl Sessions<'_> {
         self.0.sessions.get_or_add(kind, key, timeout, self.now(), make)
     }
 
+    /// Puts off the end of a session, if there is one.
+    pub fn touch(&self, kind: &str, key: &[u8]) {
+        self.0.sessions.touch(kind, key, self.now());
+    }
+
     /// The server of a session: the one that it has if `keep` takes it, else the one that `choose` gives.
     /// Simultaneous callers of one session get the same server. `None`: `choose` had none.
     pub fn assign(

@@ -31,11 +31,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntGauge;
 
 use super::{
-    Chain, ChainEntry, CloneOrder, ConnectionState, Destination, Exchange, Reply, Request, RequestId,
-    Response, Rule, Services,
+    Chain, ChainEntry, CloneEvent, CloneOrder, ConnectionState, Destination, Exchange, Reply, Request,
+    RequestId, Response, Rule, Services,
 };
 use crate::{
     clock::Clock,
+    clone::DropReason,
     config,
     metrics::Metrics,
     names::PoolName,
@@ -51,6 +52,7 @@ pub struct Simulator {
     sessions: Arc<SessionTable>,
     clock: Clock,
     metrics: Metrics,
+    drops: Option<DropReason>,
 }
 
 impl Simulator {
@@ -70,6 +72,7 @@ impl Simulator {
             sessions: Arc::new(SessionTable::new(10_000, [7; 16], &metrics, clock.now())),
             clock,
             metrics,
+            drops: None,
         }
     }
 
@@ -82,6 +85,12 @@ impl Simulator {
         let config = config::Pool::of(name.into(), servers);
         self.pools
             .insert(name.into(), Pool::new(&Arc::new(config), &self.metrics, None, SystemTime::UNIX_EPOCH));
+        self
+    }
+
+    /// Drops every copy for this reason, as soon as its member is selected.
+    pub fn dropping_clones(mut self, reason: DropReason) -> Self {
+        self.drops = Some(reason);
         self
     }
 
@@ -163,6 +172,9 @@ impl SimulatedConnection<'_> {
             (Some(reply), _) => reply.status(),
             (None, _) => 200,
         };
+        if exchange.reply.is_none() && !stopped {
+            self.tell_of_clones(&mut exchange);
+        }
         let mut answer = ResponseHeader::build(status, None).expect("a valid status");
         let from_app = exchange.reply.is_none();
         let server = from_app.then(|| self.state.local());
@@ -172,6 +184,23 @@ impl SimulatedConnection<'_> {
             answer.set_status(500).expect("a valid status");
         }
         Simulated { head, answer, exchange }
+    }
+
+    /// The events of the copies that were ordered.
+    fn tell_of_clones(&self, exchange: &mut Exchange) {
+        if !exchange.clones_allowed() {
+            return;
+        }
+        let chain = &self.simulator.chain;
+        for (pool, reason) in std::mem::take(&mut exchange.never_ordered) {
+            chain.clone_dropped(&mut CloneEvent::never_ordered(exchange, &pool, reason));
+        }
+        for order in exchange.clones.clone() {
+            chain.clone_selected(&mut CloneEvent::selected(exchange, &order));
+            if let Some(reason) = self.simulator.drops {
+                chain.clone_dropped(&mut CloneEvent::dropped(exchange, &order, reason));
+            }
+        }
     }
 }
 
@@ -192,9 +221,9 @@ impl Simulated {
         }
     }
 
-    /// The copies that rules ordered.
+    /// The copies that rules ordered; none where one refused them.
     pub fn clones(&self) -> &[CloneOrder] {
-        &self.exchange.clones
+        if self.exchange.clones_allowed() { &self.exchange.clones } else { &[] }
     }
 
     /// The answer that a rule gave.

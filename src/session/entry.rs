@@ -163,6 +163,14 @@ impl Entry {
         if state.has_ended(now) { None } else { state.text() }
     }
 
+    /// See [`super::SessionTable::touch`].
+    pub(super) fn touch(&self, now: u64) {
+        let mut state = self.state.lock();
+        if !state.has_ended(now) {
+            state.used = state.used.max(now);
+        }
+    }
+
     /// One use is over.
     pub(super) fn release(&self) {
         self.state.lock().in_use -= 1;

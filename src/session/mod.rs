@@ -178,6 +178,13 @@ impl SessionTable {
         })
     }
 
+    /// Puts off the end of a living session, as a request does, and counts none.
+    pub fn touch(&self, table: &str, key: &[u8], now: Instant) {
+        if let Some(entry) = self.store.get(&self.key(table, key)) {
+            entry.touch(self.millis(now));
+        }
+    }
+
     /// Gives a session a second key: both find the same entry from now on, and a later move is seen through
     /// both. A key that already names a living session stays with it.
     pub fn bind(&self, key: SessionKey, entry: &Arc<Entry>) {

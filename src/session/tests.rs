@@ -47,6 +47,21 @@ fn a_session_keeps_its_server_until_it_is_down_and_does_not_flap_back() {
 }
 
 #[test]
+fn a_touch_puts_off_a_sessions_end_and_counts_and_makes_none() {
+    let (table, _, now) = table_of(100);
+    let key = table.key("clone", b"SID=1");
+    table.touch("clone", b"SID=1", now);
+    assert_eq!(table.len(), 0, "no session is made");
+    drop(assign(&table, &key, 1, now));
+    table.touch("clone", b"SID=1", now + seconds(200));
+    let next = assign(&table, &key, 2, now + seconds(400));
+    assert_eq!((next.server, next.how, next.seq), (server(1), How::Kept, 2));
+    drop(next);
+    table.touch("clone", b"SID=1", now + seconds(700));
+    assert_eq!(assign(&table, &key, 2, now + seconds(700)).how, How::New, "what has ended is not revived");
+}
+
+#[test]
 fn no_server_up_assigns_nothing_and_forgets_nothing() {
     let (table, metrics, now) = table_of(100);
     let key = table.key("clone", b"SID=1");

@@ -28,8 +28,9 @@ async fn outcomes_add_up_to_requests_whatever_the_members_do() {
     deaf.set(Mode::NeverRead);
     let plain = net::free_addr();
     let homing = site(&app, &clone, &deaf, plain).start().await;
-    let client = Client { homing: &homing, plain, app: &app };
-    let mut requests = 0;
+    let mark = a_mark(&homing, &clone).await;
+    let client = Client { homing: &homing, plain, app: &app, mark };
+    let mut requests = 1;
     for mode in [
         Mode::Ok,
         Mode::Status(500),
@@ -108,11 +109,20 @@ fn site(app: &Origin, clone: &Origin, deaf: &Origin, plain: SocketAddr) -> Site 
     patient(site)
 }
 
+/// The mark of a copy that a member got, of a request that is made for it.
+async fn a_mark(homing: &Homing, member: &Origin) -> String {
+    let tls = TlsClient::new(Profile::TLS13).connect(homing.addr, "a.com").await;
+    assert_eq!(Connection::over(tls).ask(&Request::get("/")).await.status, 200);
+    member.got(1).await[0].header("x-homing-clone").expect("a copy has a mark").to_owned()
+}
+
 /// Makes requests of a kind, and says how many.
 struct Client<'a> {
     homing: &'a Homing,
     plain: SocketAddr,
     app: &'a Origin,
+    /// Of a copy, for requests that are copies come back.
+    mark: String,
 }
 
 impl Client<'_> {
@@ -164,7 +174,7 @@ impl Client<'_> {
         tunnel.send(&websocket()).await.expect("the request is read");
         tunnel.head().await.expect("an answer");
         let mut client = self.connect().await;
-        let copy = Request::get("/").header("X-Homing-Clone", "vs=web;session=1;seq=1;id=1");
+        let copy = Request::get("/").header("X-Homing-Clone", &self.mark);
         client.try_ask(&copy).await.expect("an answer");
         assert_eq!(Request::get("/").send(self.plain).await.status, 301);
         3

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::support::{
     after,
+    certs::cert_for,
     client::{Connection, Request},
     config::{APP, CLONES, Site},
     copies::{Mark, by_session, copies},
@@ -39,6 +40,30 @@ async fn a_session_keeps_its_member_and_sessions_spread_over_the_members() {
         assert!(share >= 3, "of 45 sessions {} has {share}", member.name);
     }
     homing.settles("homing_clone_copies_total", &[("vs", "web"), ("pool", CLONES)], 180.0).await;
+}
+
+#[tokio::test]
+async fn members_behind_tls_get_copies_unless_their_certificate_is_not_trusted() {
+    let app = Origin::start("app").await;
+    let clone = Origin::start_tls("clone", &cert_for(&["clone.test"])).await;
+    for (verify, metric) in [(false, "homing_clone_copies_total"), (true, "homing_clone_dropped_total")] {
+        // Members that offer no HTTP/2 get HTTP/1.1.
+        let site = Site::new(&[&app]).clone_to(&[&clone]).clone_section("http2", "true").with(|yaml| {
+            let clones = &mut yaml["pools"][1];
+            clones["enable_ssl"] = true.into();
+            clones["sni"] = "clone.test".into();
+            clones["verify"] = verify.into();
+        });
+        let homing = site.start().await;
+        for (path, body) in [("/small", 10), ("/large", 1_000_000)] {
+            let request = Request::post(path, vec![b'x'; body]).cookie("SID=1");
+            assert_eq!(request.send(homing.addr).await.status, 200);
+        }
+        homing.settles(metric, &[("vs", "web"), ("pool", CLONES)], 2.0).await;
+    }
+    let got: BTreeSet<_> =
+        clone.got(2).await.iter().map(|copy| (copy.target.clone(), copy.body_len)).collect();
+    assert_eq!(got, BTreeSet::from([("/small".to_owned(), 10), ("/large".to_owned(), 1_000_000)]));
 }
 
 #[tokio::test]

@@ -3,8 +3,10 @@
 mod admin;
 mod clone_accounts;
 mod clone_faults;
+mod clone_rules;
 mod clones;
 mod config;
+mod copied;
 mod demo;
 mod layers;
 mod listen;

@@ -244,7 +244,7 @@ fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
 }
 
 /// One virtual service that names a rule.
-fn example(rule: &str, app: &Origin) -> Site {
+pub fn example(rule: &str, app: &Origin) -> Site {
     Site::new(&[app]).push("rules", &format!("{{name: {rule}}}")).vs("rule_refs", &format!("[{rule}]"))
 }
 
@@ -326,7 +326,7 @@ async fn a_rule_that_chooses_the_member_takes_the_place_of_the_clone_section() {
 }
 
 /// homing in the test's own process, with the test's own rules.
-async fn run_here(site: &Site, builder: server::Builder) -> Running {
+pub async fn run_here(site: &Site, builder: server::Builder) -> Running {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let loaded = builder.load(&site.write(dir.path())).expect("the configuration is right");
     let homing = builder.build(loaded.config).expect("the rules take their configuration");

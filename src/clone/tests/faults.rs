@@ -167,11 +167,9 @@ async fn an_answer_that_never_ends_and_never_pauses_is_not_waited_for() {
         while incoming.stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
     })
     .await;
-    let (metrics, retired) = (Metrics::new(), CancellationToken::new());
     let mut members = members(&[origin.addr]);
     members.read_timeout = Duration::from_millis(50);
-    let pool = ClonePool::new(&section(), &members, &"vs".into(), &metrics, retired.clone());
-    let bench = Bench { pool, metrics, retired };
+    let bench = Bench::of(&section(), &members);
     bench.get(origin.addr, 1, 1);
     bench.settled(1).await;
     assert_eq!(bench.copies("unanswered", "answer_timeout"), 1);
@@ -359,7 +357,9 @@ async fn a_member_that_is_killed_under_load_loses_what_was_under_way_and_every_c
             }
             tokio::task::yield_now().await;
         }
-        large.into_iter().for_each(Tap::end);
+        for tap in large {
+            tap.end();
+        }
         bench.settled(small + 8).await;
         assert!(bench.answered() < small + 8, "something was lost");
     }

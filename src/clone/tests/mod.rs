@@ -3,8 +3,12 @@
 
 mod answers;
 mod bodies;
+mod cut;
 mod faults;
+mod habits;
+mod http2;
 mod lanes;
+mod secure;
 
 use std::{
     future::Future,
@@ -39,6 +43,7 @@ pub(super) fn section() -> CloneSection {
         lifetime: None,
         selection: CloneSelection::Random,
         sample_permille: 1000,
+        copied: Default::default(),
         strip_headers: Default::default(),
         set_headers: Vec::new(),
         max_buffered_bytes: 16 << 20,
@@ -46,6 +51,8 @@ pub(super) fn section() -> CloneSection {
         connections_per_server: NonZeroUsize::new(4).unwrap(),
         pipeline_depth: NonZeroUsize::new(64).unwrap(),
         on_overflow: OnOverflow::Drop,
+        http2: false,
+        retry_lost: false,
     }
 }
 
@@ -67,6 +74,17 @@ fn members(addrs: &[SocketAddr]) -> Pool {
     }
 }
 
+fn clone_pool(
+    section: &CloneSection,
+    members: &Pool,
+    metrics: &Metrics,
+    retired: &CancellationToken,
+) -> Arc<ClonePool> {
+    let marks = MarkKeys::new([], &[7; 16]);
+    ClonePool::new(section, members, &"vs".into(), &marks, metrics, retired.clone())
+        .expect("OpenSSL takes the settings")
+}
+
 /// A clone pool at work, and what it counted.
 struct Bench {
     pool: Arc<ClonePool>,
@@ -76,9 +94,12 @@ struct Bench {
 
 impl Bench {
     fn new(section: &CloneSection, addrs: &[SocketAddr]) -> Self {
+        Self::of(section, &members(addrs))
+    }
+
+    fn of(section: &CloneSection, members: &Pool) -> Self {
         let (metrics, retired) = (Metrics::new(), CancellationToken::new());
-        let pool = ClonePool::new(section, &members(addrs), &"vs".into(), &metrics, retired.clone());
-        Self { pool, metrics, retired }
+        Self { pool: clone_pool(section, members, &metrics, &retired), metrics, retired }
     }
 
     fn tap(&self, to: SocketAddr, session: u64, seq: u64, method: Method, body: BodyKind) -> Option<Tap> {
@@ -98,7 +119,7 @@ impl Bench {
             drop_cookie: None,
             body,
         };
-        self.pool.tap(to, &head)
+        self.pool.tap(to, &head).ok()
     }
 
     /// Copies a request without a body.
@@ -296,6 +317,8 @@ impl Origin {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
+                // Or the kernel waits in real time, and virtual time runs away.
+                stream.set_nodelay(true).expect("a TCP socket");
                 open.fetch_add(1, SeqCst);
                 let (reads, requests) = (reads.clone(), sender.clone());
                 let number = accepted.fetch_add(1, SeqCst);

@@ -8,6 +8,7 @@ use tokio::{
 
 use super::*;
 use crate::listen::{
+    WRITE_TIMEOUT,
     connection::{Facts, Open},
     http1::{Timeouts, serve},
 };
@@ -85,6 +86,28 @@ async fn a_body_may_take_longer_than_the_head() {
     };
     let (body, ()) = tokio::join!(read(&mut wire), late);
     assert_eq!(body.unwrap(), b"ab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_of_its_answer_is_waited_for_with_an_end() {
+    for (piece, answer) in [(1024, 100 * 1024), (64 * 1024, 1024 * 1024)] {
+        let Pipe { mut client, mut wire, .. } = pipe();
+        wire.begin_request(HEAD);
+        let slow_start = async {
+            tokio::time::sleep(WRITE_TIMEOUT / 2).await;
+            client.read_exact(&mut [0; 1024]).await.unwrap();
+            Instant::now()
+        };
+        let send = async {
+            for _ in 0..answer / piece {
+                wire.write_all(&vec![0; piece]).await?;
+            }
+            wire.flush().await
+        };
+        let (read_last, error) = tokio::join!(slow_start, send);
+        assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        assert_eq!(read_last.elapsed(), WRITE_TIMEOUT, "from the last byte that was taken");
+    }
 }
 
 #[tokio::test(start_paused = true)]

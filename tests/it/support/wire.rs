@@ -55,15 +55,17 @@ impl Wire {
                 let size = self.line().await?;
                 let size = usize::from_str_radix(size.split(';').next().unwrap_or("").trim(), 16)
                     .map_err(|_| io::Error::other(format!("bad chunk size {size:?}")))?;
+                if size == 0 {
+                    // Trailers, up to an empty line.
+                    while !self.line().await?.is_empty() {}
+                    *framing = Framing::Length(0);
+                    return Ok(None);
+                }
                 while self.buffer.len() < size + 2 {
                     self.read_some().await?;
                 }
                 let chunk = self.buffer.split_to(size).freeze();
                 self.buffer.advance(2);
-                if size == 0 {
-                    *framing = Framing::Length(0);
-                    return Ok(None);
-                }
                 Ok(Some(chunk))
             }
             Framing::UntilClosed => {
