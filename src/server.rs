@@ -3,7 +3,7 @@
 //!
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
@@ -20,7 +20,7 @@ use crate::{
     admin::{self, AdminListener},
     clock::Clock,
     config::{self, Config},
-    listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners},
+    listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners, Workers},
     metrics::Metrics,
     proxy::Proxy,
     rule::{Registry, Rule, RuleError, Setup},
@@ -48,6 +48,8 @@ pub enum StartError {
     Bind(#[from] listen::BindError),
     #[error("listener {name}: {source}")]
     Listener { name: String, source: std::io::Error },
+    #[error("worker threads: {0}; lower `threads`, or allow the process more threads and open files")]
+    Threads(std::io::Error),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]
@@ -64,7 +66,8 @@ impl Homing {
         Builder::default()
     }
 
-    /// Binds every socket, then serves. Needs a tokio runtime; everything runs on it.
+    /// Binds every socket, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
+    /// are served on threads of their own.
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing was served then.
@@ -84,8 +87,12 @@ impl Homing {
         snapshot.start_monitors(&live.clock);
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
         tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
-        let (app, events) = app(&live, snapshot.config.threads);
-        let listeners = Arc::new(Listeners::new(app, events, live.clock.clone()));
+        let workers = match NonZeroUsize::new(snapshot.config.threads).filter(|threads| threads.get() > 1) {
+            Some(threads) => Workers::threads(threads, || app(&live)).map_err(StartError::Threads)?,
+            None => Workers::here(app(&live)),
+        };
+        let events = Arc::new(Proxy::new(live.clone()));
+        let listeners = Arc::new(Listeners::new(workers, events, live.clock.clone()));
         let mut addresses = Vec::new();
         for (spec, description) in specs {
             let name = spec.name.to_string();
@@ -192,13 +199,10 @@ impl Running {
     }
 }
 
-/// The proxy as Pingora's HTTP app, and as the one who hears of connections.
-fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) {
-    let conf = ServerConf {
-        threads,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD * threads,
-        ..ServerConf::default()
-    };
+/// The proxy as Pingora's HTTP app, for one thread: with connections to servers of its own.
+fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
+    let conf =
+        ServerConf { upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD, ..ServerConf::default() };
     // Pingora keeps a timer that is not needed any more until it would have fired; tokio forgets it at once.
     set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
     let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
@@ -206,7 +210,7 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
     options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
     http.server_options = Some(options);
     http.handle_init_modules();
-    (Arc::new(http), Arc::new(Proxy::new(live.clone())))
+    Arc::new(http)
 }
 
 fn settings(listener: &snapshot::Listener, tickets: &TicketKeys) -> Result<ListenerSettings, StartError> {

@@ -2,10 +2,7 @@
 
 use std::{io, path::Path, process::ExitCode};
 
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Error, check};
 use crate::server::{Builder, Homing};
@@ -14,19 +11,13 @@ use crate::server::{Builder, Homing};
 /// A second signal ends at once.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
     let loaded = check::load(builder, file)?;
-    let runtime = runtime(loaded.config.threads).map_err(Error::Runtime)?;
+    // It accepts and administers, and serves too if there is to be one thread.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     let homing = check::build(builder, loaded.config)?;
     let done = runtime.block_on(serve(homing));
     runtime.shutdown_background();
     done
-}
-
-/// A single thread needs no scheduler that shares work, and costs less without one.
-fn runtime(threads: usize) -> io::Result<Runtime> {
-    match threads {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
-    }
 }
 
 async fn serve(homing: Homing) -> Result<ExitCode, Error> {

@@ -15,13 +15,13 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionEvents, ListenerSettings, ListenerSpec,
+    ConnectionEvents, ListenerSettings, ListenerSpec, Workers,
     port::{Port, Shared},
 };
 use crate::clock::Clock;
 
 /// Listening sockets by address, all serving one app. Its methods are for inside a tokio runtime, on which
-/// everything runs.
+/// sockets are accepted; [`Workers`] say where they are served.
 pub struct Listeners<A> {
     shared: Arc<Shared<A>>,
     running: Mutex<HashMap<SocketAddr, Running<A>>>,
@@ -38,9 +38,9 @@ impl<A> Listeners<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    pub fn new(app: Arc<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
+    pub fn new(workers: Workers<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
         let open = Arc::new(watch::Sender::new(0));
-        let shared = Arc::new(Shared { app, events, clock, open, next_id: AtomicU64::new(1) });
+        let shared = Arc::new(Shared { workers, events, clock, open, next_id: AtomicU64::new(1) });
         Self { shared, running: Mutex::default(), kill: CancellationToken::new() }
     }
 

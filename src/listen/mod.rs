@@ -16,6 +16,7 @@ mod listeners;
 mod port;
 mod socket;
 mod wire;
+mod workers;
 
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
@@ -25,6 +26,7 @@ pub use socket::{BindError, bind};
 
 pub use wire::WRITE_TIMEOUT;
 use wire::Wire;
+pub use workers::Workers;
 
 #[cfg(test)]
 mod tests;

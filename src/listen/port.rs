@@ -26,7 +26,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connection, ConnectionEvents, Refusal, Verdict, Wire,
+    Connection, ConnectionEvents, Refusal, Verdict, Wire, Workers,
     connection::{Closing, Facts, Open},
     http1::{self, Timeouts},
 };
@@ -71,7 +71,7 @@ impl ListenerSettings {
 
 /// What all listeners of an instance have in common.
 pub(super) struct Shared<A> {
-    pub app: Arc<A>,
+    pub workers: Workers<A>,
     pub events: Arc<dyn ConnectionEvents>,
     pub clock: Clock,
     pub open: Arc<watch::Sender<usize>>,
@@ -133,7 +133,9 @@ where
         let port = self.clone();
         let mut connections = self.connections.lock();
         while connections.try_join_next().is_some() {}
-        connections.spawn(async move { port.connection(socket, client, &settings, open).await });
+        self.shared.workers.serve(&mut connections, socket, move |socket, app| async move {
+            port.connection(socket, client, &settings, open, &app).await;
+        });
     }
 
     /// Waits until what is still running is to be cut, and cuts it. A connection that asked for itself would do so
@@ -149,6 +151,7 @@ where
         client: SocketAddr,
         settings: &ListenerSettings,
         open: Open,
+        app: &Arc<A>,
     ) {
         // Both fail only for a client that is gone already.
         let Ok(local) = socket.local_addr() else { return };
@@ -172,7 +175,6 @@ where
         if events.accepted(&connection).await == Verdict::Refuse {
             return;
         }
-        let app = &self.shared.app;
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
             app.process_new(wire, &self.shutdown).await;

@@ -131,7 +131,7 @@ impl Fixture {
         let app = Arc::new(App { gate: Semaphore::new(0), begun: sender });
         let (sender, events) = mpsc::unbounded_channel();
         let recorder = Recorder { events: sender, verdict };
-        let listeners = Listeners::new(app.clone(), Arc::new(recorder), Clock::system());
+        let listeners = Listeners::new(Workers::here(app.clone()), Arc::new(recorder), Clock::system());
         let addr = listeners.add(spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
         Self { listeners, app, addr, events, begun }
     }
