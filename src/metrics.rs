@@ -4,8 +4,8 @@
 //! client's address or a path. Hot paths resolve their children once, when the snapshot is built.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder, core::Collector,
 };
 
 /// The metrics of one instance. Clones share the values.
@@ -32,6 +32,10 @@ pub struct Metrics {
     pub clone_dropped: IntCounterVec,
     /// Requests not meant to be copied. `vs`, `pool`, `reason`.
     pub clone_skipped: IntCounterVec,
+    /// Answers to copies that left whole or cut. `vs`, `pool`, `server`, `code_class`.
+    pub clone_answers: IntCounterVec,
+    /// From a copy's last byte to the end of its answer. `vs`, `pool`.
+    pub clone_answer_duration: HistogramVec,
     /// Bytes of copies held in memory. `pool`.
     pub clone_buffered_bytes: IntGaugeVec,
     /// Entries in the session table. `table`.
@@ -61,16 +65,12 @@ impl Metrics {
                 "Requests answered.",
                 &["vs", "pool", "code_class"],
             ),
-            request_duration: register(
+            request_duration: durations(
                 &registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "homing_request_duration_seconds",
-                        "From the request's head to the end of its answer.",
-                    )
-                    .buckets(DURATION_BUCKETS.to_vec()),
-                    &["vs"],
-                ),
+                "homing_request_duration_seconds",
+                "From the request's head to the end of its answer.",
+                DURATION_BUCKETS,
+                &["vs"],
             ),
             connections_open: gauges(
                 &registry,
@@ -119,6 +119,19 @@ impl Metrics {
                 "homing_clone_skipped_total",
                 "Requests that were not meant to be copied.",
                 &["vs", "pool", "reason"],
+            ),
+            clone_answers: counters(
+                &registry,
+                "homing_clone_answers_total",
+                "Answers of clone members, by status.",
+                &["vs", "pool", "server", "code_class"],
+            ),
+            clone_answer_duration: durations(
+                &registry,
+                "homing_clone_answer_seconds",
+                "From a copy's last byte to the end of its answer.",
+                CLONE_ANSWER_BUCKETS,
+                &["vs", "pool"],
             ),
             clone_buffered_bytes: gauges(
                 &registry,
@@ -199,12 +212,31 @@ impl Drop for Held {
 
 /// `code_class` of a status: `2xx`, …; `other` beyond 5xx.
 pub fn code_class(status: u16) -> &'static str {
-    CODE_CLASSES[usize::from(status / 100).min(CODE_CLASSES.len() - 1)]
+    CODE_CLASSES[class(status)]
+}
+
+fn class(status: u16) -> usize {
+    usize::from(status / 100).min(CODE_CLASSES.len() - 1)
+}
+
+/// Counters of answers, one for each `code_class`, resolved once.
+pub struct ByClass([IntCounter; CODE_CLASSES.len()]);
+
+impl ByClass {
+    /// `counter` resolves the one of a class.
+    pub fn new(counter: impl FnMut(&'static str) -> IntCounter) -> Self {
+        Self(CODE_CLASSES.map(counter))
+    }
+
+    /// Counts an answer.
+    pub fn count(&self, status: u16) {
+        self.0[class(status)].inc();
+    }
 }
 
 /// What a virtual service counts for every request, resolved once.
 pub struct RequestMetrics {
-    by_class: [prometheus::IntCounter; CODE_CLASSES.len()],
+    by_class: ByClass,
     duration: Histogram,
 }
 
@@ -212,14 +244,14 @@ impl RequestMetrics {
     /// Resolves the children for a virtual service and a pool (`-` where no pool was chosen).
     pub fn new(metrics: &Metrics, vs: &str, pool: &str) -> Self {
         Self {
-            by_class: CODE_CLASSES.map(|class| metrics.requests.with_label_values(&[vs, pool, class])),
+            by_class: ByClass::new(|class| metrics.requests.with_label_values(&[vs, pool, class])),
             duration: metrics.request_duration.with_label_values(&[vs]),
         }
     }
 
     /// Counts one answered request.
     pub fn count(&self, status: u16, took: std::time::Duration) {
-        self.by_class[usize::from(status / 100).min(CODE_CLASSES.len() - 1)].inc();
+        self.by_class.count(status);
         self.duration.observe(took.as_secs_f64());
     }
 }
@@ -232,6 +264,10 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
+fn durations(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+}
+
 fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("metric names and labels of this file are valid");
     registry.register(Box::new(metric.clone())).expect("metric names of this file are distinct");
@@ -242,6 +278,10 @@ const CODE_CLASSES: [&str; 7] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx", "ot
 
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// A member of one's own network answers within a millisecond; one that takes seconds is behind.
+const CLONE_ANSWER_BUCKETS: &[f64] =
+    &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0];
 
 #[cfg(test)]
 mod tests {

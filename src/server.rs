@@ -86,6 +86,7 @@ impl Homing {
         let stop = CancellationToken::new();
         snapshot.start_monitors(&live.clock);
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
+        tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
         let workers = match NonZeroUsize::new(snapshot.config.threads).filter(|threads| threads.get() > 1) {
             Some(threads) => Workers::threads(threads, || app(&live)).map_err(StartError::Threads)?,
             None => Workers::here(app(&live)),
@@ -261,10 +262,20 @@ async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+/// Copies are lost on the app's path and elsewhere, and many at a time; the log hears of them from here only.
+async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(LOSS_LOG_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        live.snapshot().virtual_services.iter().for_each(|vs| vs.log_clone_losses(live.clock.now()));
+    }
+}
+
 /// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Idle connections to servers that are kept for reuse.
 const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;

@@ -8,6 +8,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::{Arc, Weak},
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
@@ -222,8 +223,14 @@ impl VirtualService {
         Some(lanes)
     }
 
+    /// Tells the log of copies that were lost; call it now and then.
+    pub fn log_clone_losses(&self, now: Instant) {
+        let clone_pools = self.clone_pools.lock().clone();
+        clone_pools.iter().for_each(|lanes| lanes.log_losses(now));
+    }
+
     /// Counts a request that ended; `None`: no pool was chosen.
-    pub fn count(&self, pool: Option<&PoolName>, status: u16, took: std::time::Duration) {
+    pub fn count(&self, pool: Option<&PoolName>, status: u16, took: Duration) {
         match (pool, &self.pool) {
             (Some(pool), Some(own)) if pool == own.name() => self.requests.count(status, took),
             (pool, _) => {

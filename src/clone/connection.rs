@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use super::{
-    answer::Framer,
+    answer::{Answer, Framer},
     copies::{Copies, Copy},
-    count::{Loss, Outcome},
+    count::{Loss, Outcome, Reply},
     lane::Lane,
     member::{Member, WRITE_TIMEOUT},
     pace::Pace,
@@ -67,7 +67,7 @@ struct Connection<'a> {
     lane: usize,
     copies: &'a mut Copies,
     /// Sent whole, and not answered yet.
-    sent: VecDeque<Copy>,
+    sent: VecDeque<Sent>,
     /// The bytes of what is in `sent`, where they are sent again.
     kept: Option<Copies>,
     pace: Pace,
@@ -78,6 +78,12 @@ struct Connection<'a> {
     progress: Instant,
     /// Since when the answer that comes next is awaited.
     awaited: Instant,
+}
+
+/// A copy that is awaiting its answer.
+struct Sent {
+    copy: Copy,
+    at: Instant,
 }
 
 /// Why a connection ended.
@@ -138,51 +144,53 @@ impl Connection<'_> {
         if self.sent.is_empty() {
             self.awaited = self.progress;
         }
-        let (sent, kept, share) = (&mut self.sent, &mut self.kept, &self.member.share);
+        let (sent, kept, share, at) = (&mut self.sent, &mut self.kept, &self.member.share, self.progress);
         self.copies.wrote(length, |copy, bytes| {
             match kept {
                 Some(kept) => kept.push(copy, bytes),
                 None => share.give_back(copy.charge()),
             }
-            sent.push_back(copy);
+            sent.push_back(Sent { copy, at });
         });
     }
 
     /// Counts the answers that are complete with `input`.
     fn read(&mut self, mut input: &[u8]) -> Option<End> {
+        let now = Instant::now();
         while !input.is_empty() {
-            let Some(copy) = self.sent.front().copied() else {
+            let Some(sent) = self.sent.front() else {
                 return Some(End::Lost(Loss::UnexpectedAnswer));
             };
-            let Ok(answer) = self.framer.next(&mut input, copy.head_request) else {
+            let Ok(answer) = self.framer.next(&mut input, sent.copy.head_request) else {
                 return Some(End::Lost(Loss::NotHttp));
             };
             let Some(answer) = answer else { break };
-            self.answered(copy);
+            self.answered(answer, now);
             if answer.closes {
                 return Some(End::Lost(Loss::Closed));
             }
         }
         // Where there is always something to read, no tick comes.
-        self.answer_overdue(Instant::now())
+        self.answer_overdue(now)
     }
 
-    fn answered(&mut self, copy: Copy) {
-        self.sent.pop_front();
+    /// Counts the answer to the copy that was sent first.
+    fn answered(&mut self, answer: Answer, now: Instant) {
+        let Some(Sent { copy, at }) = self.sent.pop_front() else { return };
         if let Some(kept) = &mut self.kept {
             kept.pop();
             self.member.share.give_back(copy.charge());
         }
-        self.member.counts.ended(copy.answered());
-        self.progress = Instant::now();
-        self.pace.answered(self.progress - self.awaited);
-        self.awaited = self.progress;
+        self.member.counts.ended(copy.answered(Reply { status: answer.status, took: now - at }));
+        self.pace.answered(now - self.awaited);
+        self.progress = now;
+        self.awaited = now;
     }
 
     /// The member ended the connection, which may be the end of an answer.
     fn closed(&mut self) -> End {
-        if let (Some(copy), Some(_)) = (self.sent.front().copied(), self.framer.close()) {
-            self.answered(copy);
+        if let Some(answer) = self.framer.close() {
+            self.answered(answer, Instant::now());
         }
         End::Lost(Loss::Closed)
     }
@@ -221,7 +229,7 @@ impl Connection<'_> {
             self.member.counts.ended(Outcome::Failed(loss));
         }
         let mut again = Copies::default();
-        for copy in self.sent.drain(..) {
+        for Sent { copy, .. } in self.sent.drain(..) {
             let Some(kept) = &mut self.kept else {
                 self.member.counts.ended(Outcome::Unanswered(loss));
                 continue;

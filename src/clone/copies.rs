@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::count::{Loss, Outcome};
+use super::count::{Loss, Outcome, Reply};
 
 #[derive(Default)]
 pub(super) struct Copies {
@@ -32,8 +32,8 @@ impl Copy {
         self.length + size_of::<Self>()
     }
 
-    pub fn answered(self) -> Outcome {
-        if self.cut { Outcome::Truncated } else { Outcome::Answered }
+    pub fn answered(self, reply: Reply) -> Outcome {
+        if self.cut { Outcome::Truncated(reply) } else { Outcome::Answered(reply) }
     }
 }
 

@@ -148,7 +148,7 @@ fn drop_all(member: &Member, lane: usize, copies: &mut Copies, reason: DropReaso
             member.share.give_back(copy.charge());
             match copy.lost {
                 Some(loss) => member.counts.ended(Outcome::Unanswered(loss)),
-                None => member.pool_counts.dropped(reason, 1),
+                None => member.counts.dropped(reason),
             }
         }
         if !member.lanes[lane].fetch_or_wait(copies) {

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Share,
-    count::{DropReason, MemberCounts, PoolCounts},
+    count::{DropReason, MemberCounts},
     lane::Lane,
     transport::{Link, Transport},
 };
@@ -32,7 +32,6 @@ pub(super) struct Member {
     pub lanes: Box<[Lane]>,
     pub share: Arc<Share>,
     pub counts: MemberCounts,
-    pub pool_counts: Arc<PoolCounts>,
     /// Set when what is idle shall end.
     pub retired: CancellationToken,
     /// Bodies that have a connection of their own.

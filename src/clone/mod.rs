@@ -22,6 +22,7 @@ mod count;
 mod http2;
 mod lane;
 mod left_out;
+mod loss_log;
 mod mark;
 mod member;
 mod pace;
@@ -31,7 +32,7 @@ mod tap;
 pub mod token;
 mod transport;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use budget::{Budget, Share};
 use copies::Copy;
@@ -41,9 +42,11 @@ pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
 use lane::Lane;
+use loss_log::{Line, LossLog};
 pub use mark::{MARK, MarkKeys, is_copy};
 use member::{Member, Settings};
 use openssl::error::ErrorStack;
+use parking_lot::Mutex;
 use stream::Stream;
 use tap::Gathering;
 pub use tap::Tap;
@@ -58,6 +61,7 @@ use crate::{
 
 /// The lanes of one clone section to the members of its pool.
 pub struct ClonePool {
+    vs: VsName,
     pool: PoolName,
     recipe: Recipe,
     inline_body_bytes: u64,
@@ -66,11 +70,15 @@ pub struct ClonePool {
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
+    losses: Mutex<LossLog>,
 }
 
 impl ClonePool {
-    /// Fails if OpenSSL refuses the pool's TLS settings. Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
+    /// Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
     /// copies that are under way then, or come later, are still sent.
+    ///
+    /// # Errors
+    /// OpenSSL refuses the pool's TLS settings.
     pub fn new(
         section: &CloneSection,
         members: &config::Pool,
@@ -106,8 +114,7 @@ impl ClonePool {
                 tls: connector.as_ref().map(|connector| connector.server(tls_name(members, server))),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),
-                counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
-                pool_counts: counts.clone(),
+                counts: MemberCounts::new(metrics, vs_name, pool, server.addr, &counts),
                 retired: retired.clone(),
                 streams: Default::default(),
                 unreachable: Default::default(),
@@ -115,7 +122,9 @@ impl ClonePool {
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);
+        let losses = Mutex::new(LossLog::new(lost(&by_address, &counts)));
         Ok(Arc::new(Self {
+            vs: vs.clone(),
             pool: section.pool.clone(),
             recipe: Recipe::new(section, vs, marks),
             inline_body_bytes: section.inline_body_bytes as u64,
@@ -123,6 +132,7 @@ impl ClonePool {
             headers_only: section.copied.headers_only,
             members: by_address,
             counts,
+            losses,
         }))
     }
 
@@ -137,7 +147,8 @@ impl ClonePool {
     /// # Errors
     /// Why the copy was dropped; that is counted.
     pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        self.open(to, head).inspect_err(|reason| self.counts.dropped(*reason, 1))
+        let member = self.member(to).inspect_err(|reason| self.counts.dropped(*reason))?;
+        self.open(member, head).inspect_err(|reason| member.counts.dropped(*reason))
     }
 
     /// Counts a request that is not meant to be copied.
@@ -145,9 +156,23 @@ impl ClonePool {
         self.counts.skipped(reason);
     }
 
-    fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        let member = self.members.binary_search_by_key(&to, |member| member.addr);
-        let member = &self.members[member.map_err(|_| DropReason::UnknownServer)?];
+    /// Tells the log of copies that were lost, of each member and reason once a minute at most. Call it now and
+    /// then.
+    pub fn log_losses(&self, now: Instant) {
+        let (vs, pool) = (&self.vs, &self.pool);
+        for Line { server, reason, copies } in self.losses.lock().due(lost(&self.members, &self.counts), now)
+        {
+            let server = server.map(tracing::field::display);
+            tracing::warn!(%vs, %pool, server, reason, copies, "clone copies lost");
+        }
+    }
+
+    fn member(&self, addr: SocketAddr) -> Result<&Arc<Member>, DropReason> {
+        let member = self.members.binary_search_by_key(&addr, |member| member.addr);
+        member.map(|member| &self.members[member]).map_err(|_| DropReason::UnknownServer)
+    }
+
+    fn open(&self, member: &Arc<Member>, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
         let head_request = head.method == Method::HEAD;
         let lane = member.lane_of(head.session);
         let length = match head.body {
@@ -190,6 +215,17 @@ impl ClonePool {
 fn tls_name(pool: &config::Pool, member: &config::Server) -> String {
     let name = pool.sni.as_ref().or(member.hostname.as_ref());
     name.cloned().unwrap_or_else(|| member.addr.ip().to_string())
+}
+
+/// Copies lost so far, by member, if one is known, and reason.
+fn lost(
+    members: &[Arc<Member>],
+    counts: &PoolCounts,
+) -> impl Iterator<Item = ((Option<SocketAddr>, &'static str), u64)> {
+    let of_members = members.iter().flat_map(|member| {
+        member.counts.lost().map(|(reason, copies)| ((Some(member.addr), reason), copies))
+    });
+    of_members.chain(counts.lost().map(|(reason, copies)| ((None, reason), copies)))
 }
 
 /// Streamed bodies at a time, for each lane of a member.

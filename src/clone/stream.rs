@@ -10,6 +10,7 @@ use std::{
     mem,
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes};
@@ -21,14 +22,14 @@ use tokio::{
     runtime::Handle,
     select,
     sync::Notify,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
     answer::Framer,
     budget::Charge,
     copy::{Framing, TRUNCATED},
-    count::{DropReason, Loss, Outcome},
+    count::{DropReason, Loss, Outcome, Reply},
     http2,
     member::{Member, StreamSlot, WRITE_TIMEOUT},
     transport::{Link, Transport},
@@ -155,7 +156,7 @@ impl Stream {
     async fn run(self: Arc<Self>, head: Vec<u8>, head_request: bool, _slot: StreamSlot) {
         match self.send(head, head_request).await {
             Ok(outcome) => self.member.counts.ended(outcome),
-            Err(reason) => self.member.pool_counts.dropped(reason, 1),
+            Err(reason) => self.member.counts.dropped(reason),
         }
         self.queue.lock().abort(Loss::Closed);
     }
@@ -165,6 +166,7 @@ impl Stream {
         let Link { transport, http2 } = self.member.connect().await.map_err(|error| error.reason())?;
         match self.aborted() {
             Some(Loss::Budget) => return Err(DropReason::Budget),
+            Some(Loss::Unfinished) => return Err(DropReason::Unfinished),
             Some(_) => return Err(DropReason::ClientAborted),
             None => {}
         }
@@ -194,40 +196,51 @@ impl Stream {
         }
     }
 
-    /// Sends the body and waits for the answer.
+    /// Sends the body and waits for the answer, of which its status is kept.
     async fn converse(
         &self,
-        answer: impl Future<Output = Result<(), Loss>>,
+        answer: impl Future<Output = Result<u16, Loss>>,
         body: impl Future<Output = Result<End, Loss>>,
     ) -> Outcome {
         let mut answer = pin!(answer);
         let mut body = pin!(body);
-        let mut answered = false;
+        let mut early = None;
         let sent = loop {
             // In no order, so that an answer without end does not keep the body from being written.
             select! {
-                answer = &mut answer, if !answered => match answer {
-                    Ok(()) => answered = true,
+                status = &mut answer, if early.is_none() => match status {
+                    Ok(status) => early = Some(Reply { status, took: Duration::ZERO }),
                     Err(loss) => break Err(loss),
                 },
                 sent = &mut body => break sent,
             }
         };
-        let loss = match sent {
+        match sent {
             Ok(end) => {
-                if !answered {
-                    let answer = timeout(self.member.settings.answer_timeout, answer).await;
-                    if let Err(loss) = answer.unwrap_or(Err(Loss::AnswerTimeout)) {
-                        return Outcome::Unanswered(loss);
-                    }
+                let reply = match early {
+                    Some(reply) => Ok(reply),
+                    None => self.late(answer).await,
+                };
+                match (reply, end) {
+                    (Ok(reply), End::Cut) => Outcome::Truncated(reply),
+                    (Ok(reply), _) => Outcome::Answered(reply),
+                    (Err(loss), _) => Outcome::Unanswered(loss),
                 }
-                return if end == End::Cut { Outcome::Truncated } else { Outcome::Answered };
             }
-            Err(loss) => self.aborted().unwrap_or(loss),
-        };
-        // A member may answer and close without wanting the rest.
-        let refused = answered && matches!(loss, Loss::Closed | Loss::Reset);
-        if refused { Outcome::Answered } else { Outcome::Failed(loss) }
+            Err(loss) => match (early, self.aborted().unwrap_or(loss)) {
+                // A member may answer and close without wanting the rest.
+                (Some(reply), Loss::Closed | Loss::Reset) => Outcome::Answered(reply),
+                (_, loss) => Outcome::Failed(loss),
+            },
+        }
+    }
+
+    /// Waits for the answer to a copy that has been sent.
+    async fn late(&self, answer: impl Future<Output = Result<u16, Loss>>) -> Result<Reply, Loss> {
+        let sent = Instant::now();
+        let status = timeout(self.member.settings.answer_timeout, answer).await;
+        let status = status.unwrap_or(Err(Loss::AnswerTimeout))?;
+        Ok(Reply { status, took: sent.elapsed() })
     }
 
     /// Writes the copy; how its body ended.
@@ -325,17 +338,17 @@ async fn write_all(writer: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) 
     Ok(())
 }
 
-/// Reads one answer to its end.
-async fn read_answer(reader: &mut (impl AsyncRead + Unpin), head_request: bool) -> Result<(), Loss> {
+/// Reads one answer to its end; its status.
+async fn read_answer(reader: &mut (impl AsyncRead + Unpin), head_request: bool) -> Result<u16, Loss> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         let length = reader.read(&mut buffer).await.unwrap_or(0);
         if length == 0 {
-            return framer.close().map(drop).ok_or(Loss::Closed);
+            return framer.close().map(|answer| answer.status).ok_or(Loss::Closed);
         }
         match framer.next(&mut &buffer[..length], head_request) {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(answer)) => return Ok(answer.status),
             Ok(None) => {}
             Err(_) => return Err(Loss::NotHttp),
         }

@@ -75,7 +75,7 @@ impl ClonePools {
 
     /// The copy of a request, and its session if a token names one; `None`: none is wanted of this section.
     fn order(&self, exchange: &Exchange, asked: &Asked<'_>) -> Result<Option<Ordered>, DropReason> {
-        if exchange.clones().iter().any(|order| *order.pool() == self.section.pool) {
+        if self.is_ordered(exchange) {
             return Ok(None); // A rule chose the member.
         }
         if is_copy(asked.headers) {
@@ -172,6 +172,11 @@ impl ClonePools {
     fn considered<'a>(&self, exchange: &'a Exchange) -> Option<&'a Option<Arc<Assigned>>> {
         let Considered(sections) = exchange.get()?;
         sections.iter().find(|(index, _)| *index == self.index).map(|(_, session)| session)
+    }
+
+    /// Whether a copy for the section's pool is ordered, and not made yet.
+    fn is_ordered(&self, exchange: &Exchange) -> bool {
+        exchange.clones().iter().any(|order| *order.pool() == self.section.pool)
     }
 
     /// Takes note of a decision; the order that follows from it.
@@ -278,9 +283,10 @@ impl Rule for ClonePools {
         Ok(())
     }
 
-    /// Every request is accounted for, those that are not copied too.
+    /// Every request is accounted for, those that are not copied too, and those of which a copy was ordered and
+    /// is not wanted any more.
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
-        if self.considered(finished).is_none() {
+        if self.considered(finished).is_none() || self.is_ordered(finished) {
             match finished.goes_elsewhere() {
                 true => self.proxied.inc(),
                 false => self.filtered.inc(),

@@ -8,7 +8,7 @@ use crate::{rule::Finished, snapshot::Live};
 /// Ends a request, whatever became of it.
 pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
     if let Some(routed) = &mut ctx.routed {
-        ctx.copies.finish(|order, reason| routed.clone_dropped(order, reason));
+        ctx.copies.finish(error, |order, reason| routed.clone_dropped(order, reason));
     }
     let duration = live.clock.now().saturating_duration_since(ctx.started);
     let body_bytes_sent = session.body_bytes_sent();

@@ -1,7 +1,7 @@
 //! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
 
 use bytes::Bytes;
-use pingora::{http::RequestHeader, proxy::Session};
+use pingora::{Error, ErrorSource, http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::{Ctx, Routed},
@@ -56,8 +56,9 @@ impl Copies {
     }
 
     /// The request is over; a body that did not end aborts its copies.
-    pub(super) fn finish(&mut self, dropped: impl FnMut(&CloneOrder, DropReason)) {
-        self.close(Tap::abort, dropped);
+    pub(super) fn finish(&mut self, error: Option<&Error>, dropped: impl FnMut(&CloneOrder, DropReason)) {
+        let by_client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        self.close(if by_client { Tap::abort } else { Tap::unfinished }, dropped);
     }
 
     fn close(

@@ -70,7 +70,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        upstream::choose(session, ctx)
+        let peer = upstream::choose(session, ctx)?;
+        copies::open(session, ctx);
+        Ok(peer)
     }
 
     fn fail_to_connect(
@@ -85,14 +87,13 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         _reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         _digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        copies::open(session, ctx);
         ctx.copies.new_attempt();
         Ok(())
     }

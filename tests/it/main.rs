@@ -1,6 +1,7 @@
 //! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
 mod admin;
+mod clone_accounts;
 mod clone_faults;
 mod clone_rules;
 mod clones;

@@ -1,6 +1,7 @@
 //! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use crate::{
     support::{
         certs::cert_for,
         client::{Connection, Request},
-        config::{Federation, Site, parse},
+        config::{CLONES, Federation, Site, parse},
         eventually,
         homing::Homing,
         origin::{Mode, Origin},
@@ -297,6 +298,30 @@ async fn a_rule_may_rewrite_a_path_and_keep_a_request_from_being_copied() {
     assert_eq!(targets, ["/vault?from=card", "/cart"]);
     let copies = clone.got(1).await;
     assert_eq!(copies.iter().map(|copy| copy.target.as_str()).collect::<Vec<_>>(), ["/cart"]);
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+struct ToOne(SocketAddr);
+
+#[async_trait]
+impl Rule for ToOne {
+    async fn http_request(&self, request: &mut prelude::Request<'_>) -> RuleResult {
+        request.clone_to(CLONES, self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_chooses_the_member_takes_the_place_of_the_clone_section() {
+    let (app, first, second) =
+        (Origin::start("app").await, Origin::start("first").await, Origin::start("second").await);
+    let site = example("to_one", &app).clone_to(&[&first, &second]);
+    let running = run_here(&site, server::Homing::builder().rule("to_one", ToOne(first.addr))).await;
+    for n in 0..20 {
+        let request = Request::post("/", "body").cookie(&format!("SID={n}"));
+        assert_eq!(request.send(site.addr).await.status, 200);
+    }
+    assert_eq!(first.got(20).await.len(), 20, "one copy of each");
+    assert!(second.requests().is_empty());
     running.shutdown(Duration::from_secs(1)).await;
 }
 

@@ -9,9 +9,16 @@ use std::{
 
 use bytes::Bytes;
 use h2::{SendStream, client::ResponseFuture};
-use tokio::{pin, select, time::timeout};
+use tokio::{
+    pin, select,
+    time::{Instant, timeout},
+};
 
-use crate::clone::{copies::Copy, count::Loss, member::WRITE_TIMEOUT};
+use crate::clone::{
+    copies::Copy,
+    count::{Loss, Reply},
+    member::WRITE_TIMEOUT,
+};
 
 /// A copy under way.
 pub(super) struct Exchange {
@@ -38,7 +45,7 @@ impl Exchange {
         answer: ResponseFuture,
         body: Option<(SendStream<Bytes>, Bytes)>,
         answer_timeout: Duration,
-    ) -> (Self, Result<(), Unanswered>) {
+    ) -> (Self, Result<Reply, Unanswered>) {
         let ended = converse(answer, body, answer_timeout).await;
         (self, ended)
     }
@@ -48,31 +55,38 @@ async fn converse(
     answer: ResponseFuture,
     body: Option<(SendStream<Bytes>, Bytes)>,
     answer_timeout: Duration,
-) -> Result<(), Unanswered> {
+) -> Result<Reply, Unanswered> {
     let answer = read_answer(answer);
     pin!(answer);
     if let Some((mut stream, body)) = body {
         select! {
             biased;
             // A member may answer without wanting the rest.
-            answered = &mut answer => return answered.map_err(|error| unanswered(&error, Unanswered::InPart)),
+            status = &mut answer => {
+                let status = status.map_err(|error| unanswered(&error, Unanswered::InPart))?;
+                return Ok(Reply { status, took: Duration::ZERO });
+            }
             sent = send(&mut stream, body, true) => sent.map_err(Unanswered::InPart)?,
         }
     }
+    let sent = Instant::now();
     match timeout(answer_timeout, answer).await {
-        Ok(answered) => answered.map_err(|error| unanswered(&error, Unanswered::Whole)),
+        Ok(Ok(status)) => Ok(Reply { status, took: sent.elapsed() }),
+        Ok(Err(error)) => Err(unanswered(&error, Unanswered::Whole)),
         Err(_) => Err(Unanswered::Whole(Loss::AnswerTimeout)),
     }
 }
 
-/// Reads an answer to its end.
-pub(in crate::clone) async fn read_answer(answer: ResponseFuture) -> Result<(), h2::Error> {
-    let mut body = answer.await?.into_body();
+/// Reads an answer to its end; its status.
+pub(in crate::clone) async fn read_answer(answer: ResponseFuture) -> Result<u16, h2::Error> {
+    let answer = answer.await?;
+    let status = answer.status().as_u16();
+    let mut body = answer.into_body();
     while let Some(data) = body.data().await {
         let length = data?.len();
         body.flow_control().release_capacity(length)?;
     }
-    Ok(())
+    Ok(status)
 }
 
 /// Hands `bytes` over as the member gives window for them; one that gives none for long has lost them.

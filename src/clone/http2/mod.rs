@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     connection::Ended,
     copies::{Copies, Copy},
-    count::{DropReason, Loss, Outcome},
+    count::{DropReason, Loss, Outcome, Reply},
     member::{Member, WRITE_TIMEOUT},
     pace::Pace,
     transport::Transport,
@@ -165,7 +165,7 @@ impl<'a> Sender<'a> {
             let Some((request, head)) = parse(&bytes, &self.scheme) else {
                 self.copies.pop();
                 self.member.share.give_back(copy.charge());
-                self.member.pool_counts.dropped(DropReason::Malformed, 1);
+                self.member.counts.dropped(DropReason::Malformed);
                 continue;
             };
             let body = bytes.slice(head..);
@@ -184,16 +184,16 @@ impl<'a> Sender<'a> {
     }
 
     /// Counts a copy that ended, with the connection if that has an `end`, or leaves it to the next one.
-    fn ended(&mut self, exchange: Exchange, ended: Result<(), Unanswered>, end: Option<Loss>) {
+    fn ended(&mut self, exchange: Exchange, ended: Result<Reply, Unanswered>, end: Option<Loss>) {
         let Exchange { number, copy, bytes } = exchange;
         let of_connection = |loss| if loss == Loss::Closed { end.unwrap_or(loss) } else { loss };
         let outcome = match ended {
-            Ok(()) => {
+            Ok(reply) => {
                 self.answered = Instant::now();
                 self.progress = self.answered;
                 // Slow answers hold up no others here.
                 self.pace.answered(Duration::ZERO);
-                copy.answered()
+                copy.answered(reply)
             }
             Err(Unanswered::Untouched) => {
                 self.again.insert(number, (copy, bytes));

@@ -1,6 +1,7 @@
 //! Copies over real sockets, to members that behave and to members that do not. Time is tokio's, paused: it
 //! moves on when nothing else is left to do. Here are the members and the bench; the tests are by subject.
 
+mod answers;
 mod bodies;
 mod cut;
 mod faults;
@@ -148,6 +149,10 @@ impl Bench {
 
     fn answered(&self) -> usize {
         self.copies("answered", "")
+    }
+
+    fn answers(&self, class: &str) -> usize {
+        self.count("homing_clone_answers_total", &[&format!("code_class=\"{class}\"")])
     }
 
     fn dropped(&self, reason: &str) -> usize {
