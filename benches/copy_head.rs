@@ -1,6 +1,6 @@
 //! What a copy costs the app's path: making its head. `cargo bench --bench copy_head`.
 
-use std::{hint::black_box, net::IpAddr};
+use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use homing::{
@@ -69,11 +69,11 @@ fn head(headers: &HeaderMap, seq: u64) -> CopyHead<'_> {
         target: b"/accounts/12345678/transfers?page=2",
         host: "pay.a.com",
         headers,
-        client: IpAddr::from([192, 0, 2, 1]),
+        client: "192.0.2.1",
         secure: true,
         session: 0x9f86_d081_884c_7d65,
         seq,
-        request_id: &"00c0ffee00c0ffee",
+        request_id: 0x00c0_ffee_00c0_ffee,
         drop_cookie: Some("site"),
         body: BodyKind::None,
     }

@@ -112,11 +112,11 @@ impl Bench {
             target: target.as_bytes(),
             host: "a.com",
             headers: &headers,
-            client: to.ip(),
+            client: "127.0.0.1",
             secure: false,
             session,
             seq,
-            request_id: &"id",
+            request_id: 0x1d,
             drop_cookie: None,
             body,
         };
