@@ -8,22 +8,28 @@
 //! site-persistent service has a site-persistence (SP) pool, whose "servers" are its peers on other sites;
 //! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
 
+mod census;
 mod cookie_header;
 mod member;
+mod outcome;
 mod policy;
 mod service;
 mod set_cookie;
 mod sp_pool;
+mod standing;
 
+pub use census::{Census, Censuses, WINDOW as CENSUS_WINDOW};
 pub use cookie_header::{cookie_values, without_cookie};
 pub use member::MemberId;
-pub use policy::{Arrival, Cookie, Decision, OnFailure, Outcome, OutcomeCounters, decide};
-pub use service::{Membership, MembershipError, PeerMember, carries_loop_token};
+pub use outcome::{Outcome, OutcomeCounters};
+pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
+pub use service::{Membership, MembershipError, PeerMember, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
 pub use sp_pool::{
     CONNECTION_RAMP_DURATION, DESCRIPTION, GRACEFUL_DISABLE_TIMEOUT, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION,
     SpPool,
 };
+pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]
 mod fixtures;

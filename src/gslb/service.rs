@@ -10,11 +10,11 @@ use std::{net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 
-use super::{Cookie, MemberId, SetCookie, cookie_values};
+use super::{Cookie, Drains, GRACEFUL_DISABLE_TIMEOUT, MemberId, SetCookie, cookie_values};
 use crate::{
     config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
     names::{ClusterUuid, SiteName, VsUuid},
-    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError},
+    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError, ServerTags},
 };
 
 /// The membership of one virtual service of this site in a site-persistent GSLB service.
@@ -30,9 +30,25 @@ pub struct Membership {
     pub loop_token: String,
     /// Signs and proves hops to and from the peers.
     pub hop: HopKeys,
+    own_cluster: ClusterUuid,
+    own_enabled: bool,
     own_epoch: u32,
+    /// When this configuration was loaded, Unix seconds: from then on, what it disables has been disabled.
+    loaded_at: u64,
     codec: Codec,
     set_cookie: SetCookie,
+    /// With two-level stickiness: the app servers here that cookies can name.
+    server_tags: Option<ServerTags>,
+}
+
+/// What the site cookies of a request say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadCookie {
+    pub cookie: Cookie,
+    /// The app server here that a cookie of ours names.
+    pub server: Option<SocketAddr>,
+    /// Tells a valid cookie from all others, uniformly distributed; else 0.
+    pub serial: u64,
 }
 
 /// A virtual service of the same GSLB service on another site.
@@ -51,16 +67,22 @@ pub struct PeerMember {
 }
 
 impl Membership {
-    /// The membership of a virtual service; `None` where it is no member, or the service is disabled or not
-    /// site-persistent.
-    pub fn of(vs: &VirtualService, site: &Site, gslb: &Gslb) -> Result<Option<Self>, MembershipError> {
+    /// The membership of a virtual service, with the servers of its app, in a configuration that is loaded at `now`,
+    /// Unix seconds; `None` where it is no member, or the service is disabled or not site-persistent.
+    pub fn of(
+        vs: &VirtualService,
+        servers: &[SocketAddr],
+        site: &Site,
+        gslb: &Gslb,
+        now: u64,
+    ) -> Result<Option<Self>, MembershipError> {
         let (Some(own_cluster), Some(own_vs)) = (&site.cluster_uuid, &vs.uuid) else { return Ok(None) };
         for service in gslb.services.iter().filter(|service| service.enabled) {
             let Some(profile) = &service.site_persistence else { continue };
             let mut members = service.groups.iter().flat_map(|group| &group.members);
             let own = members.find(|member| member.cluster_uuid == *own_cluster && member.vs_uuid == *own_vs);
             if let Some(own) = own {
-                return Self::in_service(own, service, profile, gslb).map(Some);
+                return Self::in_service(own, servers, service, profile, gslb, now).map(Some);
             }
         }
         Ok(None)
@@ -68,9 +90,11 @@ impl Membership {
 
     fn in_service(
         own: &GslbMember,
+        servers: &[SocketAddr],
         service: &Arc<GslbService>,
         profile: &Arc<GslbSitePersistence>,
         gslb: &Gslb,
+        now: u64,
     ) -> Result<Self, MembershipError> {
         let options = &profile.cookie;
         let keys = KeyRing::new(options.keys.clone())
@@ -95,9 +119,15 @@ impl Membership {
             peers,
             loop_token: format!("homing-{}", gslb.federation_id),
             hop,
+            own_cluster: own.cluster_uuid.clone(),
+            own_enabled: own.enabled,
             own_epoch: own.drain_epoch,
+            loaded_at: now,
             codec: Codec::new(&keys, service.uuid.as_str(), &options.name, options.domain.as_deref()),
             set_cookie: SetCookie::new(options),
+            server_tags: options
+                .server_tag
+                .then(|| ServerTags::new(&keys, service.uuid.as_str(), servers.iter().copied())),
             service: service.clone(),
             profile: profile.clone(),
         })
@@ -118,29 +148,63 @@ impl Membership {
         self.peers.iter().find(|peer| peer.id == *id)
     }
 
+    /// Until when this site's sessions may stay, Unix seconds, if it is being emptied.
+    pub fn own_until(&self, drains: &Drains) -> Option<u64> {
+        self.until(&self.own_cluster, self.own_enabled, drains)
+    }
+
+    /// The same of a peer.
+    pub fn peer_until(&self, peer: &PeerMember, drains: &Drains) -> Option<u64> {
+        self.until(&peer.cluster_uuid, peer.enabled, drains)
+    }
+
+    fn until(&self, cluster: &ClusterUuid, enabled: bool, drains: &Drains) -> Option<u64> {
+        let disabled = (!enabled).then(|| self.loaded_at.saturating_add(GRACEFUL_DISABLE_TIMEOUT.as_secs()));
+        disabled.into_iter().chain(drains.until(cluster)).min()
+    }
+
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).
-    pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> Cookie {
+    pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> ReadCookie {
         let epoch_of = |member: &[u8; 32]| self.epoch_of(&MemberId::from(*member));
-        match self.codec.open_best(cookie_values(fields, self.cookie_name()), now, epoch_of) {
-            None => Cookie::None,
-            Some(Err(refusal)) => Cookie::Refused(refusal),
-            Some(Ok(opened)) => match MemberId::from(opened.claims.member_id) {
-                home if home == self.own => Cookie::Ours { stale: opened.is_stale(now) },
-                home => Cookie::Peers(home),
+        let opened = match self.codec.open_best(cookie_values(fields, self.cookie_name()), now, epoch_of) {
+            None => return ReadCookie { cookie: Cookie::None, server: None, serial: 0 },
+            Some(Err(refusal)) => {
+                return ReadCookie { cookie: Cookie::Refused(refusal), server: None, serial: 0 };
+            }
+            Some(Ok(opened)) => opened,
+        };
+        match MemberId::from(opened.claims.member_id) {
+            home if home == self.own => ReadCookie {
+                cookie: Cookie::Ours { stale: opened.is_stale(now) },
+                server: self.server_tags.as_ref().and_then(|tags| tags.server(&opened.claims.server_tag)),
+                serial: opened.serial,
             },
+            home => ReadCookie { cookie: Cookie::Peers(home), server: None, serial: opened.serial },
         }
     }
 
-    /// The `Set-Cookie` value that makes this member the client's home from `now` on. `nonce` is random;
-    /// `secure`: the client came over TLS.
-    pub fn issue_cookie(&self, now: u64, nonce: [u8; 12], secure: bool) -> String {
+    /// Whether cookies can name this server: it is one of the app's, and there is two-level stickiness.
+    pub fn can_name(&self, server: SocketAddr) -> bool {
+        self.server_tags.as_ref().is_some_and(|tags| tags.tag(server) != NO_SERVER)
+    }
+
+    /// The `Set-Cookie` value that makes this member the client's home from `now` on, and `server` its app server.
+    /// `nonce` is random; `secure`: the client came over TLS.
+    pub fn issue_cookie(
+        &self,
+        now: u64,
+        nonce: [u8; 12],
+        secure: bool,
+        server: Option<SocketAddr>,
+    ) -> String {
+        let tag = |server| self.server_tags.as_ref().map(|tags| tags.tag(server));
         let lifetime = self.profile.cookie.timeout;
         let claims = Claims {
             member_id: *self.own.as_bytes(),
             drain_epoch: self.own_epoch,
             iat: now,
             exp: lifetime.map_or(0, |lifetime| now.saturating_add(lifetime.as_secs())),
-            server_tag: [0; 8],
+            server_tag: server.and_then(tag).unwrap_or(NO_SERVER),
         };
         self.set_cookie.render(&self.codec.seal(&claims, nonce), secure)
     }
@@ -190,6 +254,9 @@ pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token:
     })
 }
 
+/// The tag of a cookie that names no server.
+const NO_SERVER: [u8; 8] = [0; 8];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,7 +295,7 @@ mod tests {
     #[test]
     fn a_virtual_service_outside_of_a_persistent_service_has_no_membership() {
         let none = |vs: &VirtualService, site: &Site, gslb: &Gslb| {
-            Membership::of(vs, site, gslb).expect("a good federation").is_none()
+            Membership::of(vs, &[], site, gslb, NOW).expect("a good federation").is_none()
         };
         let (vs, site, gslb) = (fixtures::vs(A), fixtures::site(A), fixtures::gslb());
         assert!(!none(&vs, &site, &gslb));
@@ -252,7 +319,9 @@ mod tests {
         profile.cookie.keys.clear();
         service.site_persistence = Some(Arc::new(profile));
         gslb.services = vec![Arc::new(service)];
-        let error = Membership::of(&fixtures::vs(A), &fixtures::site(A), &gslb).err().expect("no active key");
+        let error = Membership::of(&fixtures::vs(A), &[], &fixtures::site(A), &gslb, NOW)
+            .err()
+            .expect("no active key");
         assert!(
             error.to_string().starts_with("application_persistence_profiles `gap-1`: keys: none"),
             "{error}"
@@ -262,33 +331,33 @@ mod tests {
     #[test]
     fn a_cookie_means_home_to_its_issuer_and_a_peer_to_the_others() {
         let (a, b) = (fixtures::membership(A), fixtures::membership(B));
-        let cookie = value(&a.issue_cookie(NOW, [1; 12], false));
-        assert_eq!(a.read_cookie([&cookie[..]], NOW), Cookie::Ours { stale: false });
-        assert_eq!(b.read_cookie([&cookie[..]], NOW), Cookie::Peers(a.own));
-        assert_eq!(a.read_cookie([&cookie[..]], NOW + 4 * 3600 + 1), Cookie::Ours { stale: true });
-        assert_eq!(a.read_cookie([&cookie[..]], NOW + 8 * 3600), Cookie::Refused(Refusal::Expired));
-        assert_eq!(a.read_cookie([&b"SID=1"[..]], NOW), Cookie::None);
-        assert_eq!(a.read_cookie([&b"FOO=\xff"[..]], NOW), Cookie::Refused(Refusal::Undecryptable));
-        let newer = value(&b.issue_cookie(NOW + 1, [2; 12], true));
-        assert_eq!(a.read_cookie([&cookie[..], b"x=1", &newer], NOW), Cookie::Peers(b.own));
+        let cookie = value(&a.issue_cookie(NOW, [1; 12], false, None));
+        assert_eq!(a.read_cookie([&cookie[..]], NOW).cookie, Cookie::Ours { stale: false });
+        assert_eq!(b.read_cookie([&cookie[..]], NOW).cookie, Cookie::Peers(a.own));
+        assert_eq!(a.read_cookie([&cookie[..]], NOW + 4 * 3600 + 1).cookie, Cookie::Ours { stale: true });
+        assert_eq!(a.read_cookie([&cookie[..]], NOW + 8 * 3600).cookie, Cookie::Refused(Refusal::Expired));
+        assert_eq!(a.read_cookie([&b"SID=1"[..]], NOW).cookie, Cookie::None);
+        assert_eq!(a.read_cookie([&b"FOO=\xff"[..]], NOW).cookie, Cookie::Refused(Refusal::Undecryptable));
+        let newer = value(&b.issue_cookie(NOW + 1, [2; 12], true, None));
+        assert_eq!(a.read_cookie([&cookie[..], b"x=1", &newer], NOW).cookie, Cookie::Peers(b.own));
     }
 
     #[test]
     fn a_raised_drain_epoch_expires_older_cookies_everywhere() {
         let a = fixtures::membership(A);
-        let cookie = value(&a.issue_cookie(NOW, [1; 12], false));
+        let cookie = value(&a.issue_cookie(NOW, [1; 12], false, None));
         for site in [A, B] {
             let drained =
                 fixtures::membership_in(site, &fixtures::gslb_with(|members| members[0].drain_epoch = 1));
-            assert_eq!(drained.read_cookie([&cookie[..]], NOW), Cookie::Refused(Refusal::Expired));
+            assert_eq!(drained.read_cookie([&cookie[..]], NOW).cookie, Cookie::Refused(Refusal::Expired));
         }
     }
 
     #[test]
     fn a_member_that_left_is_nobodys_home() {
-        let cookie = value(&fixtures::membership(A).issue_cookie(NOW, [1; 12], false));
+        let cookie = value(&fixtures::membership(A).issue_cookie(NOW, [1; 12], false, None));
         let left = fixtures::membership_in(B, &fixtures::gslb_with(|members| drop(members.remove(0))));
-        assert_eq!(left.read_cookie([&cookie[..]], NOW), Cookie::Refused(Refusal::WrongService));
+        assert_eq!(left.read_cookie([&cookie[..]], NOW).cookie, Cookie::Refused(Refusal::WrongService));
     }
 
     #[test]

@@ -1,10 +1,15 @@
 //! Rules by name: what a virtual service may name in YAML.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Rule, RuleError, services::Services};
 use crate::{
-    config, gslb::Membership, metrics::Metrics, names::RuleName, pool::Pool, site_cookie::ReplayGuard,
+    config,
+    gslb::{Census, Drains, Facts, MemberId, Membership, PeerMember, Standing},
+    metrics::Metrics,
+    names::RuleName,
+    pool::Pool,
+    site_cookie::ReplayGuard,
 };
 
 /// Makes a rule for one virtual service.
@@ -31,12 +36,37 @@ pub struct SiteSetup {
     pub sp_pool_uuid: Arc<str>,
     /// Hops that were proven lately, of all virtual services, over reloads.
     pub replay: Arc<ReplayGuard>,
+    /// Which sites are being emptied by command, over reloads.
+    pub drains: Arc<Drains>,
+    /// The sessions whose home this member is, over reloads.
+    pub census: Arc<Census>,
 }
 
 impl SiteSetup {
-    /// Whether the peer at this address is up.
-    pub fn is_up(&self, peer: SocketAddr) -> bool {
-        self.sp_pool.server(peer).is_some_and(|server| server.is_up())
+    /// How this site stands at `now`, Unix seconds. It does not ask its own monitors.
+    pub fn own_standing(&self, now: u64) -> Standing {
+        let until = self.membership.own_until(&self.drains);
+        Standing::of(Facts { is_up: true, until }, now)
+    }
+
+    /// How a peer stands at `now`, Unix seconds. Who is not known has left.
+    pub fn standing(&self, peer: &MemberId, now: u64) -> Standing {
+        self.membership.peer(peer).map_or(Standing::Left, |peer| self.standing_of(peer, now))
+    }
+
+    fn standing_of(&self, peer: &PeerMember, now: u64) -> Standing {
+        // A disabled server is not probed, and goes on for its sessions.
+        let is_up = self.sp_pool.server(peer.addr).is_some_and(|server| server.is_up() || !peer.enabled);
+        let until = self.membership.peer_until(peer, &self.drains);
+        Standing::of(Facts { is_up, until }, now)
+    }
+
+    /// Of the peers in service at `now`, the one with the fewest requests of this site in flight; of equals, the one
+    /// with the highest priority.
+    pub fn peer_in_service(&self, now: u64) -> Option<&PeerMember> {
+        let peers = self.membership.peers.iter();
+        let in_service = peers.filter(|peer| self.standing_of(peer, now) == Standing::InService);
+        in_service.min_by_key(|peer| self.sp_pool.server(peer.addr).map_or(0, |server| server.inflight()))
     }
 }
 
