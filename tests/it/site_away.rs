@@ -75,8 +75,10 @@ async fn a_home_that_closes_every_connection_at_once_is_away() {
 async fn check_broken_home(home: &Origin, recovery: &str, post_status: u16) {
     let app = Origin::start("a").await;
     let fed = Federation::new().unmonitored().recovery(recovery).home_b_at(home.addr);
-    let fed =
-        fed.with(|yaml| yaml["application_persistence_profiles"][0]["home_read_timeout"] = "500ms".into());
+    let fed = match post_status {
+        504 => fed.home_read_timeout("300ms"),
+        _ => fed,
+    };
     let a = fed.site_a(&[&app]).start().await;
     a.sees("SP-gs-web@site_A", home.addr, true).await;
     let before = home.started().len();

@@ -253,6 +253,11 @@ impl Federation {
         })
     }
 
+    /// The longest silence of a home.
+    pub fn home_read_timeout(self, timeout: &str) -> Self {
+        self.with(|yaml| yaml["application_persistence_profiles"][0]["home_read_timeout"] = timeout.into())
+    }
+
     /// Somebody else has the address at which site_B's member is looked for.
     pub fn home_b_at(self, addr: SocketAddr) -> Self {
         self.with(|yaml| {
