@@ -140,6 +140,21 @@ fn a_member_that_is_no_virtual_service_here_is_a_warning() {
 }
 
 #[test]
+fn an_app_that_may_be_silent_longer_than_peers_wait_is_a_warning() {
+    let site = fs::read_to_string(project("conf/two-sites/site-a.yaml")).unwrap();
+    let with = |timeout: &str| {
+        let text = site.replacen("- name: pay\n", &format!("- name: pay\n    read_timeout: {timeout}\n"), 1);
+        assert_ne!(text, site);
+        load_text(&text).unwrap().warnings
+    };
+    assert!(with("64s").is_empty());
+    let warnings = with("2m");
+    let said = "pool `pay` may be silent for 2m (`read_timeout`), and peer sites wait 65s for this home; \
+                raise `home_read_timeout` of `gap-1` above it";
+    assert!(warnings.len() == 1 && warnings[0].to_string().ends_with(said), "{warnings:?}");
+}
+
+#[test]
 fn the_default_profile_is_the_one_of_that_name_if_there_is_one() {
     let vs = "pools: [{name: a}]\nvirtual_services: [{name: a, pool_ref: a, services: [{address: \"::1\", port: 80}]";
     let redirects = |text: &str| load_text(text).unwrap().config.virtual_services[0].profile.http_to_https;

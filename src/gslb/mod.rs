@@ -4,6 +4,8 @@
 //! Everything here is a description or a pure decision. The SP pool is described here and built with the
 //! other pools; cookies and hops are opened by `site_cookie`; requests are sent by the proxy.
 //!
+//! What happens when a home is away: the tables of [`policy`].
+//!
 //! Words are Avi's: a GSLB service has members, which are virtual services of sites; a virtual service of a
 //! site-persistent service has a site-persistence (SP) pool, whose "servers" are its peers on other sites;
 //! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
@@ -12,7 +14,7 @@ mod census;
 mod cookie_header;
 mod member;
 mod outcome;
-mod policy;
+pub mod policy;
 mod service;
 mod set_cookie;
 mod sp_pool;
@@ -32,4 +34,4 @@ pub use sp_pool::{
 pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;

@@ -259,6 +259,8 @@ const NO_SERVER: [u8; 8] = [0; 8];
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{
         gslb::fixtures::{self, A, B, C, NOW},
@@ -358,6 +360,52 @@ mod tests {
         let cookie = value(&fixtures::membership(A).issue_cookie(NOW, [1; 12], false, None));
         let left = fixtures::membership_in(B, &fixtures::gslb_with(|members| drop(members.remove(0))));
         assert_eq!(left.read_cookie([&cookie[..]], NOW).cookie, Cookie::Refused(Refusal::WrongService));
+    }
+
+    #[test]
+    fn a_disabled_member_keeps_its_sessions_for_a_minute_and_a_drain_may_end_it_sooner() {
+        let (a, b) = (fixtures::membership(A), fixtures::membership(B));
+        let drains = Drains::default();
+        let of_c = |membership: &Membership, drains: &Drains| {
+            membership.peer_until(membership.peers.last().expect("site_C"), drains)
+        };
+        assert_eq!(a.own_until(&drains), None);
+        assert_eq!(of_c(&a, &drains), Some(NOW + 60), "it is disabled since the configuration was loaded");
+        assert_eq!(fixtures::membership(C).own_until(&drains), Some(NOW + 60));
+        drains.drain(&C.cluster.into(), NOW, Duration::from_secs(30));
+        drains.drain(&A.cluster.into(), NOW, Duration::from_secs(90));
+        assert_eq!((of_c(&a, &drains), a.own_until(&drains)), (Some(NOW + 30), Some(NOW + 90)));
+        assert_eq!((of_c(&b, &drains), b.own_until(&drains)), (Some(NOW + 30), None));
+    }
+
+    #[test]
+    fn with_server_tags_a_cookie_names_the_app_server_to_its_home_alone() {
+        let gslb = gslb_with_server_tags();
+        let servers: [SocketAddr; 2] = [([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
+        let membership = |site, servers: &[SocketAddr]| {
+            let (vs, site) = (fixtures::vs(site), fixtures::site(site));
+            let membership = Membership::of(&vs, servers, &site, &gslb, NOW);
+            membership.expect("a good federation").expect("a member")
+        };
+        let (a, b) = (membership(A, &servers), membership(B, &servers));
+        let read = |membership: &Membership, cookie: &str| membership.read_cookie([&*value(cookie)], NOW);
+        let cookie = a.issue_cookie(NOW, [1; 12], false, Some(servers[1]));
+        assert_eq!(read(&a, &cookie).server, Some(servers[1]));
+        assert_eq!((read(&b, &cookie).cookie, read(&b, &cookie).server), (Cookie::Peers(a.own), None));
+        assert_eq!(read(&membership(A, &servers[..1]), &cookie).server, None, "the server is gone");
+        assert_eq!(read(&fixtures::membership(A), &cookie).server, None, "the option is off");
+        let stranger = ([10, 0, 0, 3], 80).into();
+        assert!(a.can_name(servers[0]) && !a.can_name(stranger));
+        assert_eq!(read(&a, &a.issue_cookie(NOW, [2; 12], false, Some(stranger))).server, None);
+        assert!(!fixtures::membership(A).can_name(servers[0]));
+    }
+
+    fn gslb_with_server_tags() -> Gslb {
+        let mut service = (*fixtures::gslb().services[0]).clone();
+        let mut profile = (**service.site_persistence.as_ref().expect("it is persistent")).clone();
+        profile.cookie.server_tag = true;
+        service.site_persistence = Some(Arc::new(profile));
+        Gslb { services: vec![Arc::new(service)], ..fixtures::gslb() }
     }
 
     #[test]
