@@ -30,6 +30,7 @@
 //!
 //! ¹ Home has not touched the request, so any method is repeated, as long as its body has not begun to leave or is
 //! still whole in the retry buffer (64 KiB); else 503.
+//! An app that answers 421 says so of itself, and is taken at its word.
 //! ² Nobody knows whether home acted on the request. An idempotent method (RFC 9110, 9.2.2) whose body is whole is
 //! repeated; any other gets 502, or 504 after silence, under every recovery. An answer that has begun is cut.
 //!

@@ -96,8 +96,9 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
     } else {
         error.set_retry(false);
     }
-    if repeatable && !error.retry() && *error.esource() == ErrorSource::Upstream && !reply::has_begun(session)
-    {
+    // An error of a rule or of ours has another source.
+    let is_servers_fault = *error.esource() == ErrorSource::Upstream;
+    if repeatable && !error.retry() && is_servers_fault && !reply::has_begun(session) {
         match broke_elsewhere(session, ctx, error.etype()) {
             Ok(again) => error.set_retry(again),
             Err(stopped) => return stopped,

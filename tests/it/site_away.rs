@@ -1,9 +1,16 @@
 //! A home that misbehaves: garbage, silence, 421, death in the middle of a request; under each recovery.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use homing::{
+    prelude::{RequestSend, Rule, RuleError, RuleResult, async_trait},
+    server,
+};
 use tokio::net::TcpListener;
 
 use crate::{
+    rules::run_here,
     sites::{OUTCOMES, Sites, ask_as},
     support::{
         certs::cert_for,
@@ -185,6 +192,36 @@ async fn a_slow_app_is_not_a_home_that_is_away() {
     assert_eq!((answer.status, answer.site_cookie()), (504, None), "home's own word");
     assert!(sites.app_a.requests().is_empty());
     outcomes(&sites.a, [1.0, 0.0, 0.0]).await;
+}
+
+/// Fails when a request is about to be sent to another site.
+struct Failing;
+
+#[async_trait]
+impl Rule for Failing {
+    fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
+        match send.goes_elsewhere() {
+            true => Err(RuleError::new("it cannot be sent")),
+            false => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_is_no_home_that_is_away() {
+    let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
+    let fed = Federation::new().recovery("pick_new_server");
+    let _b = fed.site_b(&[&app_b]).start().await;
+    let site = fed
+        .site_a(&[&app_a])
+        .push("rules", "{name: failing, on_error: fail_closed}")
+        .vs("rule_refs", "[failing]");
+    let running = run_here(&site, server::Homing::builder().rule("failing", Failing)).await;
+    let request = Request::get("/").cookie(&format!("FOO={}", Cookie::of(B).seal()));
+    let answer = request.send(site.addr).await;
+    assert_eq!((answer.status, new_home(&answer)), (500, None));
+    assert!(app_a.requests().is_empty() && app_b.requests().is_empty());
+    running.shutdown(Duration::from_secs(1)).await;
 }
 
 /// A POST of a session of site_B.
