@@ -154,7 +154,9 @@ impl Builder {
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
         let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
         let replay = Arc::new(ReplayGuard::new());
-        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, mark_key: rand::random() };
+        let (drains, censuses) = Default::default();
+        let mark_key = rand::random();
+        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, drains, censuses, mark_key };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
     }

@@ -21,7 +21,7 @@ use crate::{
     clone::{ClonePool, MarkKeys},
     config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
     filter,
-    gslb::{Membership, SpPool},
+    gslb::{Censuses, Drains, Membership, SpPool},
     metrics::{Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
     pool::{Pool, monitor::Monitors},
@@ -39,6 +39,7 @@ pub struct Live {
     pub sessions: Arc<SessionTable>,
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    pub drains: Arc<Drains>,
     pub mark_key: [u8; 16],
     /// Counters of requests that belong to no virtual service.
     pub unrouted: RequestMetrics,
@@ -46,10 +47,10 @@ pub struct Live {
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
-        let Parts { metrics, clock, sessions, ticket_keys, replay, mark_key } = parts;
+        let Parts { metrics, clock, sessions, ticket_keys, replay, drains, mark_key, .. } = parts;
         let unrouted = RequestMetrics::new(&metrics, "-", "-");
         let current = ArcSwap::from_pointee(snapshot);
-        Self { current, metrics, clock, sessions, ticket_keys, replay, mark_key, unrouted }
+        Self { current, metrics, clock, sessions, ticket_keys, replay, drains, mark_key, unrouted }
     }
 
     /// The current snapshot.
@@ -76,6 +77,10 @@ pub struct Parts {
     /// One set for all listeners, so that a TLS session keeps its identity among them.
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    /// Which sites are being emptied by command.
+    pub drains: Arc<Drains>,
+    /// The sessions of this site's members.
+    pub censuses: Censuses,
     /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
     pub mark_key: [u8; 16],
 }
@@ -329,16 +334,20 @@ fn site_setup(
     parts: &Parts,
 ) -> Result<Option<SiteSetup>, BuildError> {
     let Some(gslb) = &config.gslb else { return Ok(None) };
-    let membership = Membership::of(vs, &config.site, gslb)
+    let pool = config.pools.iter().find(|pool| vs.pool.as_ref() == Some(&pool.name));
+    let servers: Vec<_> = pool.iter().flat_map(|pool| &pool.servers).map(|server| server.addr).collect();
+    let membership = Membership::of(vs, &servers, &config.site, gslb, parts.clock.unix_seconds())
         .map_err(|error| BuildError::Site { vs: vs.name.clone(), reason: error.to_string() })?;
     Ok(membership.map(|membership| {
         let SpPool { uuid, pool } = SpPool::of(vs, &membership, gslb);
         let sp_pool = Pool::new(&pool, &parts.metrics, None, parts.clock.wall());
         SiteSetup {
+            census: parts.censuses.of(membership.own),
             membership: Arc::new(membership),
             sp_pool,
             sp_pool_uuid: uuid.into(),
             replay: parts.replay.clone(),
+            drains: parts.drains.clone(),
         }
     }))
 }

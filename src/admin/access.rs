@@ -1,10 +1,14 @@
-//! Who may read the admin API: everyone on this machine, and beyond it who knows the token.
+//! Who may use the admin API: everyone on this machine, and beyond it who knows the token; but no page in a browser
+//! may change anything, for a browser on this machine sends what pages from anywhere ask it to send.
 
 use std::{fs, io, path::Path, sync::Arc};
 
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header::AUTHORIZATION, header::WWW_AUTHENTICATE},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -85,6 +89,16 @@ pub(super) async fn admit(State(access): State<Access>, request: Request, next: 
             "beyond loopback this needs a token; set admin.token_file, or listen on loopback or unix:PATH",
         ),
     }
+}
+
+/// Refuses what a page in a browser sends. By its headers, which no page can leave out and no command has; a page's
+/// own origin does not help, for a name of its own may point to this machine.
+pub(super) async fn refuse_pages(request: Request, next: Next) -> Response {
+    if [ORIGIN.as_str(), "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name)) {
+        let why = "a page in a browser may change nothing here; use homing's commands, or curl";
+        return failure(StatusCode::FORBIDDEN, why);
+    }
+    next.run(request).await
 }
 
 fn bearer(request: &Request) -> Option<&[u8]> {

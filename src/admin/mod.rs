@@ -1,11 +1,13 @@
-//! The admin API: metrics, health, and read-only views of the live state as JSON.
+//! The admin API: metrics, health, views of the live state as JSON, and the few things that operators change
+//! while homing runs.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
-//! the state, and nothing here serves clients' traffic.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here serves
+//! clients' traffic. What changes something is a POST, is logged, and is refused to pages in browsers.
 
 mod access;
 mod api;
 mod listener;
+mod sites;
 mod source;
 pub mod view;
 
@@ -32,6 +34,8 @@ pub async fn serve<S: Source>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -63,6 +67,18 @@ mod tests {
 
         fn gslb_services(&self) -> Vec<view::GslbRuntime> {
             vec![example::gslb_runtime()]
+        }
+
+        fn sites(&self) -> Vec<view::Site> {
+            example::sites().into()
+        }
+
+        fn drain(&self, site: &str, _: Duration) -> Option<view::Site> {
+            example::sites().into_iter().find(|known| known.name == site)
+        }
+
+        fn undrain(&self, site: &str) -> Option<view::Site> {
+            self.drain(site, Duration::ZERO)
         }
 
         fn session_tables(&self) -> Vec<view::SessionTable> {
@@ -150,6 +166,18 @@ mod tests {
             ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
             ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
             ("DELETE /metrics", 405, "use GET"),
+            ("GET /api/v1/gslb/sites", 200, r#"[{"name":"site_A","cluster_uuid":"cluster-of-site_A"#),
+            ("GET /api/v1/gslb/sites/SITE_a", 200, r#""pinned_sessions":412"#),
+            ("GET /api/v1/gslb/sites/site_C", 404, "site site_C is not known; known: site_A, site_B"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=30m", 200, r#""drain_state":"DRAINING""#),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=0s", 200, r#""is_own":true"#),
+            ("POST /api/v1/gslb/sites/site_C/drain?for=30m", 404, "known: site_A, site_B"),
+            ("POST /api/v1/gslb/sites/site_A/drain", 400, "add for=30m"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=30", 400, "`30` is not a duration"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=31d", 400, "at most 30days"),
+            ("POST /api/v1/gslb/sites/site_A/undrain", 200, r#""name":"site_A""#),
+            ("POST /api/v1/gslb/sites/site_C/undrain", 404, "known: site_A, site_B"),
+            ("GET /api/v1/gslb/sites/site_A/drain", 405, "use POST"),
         ] {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{request}: {answer}");
@@ -180,6 +208,8 @@ mod tests {
             ("0.0.0.0:0", token(), wrong, 401),
             ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
+            ("0.0.0.0:0", token(), "POST /api/v1/gslb/sites/site_A/undrain", 401),
+            ("0.0.0.0:0", None, "POST /api/v1/gslb/sites/site_A/undrain", 403),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),
             ("0.0.0.0:0", token(), "GET /readyz", 200),
@@ -190,6 +220,24 @@ mod tests {
             let admin = Running::start(listen, &[], token).await;
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{listen}, {request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_in_a_browser_may_look_and_change_nothing() {
+        let admin = Running::start("127.0.0.1:0", &[], None).await;
+        for (header, status) in [
+            ("Origin: http://127.0.0.1:9901", 403),
+            ("Origin: null", 403),
+            ("Sec-Fetch-Site: same-origin", 403),
+            ("Sec-Fetch-Site: cross-site", 403),
+            ("User-Agent: curl", 200),
+        ] {
+            let (got, answer) =
+                admin.ask(&format!("POST /api/v1/gslb/sites/site_A/undrain\n{header}\r\n")).await;
+            assert_eq!(got, status, "{header}: {answer}");
+            let (got, answer) = admin.ask(&format!("GET /api/v1/gslb/sites\n{header}\r\n")).await;
+            assert_eq!(got, 200, "{header}: {answer}");
         }
     }
 

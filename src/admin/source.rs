@@ -1,9 +1,9 @@
 //! The live state, seen through the views of the admin API.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Source,
+    Source, sites,
     view::{self, OperState, OperStatus},
 };
 use crate::{
@@ -74,6 +74,18 @@ impl Source for LiveSource {
         gslb.services.iter().map(|service| self.gslb_service(service, gslb, &snapshot)).collect()
     }
 
+    fn sites(&self) -> Vec<view::Site> {
+        sites::sites(&self.live)
+    }
+
+    fn drain(&self, site: &str, how_long: Duration) -> Option<view::Site> {
+        sites::drain(&self.live, site, how_long)
+    }
+
+    fn undrain(&self, site: &str) -> Option<view::Site> {
+        sites::undrain(&self.live, site)
+    }
+
     fn session_tables(&self) -> Vec<view::SessionTable> {
         let tables = self.live.sessions.tables();
         tables.into_iter().map(|(name, entries)| view::SessionTable { name, entries }).collect()
@@ -131,7 +143,11 @@ impl LiveSource {
                 health_monitor_refs: monitor_names(&service.monitors),
                 ttl: service.ttl,
             }),
-            groups: service.groups.iter().map(|group| gslb_group(group, gslb, snapshot, &own)).collect(),
+            groups: service
+                .groups
+                .iter()
+                .map(|group| gslb_group(group, gslb, snapshot, &own, self.live.clock.unix_seconds()))
+                .collect(),
             services_state: None,
             sp_oper_status: sp_oper_status(&own),
             fraction_proxied: view::GslbRuntime::fraction_proxied(&requests),
@@ -253,12 +269,13 @@ fn gslb_group(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbGroup {
     view::GslbGroup {
         name: group.name.clone(),
         priority: Some(group.priority),
         algorithm: Some(group.algorithm.as_str().to_owned()),
-        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own)).collect(),
+        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own, now)).collect(),
     }
 }
 
@@ -267,6 +284,7 @@ fn gslb_member(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbMember {
     let site_name = |uuid: &ClusterUuid| gslb.sites.iter().find(|site| &site.cluster_uuid == uuid);
     let is_own = snapshot.config.site.cluster_uuid.as_ref() == Some(&member.cluster_uuid);
@@ -277,6 +295,12 @@ fn gslb_member(
         let site = vs.site.as_ref()?;
         site.sp_pool.server(site.membership.peer(&id)?.addr)
     });
+    let site = vs.and_then(|vs| vs.site.as_ref());
+    let until = site.map(|site| site.membership.own_until(&site.drains)).or_else(|| {
+        let site = own.iter().find_map(|vs| vs.site.as_ref())?;
+        Some(site.membership.peer_until(site.membership.peer(&id)?, &site.drains))
+    });
+    let progress = sites::progress(until.flatten(), now);
     view::GslbMember {
         cluster_uuid: member.cluster_uuid.to_string(),
         site_name: site_name(&member.cluster_uuid).map(|site| site.name.to_string()).unwrap_or_default(),
@@ -292,6 +316,9 @@ fn gslb_member(
             .collect(),
         ratio: Some(member.ratio),
         enabled: Some(member.enabled),
+        drain_state: progress.map(|(state, _)| state),
+        drain_until: progress.map(|(_, until)| until),
+        pinned_sessions: site.map(|site| site.census.sessions(now)),
         sp_pools: vs.and_then(|vs| vs.site.as_ref()).map(sp_pool_status).into_iter().collect(),
         controller_status: match (vs, peer) {
             (Some(vs), _) => vs.pool.as_ref().map_or_else(|| OperStatus::new(OperState::OperUp), pool_status),

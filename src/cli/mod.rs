@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod cookie;
 mod demo;
+mod gslb;
 mod keys;
 mod log;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Demo,
     /// Show what a running homing is doing
     Show(show::Show),
+    /// Empty a site before it is worked on, and put it into service again
+    Gslb(gslb::Gslb),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -105,7 +108,8 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => show(args),
+        Command::Show(args) => ask(show::show(args)),
+        Command::Gslb(args) => ask(gslb::gslb(args)),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
     };
@@ -125,17 +129,18 @@ impl Command {
         match self {
             Self::Run(_) => "info",
             // They print what they have to say.
-            Self::Check(_) | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            Self::Check(_) | Self::Show(_) | Self::Gslb(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
         }
     }
 }
 
-fn show(args: show::Show) -> Result<ExitCode, Error> {
+/// Waits for what a running homing says, and prints it.
+fn ask(answer: impl Future<Output = Result<String, client::Error>>) -> Result<ExitCode, Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    print(runtime.block_on(show::show(args))?)
+    print(runtime.block_on(answer)?)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

@@ -1,12 +1,10 @@
 //! `homing show`: what a running homing is doing, as tables or JSON.
 
-use std::path::PathBuf;
-
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    client::{AdminUrl, Client, Error, escaped},
+    client::{AdminArgs, Client, Error, escaped},
     table,
 };
 use crate::admin::view;
@@ -22,23 +20,6 @@ pub struct Show {
     output: Output,
 }
 
-/// Which running homing is asked.
-#[derive(Args, Debug)]
-struct AdminArgs {
-    /// Where its admin API listens: http://HOST:PORT or unix:PATH
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "HOMING_ADMIN",
-        default_value = "http://127.0.0.1:9901",
-        global = true
-    )]
-    admin: AdminUrl,
-    /// The file with the token that the admin API asks for beyond loopback
-    #[arg(long, value_name = "FILE", global = true)]
-    token_file: Option<PathBuf>,
-}
-
 #[derive(Subcommand, Debug)]
 enum What {
     /// All virtual services, or one in detail
@@ -51,6 +32,8 @@ enum What {
         #[command(subcommand)]
         view: GslbView,
     },
+    /// The sites of the federation, or one: whether it is being emptied, and how many sessions it has
+    Gslbsite { name: Option<String> },
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
@@ -116,6 +99,14 @@ pub async fn show(args: Show) -> Result<String, Error> {
                 Some(Filter::Filter { part: Part::SpStatus }) => one(as_json, &runtime.sp_status()),
             }
         }
+        What::Gslbsite { name: None } => {
+            let all: Vec<view::Site> = client.get("/api/v1/gslb/sites").await?;
+            if as_json { json(&all) } else { sites(&all) }
+        }
+        What::Gslbsite { name: Some(name) } => {
+            let path = format!("/api/v1/gslb/sites/{}", escaped(&name));
+            one(as_json, &client.get::<view::Site>(&path).await?)
+        }
         What::Session { table, key } => {
             let query = [("table", &table), ("key", &key)];
             let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
@@ -174,6 +165,15 @@ fn ports(pool: &view::Pool) -> String {
     ports.join(" ")
 }
 
+fn sites(all: &[view::Site]) -> String {
+    let row = |site: &view::Site| {
+        let until = site.drain_until.map_or(String::new(), |until| table::date(until.secs, None));
+        let sessions = site.pinned_sessions.map_or(String::new(), |sessions| sessions.to_string());
+        [site.name.clone(), word(&site.drain_state), until, sessions]
+    };
+    table::list(["Name", "Drain State", "Until", "Sessions"], all.iter().map(row).collect())
+}
+
 fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
     match (of_table, of_key, found.entries.first()) {
         (false, ..) => {
@@ -199,7 +199,7 @@ fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
 }
 
 /// The word that JSON has for it.
-fn word(state: &view::OperState) -> String {
+fn word(state: &impl Serialize) -> String {
     match serde_json::to_value(state) {
         Ok(serde_json::Value::String(word)) => word,
         _ => unreachable!("a state is a word"),
@@ -220,6 +220,7 @@ mod tests {
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
+        check("gslbsite.txt", &sites(&example::sites()));
         check("session.txt", &sessions(&example::sessions(), false, false));
         check("session-table.txt", &sessions(&example::sessions(), true, false));
         check("session-key.txt", &sessions(&example::sessions(), true, true));

@@ -108,7 +108,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
-        federation.check((&site, o.place_of("site")), &virtual_services, report);
+        federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
     }
     Config {
         file: o.source.file.to_path_buf(),

@@ -109,6 +109,19 @@ pub(crate) fn gslb_runtime() -> GslbRuntime {
     }
 }
 
+/// Asked at site_A: the site itself, and a peer.
+pub(crate) fn sites() -> [Site; 2] {
+    let site = |name: &str, is_own, pinned_sessions| Site {
+        name: name.into(),
+        cluster_uuid: format!("cluster-of-{name}"),
+        is_own,
+        drain_state: DrainState::Draining,
+        drain_until: Some(Timestamp { secs: changed().secs + 1800, usecs: 0 }),
+        pinned_sessions,
+    };
+    [site("site_A", true, Some(412)), site("site_B", false, None)]
+}
+
 pub(crate) fn sessions() -> Sessions {
     Sessions {
         tables: vec![
@@ -191,6 +204,9 @@ fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
         services: vec![Service { address: None, port: 80, enable_ssl: false }],
         ratio: Some(1),
         enabled: Some(true),
+        drain_state: None,
+        drain_until: None,
+        pinned_sessions: None,
         sp_pools: vec![SpPoolStatus {
             uuid: format!("pool-{uuid}"),
             name: format!("SP-gs-1-{vs}"),
