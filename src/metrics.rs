@@ -10,8 +10,8 @@ use prometheus::{
     TextEncoder, core::Collector,
 };
 
-pub use series::Labels;
 use series::Families;
+pub use series::Labels;
 
 /// The metrics of one instance. Clones share the values.
 #[derive(Clone)]
@@ -25,7 +25,7 @@ pub struct Metrics {
     pub connections_open: IntGaugeVec,
     /// Connections refused or lost before a request. `listener`, `reason`.
     pub connections_refused: IntCounterVec,
-    /// 1 while the server is up. `pool`, `server`.
+    /// 1 while the server is up; set when the page is made. `pool`, `server`.
     pub pool_server_up: IntGaugeVec,
     /// Requests and tunnels in flight. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
@@ -70,16 +70,14 @@ impl Metrics {
                 "Requests answered.",
                 &["vs", "pool", "code_class"],
             ),
-            request_duration: registry.labelled(
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "homing_request_duration_seconds",
-                        "From the request's head to the end of its answer.",
-                    )
-                    .buckets(DURATION_BUCKETS.to_vec()),
-                    &["vs"],
-                ),
-            ),
+            request_duration: registry.labelled(HistogramVec::new(
+                HistogramOpts::new(
+                    "homing_request_duration_seconds",
+                    "From the request's head to the end of its answer.",
+                )
+                .buckets(DURATION_BUCKETS.to_vec()),
+                &["vs"],
+            )),
             connections_open: gauges(
                 &registry,
                 "homing_connections_open",
@@ -189,7 +187,9 @@ impl Metrics {
     /// The page that Prometheus scrapes, text format 0.0.4.
     pub fn page(&self) -> String {
         let mut page = Vec::new();
-        TextEncoder::new().encode(&self.registry.registry().gather(), &mut page).expect("a Vec takes every write");
+        TextEncoder::new()
+            .encode(&self.registry.registry().gather(), &mut page)
+            .expect("a Vec takes every write");
         String::from_utf8(page).expect("the text format is UTF-8")
     }
 

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, Uri, header::CONTENT_TYPE},
+    http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
     access::{self, Access},
-    view,
+    view, write,
 };
 use crate::names::same_name;
 
@@ -33,6 +33,12 @@ pub trait Source: Send + Sync + 'static {
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime>;
 
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again. What came of it is in the view, refused or not.
+    fn reload(&self) -> impl Future<Output = view::Reload> + Send;
+
     fn session_tables(&self) -> Vec<view::SessionTable>;
 
     /// Entries of one of [`Source::session_tables`]: the one under `key`, or any
@@ -49,7 +55,10 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/pools/{name}", get(pool::<S>))
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
         .route("/api/v1/sessions", get(sessions::<S>))
+        .route("/api/v1/configuration", get(configuration::<S>))
+        .route("/api/v1/reload", post(reload::<S>))
         .layer(middleware::from_fn_with_state(access, access::admit))
+        .layer(middleware::from_fn(write::guard))
         .route("/metrics", get(metrics::<S>))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz::<S>))
@@ -127,14 +136,32 @@ async fn sessions<S: Source>(
     Json(view::Sessions { tables: vec![table], entries, truncated }).into_response()
 }
 
+async fn configuration<S: Source>(State(source): State<Arc<S>>) -> Json<view::Configuration> {
+    Json(source.configuration())
+}
+
+async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
+    let done = source.reload().await;
+    let status = match done.result {
+        view::ReloadResult::Success => StatusCode::OK,
+        view::ReloadResult::Failure => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(done)).into_response()
+}
+
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME], /api/v1/pools[/NAME], \
-                 /api/v1/gslbservices/NAME/runtime, /api/v1/sessions?table=&key=";
+                 /api/v1/gslbservices/NAME/runtime, /api/v1/sessions?table=&key=, /api/v1/configuration, \
+                 POST /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 
-async fn unknown_method() -> Response {
-    failure(StatusCode::METHOD_NOT_ALLOWED, "this path can only be read; use GET")
+async fn unknown_method(method: Method) -> Response {
+    let help = match method {
+        Method::GET | Method::HEAD => "this path is for a change; use POST",
+        _ => "this path can only be read; use GET",
+    };
+    failure(StatusCode::METHOD_NOT_ALLOWED, help)
 }
 
 /// The object of that name, whatever the case in which it is asked for.

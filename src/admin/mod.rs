@@ -1,29 +1,30 @@
-//! The admin API: metrics, health, and read-only views of the live state as JSON.
+//! The admin API: metrics, health, views of the live state as JSON, and a reload.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
-//! the state, and nothing here serves clients' traffic.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. What changes something
+//! is a POST, and logged. Nothing here serves clients' traffic.
 
 mod access;
 mod api;
 mod listener;
 mod source;
 pub mod view;
+mod write;
 
-pub use access::{Token, TokenError};
+pub use access::{CurrentToken, Token, TokenError};
 pub use api::Source;
 pub use listener::{AdminListener, BindError};
-pub use source::LiveSource;
+pub use source::{Control, LiveSource};
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 /// Answers on `listener` until `shutdown`. Beyond loopback all but `/metrics`, `/healthz` and `/readyz` ask for
-/// `token`, and without one they are refused there.
+/// `token`, and while there is none they are refused there.
 pub async fn serve<S: Source>(
     listener: AdminListener,
     source: Arc<S>,
-    token: Option<Token>,
+    token: CurrentToken,
     shutdown: CancellationToken,
 ) {
     let access = access::Access::new(listener.is_reachable_from_elsewhere(), token);
@@ -42,6 +43,7 @@ mod tests {
 
     struct Example {
         missing: Vec<String>,
+        reload: view::Reload,
     }
 
     impl Source for Example {
@@ -63,6 +65,14 @@ mod tests {
 
         fn gslb_services(&self) -> Vec<view::GslbRuntime> {
             vec![example::gslb_runtime()]
+        }
+
+        fn configuration(&self) -> view::Configuration {
+            example::configuration()
+        }
+
+        async fn reload(&self) -> view::Reload {
+            self.reload.clone()
         }
 
         fn session_tables(&self) -> Vec<view::SessionTable> {
@@ -88,12 +98,24 @@ mod tests {
 
     impl Running {
         async fn start(listen: &str, missing: &[&str], token: Option<Token>) -> Self {
+            Self::start_with(listen, missing, token, example::reload()).await
+        }
+
+        async fn start_with(
+            listen: &str,
+            missing: &[&str],
+            token: Option<Token>,
+            reload: view::Reload,
+        ) -> Self {
             let listen = AdminListen::Tcp(listen.parse().expect("an address"));
             let listener = AdminListener::bind(&listen).await.expect("a free port").expect("not none");
             let port = listener.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-            let source = Arc::new(Example { missing: missing.iter().map(|text| text.to_string()).collect() });
+            let missing = missing.iter().map(|text| text.to_string()).collect();
+            let source = Arc::new(Example { missing, reload });
+            let current = CurrentToken::default();
+            current.set(token);
             let stop = CancellationToken::new();
-            tokio::spawn(serve(listener, source, token, stop.clone()));
+            tokio::spawn(serve(listener, source, current, stop.clone()));
             Self { port, _stop: stop.drop_guard() }
         }
 
@@ -150,10 +172,24 @@ mod tests {
             ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
             ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
             ("DELETE /metrics", 405, "use GET"),
+            ("GET /api/v1/configuration", 200, r#""file":"conf/homing.yaml""#),
+            ("POST /api/v1/reload", 200, r#""added":["new"]"#),
+            ("GET /api/v1/reload", 405, "use POST"),
+            ("POST /api/v1/reload\nOrigin: http://evil.example\r\n", 403, "for another page"),
         ] {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{request}: {answer}");
             assert!(answer.contains(part), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_reload_is_no_success() {
+        let admin = Running::start_with("127.0.0.1:0", &[], None, example::refused_reload()).await;
+        let (status, answer) = admin.ask("POST /api/v1/reload").await;
+        assert_eq!(status, 422, "{answer}");
+        for part in ["pools[pay].lb_algoritm", r#""error":"the configuration has 2 problems"#] {
+            assert!(answer.contains(part), "{answer}");
         }
     }
 
@@ -179,6 +215,7 @@ mod tests {
             ("0.0.0.0:0", token(), right, 200),
             ("0.0.0.0:0", token(), wrong, 401),
             ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
+            ("0.0.0.0:0", token(), "POST /api/v1/reload", 401),
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),

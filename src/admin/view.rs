@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) mod example;
+mod reload;
+
+pub use reload::{Changes, Configuration, Reload, ReloadResult};
 
 /// What clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -338,6 +341,8 @@ mod tests {
         check(example::gslb_runtime());
         check(example::gslb_runtime().sp_status());
         check(example::sessions());
+        check(example::configuration());
+        check(example::refused_reload());
     }
 
     #[test]

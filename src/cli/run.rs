@@ -8,10 +8,10 @@ use tokio::{
 };
 
 use super::{Error, check};
-use crate::server::{Builder, Homing};
+use crate::server::{Builder, Homing, Trigger};
 
 /// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
-/// A second signal ends at once.
+/// A second signal ends at once. SIGHUP loads the configuration again.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
     let loaded = check::load(builder, file)?;
     let runtime = runtime(loaded.config.threads).map_err(Error::Runtime)?;
@@ -31,8 +31,15 @@ fn runtime(threads: usize) -> io::Result<Runtime> {
 
 async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
     let running = homing.start().await?;
-    signals.next().await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            // What comes of it is in the log. It may take its time, which SIGTERM does not wait for.
+            _ = hangup.recv() => drop(tokio::spawn(running.reload(Trigger::Signal))),
+        }
+    }
     let grace = running.grace_period();
     tracing::info!("stopping; what is in flight has {}", humantime::format_duration(grace));
     tokio::select! {

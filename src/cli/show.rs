@@ -24,7 +24,7 @@ pub struct Show {
 
 /// Which running homing is asked.
 #[derive(Args, Debug)]
-struct AdminArgs {
+pub(super) struct AdminArgs {
     /// Where its admin API listens: http://HOST:PORT or unix:PATH
     #[arg(
         long,
@@ -33,10 +33,10 @@ struct AdminArgs {
         default_value = "http://127.0.0.1:9901",
         global = true
     )]
-    admin: AdminUrl,
+    pub(super) admin: AdminUrl,
     /// The file with the token that the admin API asks for beyond loopback
     #[arg(long, value_name = "FILE", global = true)]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -51,6 +51,8 @@ enum What {
         #[command(subcommand)]
         view: GslbView,
     },
+    /// Which configuration is in force, since when, and what the last reload changed
+    Configuration,
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
@@ -82,7 +84,7 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
 }
@@ -116,6 +118,10 @@ pub async fn show(args: Show) -> Result<String, Error> {
                 Some(Filter::Filter { part: Part::SpStatus }) => one(as_json, &runtime.sp_status()),
             }
         }
+        What::Configuration => {
+            let configuration = client.get::<view::Configuration>("/api/v1/configuration").await?;
+            one(as_json, &configuration)
+        }
         What::Session { table, key } => {
             let query = [("table", &table), ("key", &key)];
             let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
@@ -130,7 +136,7 @@ fn one(as_json: bool, object: &impl Serialize) -> String {
     if as_json { json(object) } else { table::fields(object) }
 }
 
-fn json(view: &impl Serialize) -> String {
+pub(super) fn json(view: &impl Serialize) -> String {
     serde_json::to_string_pretty(view).expect("views consist of what JSON has") + "\n"
 }
 
@@ -220,6 +226,7 @@ mod tests {
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
+        check("configuration.txt", &table::fields(&example::configuration()));
         check("session.txt", &sessions(&example::sessions(), false, false));
         check("session-table.txt", &sessions(&example::sessions(), true, false));
         check("session-key.txt", &sessions(&example::sessions(), true, true));
