@@ -305,3 +305,6 @@ fn site_setup(
         }
     }))
 }
+
+#[cfg(test)]
+mod tests;

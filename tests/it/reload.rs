@@ -9,8 +9,8 @@ use crate::{
     routing::websocket,
     support::{
         certs::cert_for,
-        client::{Connection, Request},
-        config::{APP, CLONES, Site, parse},
+        client::{Browser, Connection, Request},
+        config::{APP, CLONES, Federation, Site, parse},
         copies::{Mark, copies},
         eventually,
         homing::{Homing, run},
@@ -53,8 +53,8 @@ async fn a_host_that_is_no_longer_served_is_misdirected_on_an_open_connection_to
     let mut client = Connection::open(homing.addr).await;
     assert_eq!(client.ask(&Request::get("/")).await.status, 200);
     homing.reloaded(&site.clone().vs("domain_names", "[b.com]")).await;
-    assert_eq!(client.ask(&Request::get("/").host("b.com")).await.status, 200);
     assert_eq!(client.ask(&Request::get("/")).await.status, 421);
+    assert_eq!(Request::get("/").host("b.com").send(homing.addr).await.status, 200);
 }
 
 #[tokio::test]
@@ -164,6 +164,42 @@ async fn sessions_keep_their_clone_members_and_no_queued_copy_is_lost() {
     homing.settles("homing_clone_copies_total", &[("outcome", "answered")], 4.0 * SESSIONS as f64).await;
     homing.settles("homing_clone_dropped_total", &[], 0.0).await;
     homing.settles("homing_clone_buffered_bytes", &[("pool", CLONES)], 0.0).await;
+    homing
+        .reloaded(
+            &site.with(|yaml| drop(yaml["virtual_services"][0].as_mapping_mut().unwrap().remove("clone"))),
+        )
+        .await;
+    eventually("lanes that nobody needs end", async || a.open() + b.open() == 0).await;
+}
+
+#[tokio::test]
+async fn sessions_of_other_sites_go_home_as_before() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let fed = Federation::new();
+    let (site_a, site_b) = (fed.site_a(&[&a]), fed.site_b(&[&b]));
+    let (homing_a, homing_b) = (site_a.start().await, site_b.start().await);
+    let sp_pool = "SP-gs-web@site_A";
+    homing_a.sees(sp_pool, homing_b.addr, true).await;
+    let mut browser = Browser::default();
+    assert_eq!(browser.get(homing_b.addr, "/").await.server(), "b");
+    assert_eq!(browser.get(homing_a.addr, "/").await.server(), "b", "homed at site_B");
+    let path = format!("/api/v1/pools/{sp_pool}");
+    let known = async || homing_a.json(&path).await["servers"][0]["oper_status"].clone();
+    let before = known().await;
+    for n in 1..4 {
+        let changed = site_a.clone().with(|yaml| yaml["pools"][0]["servers"][0]["ratio"] = n.into());
+        let reload = homing_a.reloaded(&changed.vs("application_profile_ref", "System-HTTP")).await;
+        assert!(reload["changes"]["pools"]["unchanged"].as_array().expect("names").contains(&json!(sp_pool)));
+        assert_eq!(browser.get(homing_a.addr, "/").await.server(), "b");
+    }
+    assert_eq!(known().await, before, "with the health that it had");
+    let disabled =
+        fed.clone().with(|yaml| yaml["gslb_services"][0]["site_persistence_enabled"] = false.into());
+    let reload = homing_a.reloaded(&disabled.site_a(&[&a])).await;
+    assert_eq!(reload["changes"]["pools"]["removed"], json!([sp_pool]));
+    assert_eq!(browser.get(homing_a.addr, "/").await.server(), "a");
+    homing_a.reloaded(&site_a).await;
+    assert_eq!(browser.get(homing_a.addr, "/").await.server(), "b");
 }
 
 #[tokio::test]
