@@ -93,6 +93,7 @@ mod tests {
     /// A running admin API; stops when dropped.
     struct Running {
         port: u16,
+        token: CurrentToken,
         _stop: tokio_util::sync::DropGuard,
     }
 
@@ -115,8 +116,8 @@ mod tests {
             let current = CurrentToken::default();
             current.set(token);
             let stop = CancellationToken::new();
-            tokio::spawn(serve(listener, source, current, stop.clone()));
-            Self { port, _stop: stop.drop_guard() }
+            tokio::spawn(serve(listener, source, current.clone(), stop.clone()));
+            Self { port, token: current, _stop: stop.drop_guard() }
         }
 
         /// Sends a request line and header lines; returns status and the whole answer.
@@ -228,6 +229,23 @@ mod tests {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{listen}, {request}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_may_change_while_connections_are_served() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("token");
+        let token = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            Token::read(&file).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let admin = Running::start("0.0.0.0:0", &[], Some(token("0123456789abcdef"))).await;
+        let request = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdef\r\n";
+        assert_eq!(admin.ask(request).await.0, 200);
+        admin.token.set(Some(token("fedcba9876543210")));
+        assert_eq!(admin.ask(request).await.0, 401);
+        admin.token.set(None);
+        assert_eq!(admin.ask(request).await.0, 403);
     }
 
     #[tokio::test]

@@ -282,7 +282,7 @@ async fn a_bad_file_is_refused_as_by_check_and_nothing_changes() {
     for problem in problems.iter().map(|problem| problem.as_str().expect("a text")) {
         assert!(problem.starts_with(&format!("{file}:")), "{problem}");
         assert!(checked.text().contains(problem), "{problem} in {}", checked.text());
-        assert!(homing.log().contains(problem), "{problem} is logged");
+        says(&homing, &[problem]).await;
     }
     let command = homing.command(&["reload"]).await;
     assert_eq!(command.code, Some(2), "{}", command.text());
@@ -355,7 +355,7 @@ async fn what_only_a_restart_changes_is_said() {
     let expected = json!(["threads: 2 until a restart, then 3"]);
     assert_eq!(reload["needs_restart"], expected);
     assert_eq!(homing.json("/api/v1/configuration").await["needs_restart"], expected);
-    assert!(homing.log().contains("needs a restart: threads"), "{}", homing.log());
+    says(&homing, &["needs a restart: threads"]).await;
     let reload = homing.reloaded(&site).await;
     assert_eq!(reload["needs_restart"], serde_json::Value::Null, "back to what is in force");
 }
@@ -383,12 +383,20 @@ async fn a_browser_cannot_be_made_to_reload_and_every_write_is_logged() {
     assert_eq!(homing.metric("homing_config_reloads_total", &[]).await, 0.0);
     assert_eq!(post.send(homing.admin).await.status, 200);
     for status in ["status=403", "status=200"] {
-        let line = |line: &str| {
-            let parts = ["admin write", "method=POST", "/api/v1/reload", "127.", status];
-            parts.iter().all(|part| line.contains(part))
-        };
-        assert!(homing.log().lines().any(line), "{status}: {}", homing.log());
+        says(&homing, &["admin write", "method=POST", "/api/v1/reload", "127.", status]).await;
     }
+}
+
+#[tokio::test]
+async fn a_node_stays_ready_while_a_new_pool_has_no_health_yet() {
+    let (app, silent) = (Origin::start("app").await, Origin::start("silent").await);
+    silent.set(Mode::NeverRead);
+    let site = Site::new(&[&app]);
+    let homing = site.start().await;
+    let more = site.pool("more", &[&silent]).monitored("more", "http");
+    homing.reloaded(&more.with(|yaml| yaml["health_monitors"][0]["receive_timeout"] = "1h".into())).await;
+    silent.began_connection(1).await;
+    assert_eq!(homing.get("/readyz").await.status, 200);
 }
 
 /// A ConfigMap as a kubelet mounts it: files are links into `..data`, which is a link that is swapped.
@@ -438,6 +446,12 @@ async fn a_file_that_is_saved_is_noticed_a_bad_one_is_said_once_and_its_repair_i
     let mut client = Connection::over(client.connect(homing.addr, "a.com").await);
     assert_eq!(client.ask(&Request::get("/")).await.server(), "new");
     assert_eq!(failures().await, 2.0, "each bad one was tried once");
+}
+
+/// Waits until a line of the log has all of these.
+async fn says(homing: &Homing, parts: &[&str]) {
+    let has = |line: &str| parts.iter().all(|part| line.contains(part));
+    eventually(&format!("the log says {parts:?}"), async || homing.log().lines().any(has)).await;
 }
 
 /// As editors do: beside the file, then over it.
