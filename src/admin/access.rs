@@ -1,13 +1,13 @@
-//! Who may use the admin API: everyone on this machine, and beyond it who knows the token; but no page in a browser
-//! may change anything, for a browser on this machine sends what pages from anywhere ask it to send.
+//! Who may use the admin API: everyone on this machine, and beyond it who knows the token.
 
 use std::{fs, io, path::Path, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use axum::{
     extract::{Request, State},
     http::{
         StatusCode,
-        header::{AUTHORIZATION, ORIGIN, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -53,52 +53,46 @@ impl Token {
     }
 }
 
+/// The token that is asked for, if one is; a reload may put another in its place. Clones share it.
+#[derive(Clone, Default)]
+pub struct CurrentToken(Arc<ArcSwapOption<Token>>);
+
+impl CurrentToken {
+    pub fn set(&self, token: Option<Token>) {
+        self.0.store(token.map(Arc::new));
+    }
+}
+
 /// The rule that one listener keeps.
 #[derive(Clone)]
-pub(super) enum Access {
-    /// Loopback or a Unix socket, whose reach the machine's own permissions limit.
-    Open,
-    Asks(Token),
-    /// Reachable from elsewhere, and no token to ask for.
-    Closed,
+pub(super) struct Access {
+    /// Else it is loopback or a Unix socket, whose reach the machine's own permissions limit.
+    reachable_from_elsewhere: bool,
+    token: CurrentToken,
 }
 
 impl Access {
-    pub(super) fn new(reachable_from_elsewhere: bool, token: Option<Token>) -> Self {
-        match (reachable_from_elsewhere, token) {
-            (false, _) => Self::Open,
-            (true, Some(token)) => Self::Asks(token),
-            (true, None) => Self::Closed,
-        }
+    pub(super) fn new(reachable_from_elsewhere: bool, token: CurrentToken) -> Self {
+        Self { reachable_from_elsewhere, token }
     }
 }
 
 /// Lets a request pass, or says what it lacks.
 pub(super) async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access {
-        Access::Open => next.run(request).await,
-        Access::Asks(token) if bearer(&request).is_some_and(|given| token.matches(given)) => {
-            next.run(request).await
-        }
-        Access::Asks(_) => {
+    if !access.reachable_from_elsewhere {
+        return next.run(request).await;
+    }
+    match access.token.0.load_full() {
+        Some(token) if bearer(&request).is_some_and(|given| token.matches(given)) => next.run(request).await,
+        Some(_) => {
             let why = "this needs the token of admin.token_file as `Authorization: Bearer TOKEN`";
             ([(WWW_AUTHENTICATE, "Bearer")], failure(StatusCode::UNAUTHORIZED, why)).into_response()
         }
-        Access::Closed => failure(
+        None => failure(
             StatusCode::FORBIDDEN,
             "beyond loopback this needs a token; set admin.token_file, or listen on loopback or unix:PATH",
         ),
     }
-}
-
-/// Refuses what a page in a browser sends. By its headers, which no page can leave out and no command has; a page's
-/// own origin does not help, for a name of its own may point to this machine.
-pub(super) async fn refuse_pages(request: Request, next: Next) -> Response {
-    if [ORIGIN.as_str(), "sec-fetch-site"].iter().any(|name| request.headers().contains_key(*name)) {
-        let why = "a page in a browser may change nothing here; use homing's commands, or curl";
-        return failure(StatusCode::FORBIDDEN, why);
-    }
-    next.run(request).await
 }
 
 fn bearer(request: &Request) -> Option<&[u8]> {

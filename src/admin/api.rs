@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     access::{self, Access},
-    view,
+    view, write,
 };
 use crate::names::same_name;
 
@@ -41,6 +41,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// Puts a site into service again; `None`: there is no such site.
     fn undrain(&self, site: &str) -> Option<view::Site>;
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again. What came of it is in the view, refused or not.
+    fn reload(&self) -> impl Future<Output = view::Reload> + Send;
 
     fn session_tables(&self) -> Vec<view::SessionTable>;
 
@@ -51,12 +56,7 @@ pub trait Source: Send + Sync + 'static {
 
 /// Every path. What is above the access check answers everyone.
 pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
-    let changes = Router::new()
-        .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
-        .route("/api/v1/gslb/sites/{name}/undrain", post(undrain::<S>))
-        .layer(middleware::from_fn(access::refuse_pages));
     Router::new()
-        .merge(changes)
         .route("/api/v1/virtualservices", get(virtual_services::<S>))
         .route("/api/v1/virtualservices/{name}", get(virtual_service::<S>))
         .route("/api/v1/pools", get(pools::<S>))
@@ -64,8 +64,13 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
         .route("/api/v1/gslb/sites", get(sites::<S>))
         .route("/api/v1/gslb/sites/{name}", get(site::<S>))
+        .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
+        .route("/api/v1/gslb/sites/{name}/undrain", post(undrain::<S>))
         .route("/api/v1/sessions", get(sessions::<S>))
+        .route("/api/v1/configuration", get(configuration::<S>))
+        .route("/api/v1/reload", post(reload::<S>))
         .layer(middleware::from_fn_with_state(access, access::admit))
+        .layer(middleware::from_fn(write::guard))
         .route("/metrics", get(metrics::<S>))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz::<S>))
@@ -193,19 +198,33 @@ async fn sessions<S: Source>(
     Json(view::Sessions { tables: vec![table], entries, truncated }).into_response()
 }
 
+async fn configuration<S: Source>(State(source): State<Arc<S>>) -> Json<view::Configuration> {
+    Json(source.configuration())
+}
+
+async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
+    let done = source.reload().await;
+    let status = match done.result {
+        view::ReloadResult::Success => StatusCode::OK,
+        view::ReloadResult::Failure => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(done)).into_response()
+}
+
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME], /api/v1/pools[/NAME], \
-                 /api/v1/gslbservices/NAME/runtime, /api/v1/gslb/sites[/NAME], /api/v1/sessions?table=&key=; \
-                 POST /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain";
+                 /api/v1/gslbservices/NAME/runtime, /api/v1/gslb/sites[/NAME], /api/v1/sessions?table=&key=, \
+                 /api/v1/configuration; POST /api/v1/gslb/sites/NAME/drain?for=30m, \
+                 /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 
 async fn unknown_method(method: Method) -> Response {
-    let why = match method {
-        Method::GET | Method::HEAD => "this path changes something; use POST",
+    let help = match method {
+        Method::GET | Method::HEAD => "this path is for a change; use POST",
         _ => "this path can only be read; use GET",
     };
-    failure(StatusCode::METHOD_NOT_ALLOWED, why)
+    failure(StatusCode::METHOD_NOT_ALLOWED, help)
 }
 
 /// The object of that name, whatever the case in which it is asked for.

@@ -1,6 +1,13 @@
 //! The live state, seen through the views of the admin API.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use super::{
     Source, sites,
@@ -16,22 +23,41 @@ use crate::{
 };
 
 /// What the admin API shows of a running instance.
-pub struct LiveSource {
+pub struct LiveSource<C> {
     live: Arc<Live>,
-    /// What the instance itself still waits for, beside health results.
-    waiting: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    control: Arc<C>,
+    /// Every pool has been checked once. A pool that a reload adds is not waited for: the node has served without
+    /// it, and its servers count as up until their first result.
+    checked: AtomicBool,
 }
 
-impl LiveSource {
-    /// `waiting` tells what is missing before the instance may get traffic, each as a sentence.
-    pub fn new(live: Arc<Live>, waiting: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self { live, waiting: Box::new(waiting) }
+/// What the admin API asks of the instance that it is part of.
+pub trait Control: Send + Sync + 'static {
+    /// What is missing before it may get traffic, beside health results, each as a sentence.
+    fn missing(&self) -> Vec<String>;
+
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again.
+    fn reload(self: &Arc<Self>) -> impl Future<Output = view::Reload> + Send;
+}
+
+impl<C: Control> LiveSource<C> {
+    pub fn new(live: Arc<Live>, control: Arc<C>) -> Self {
+        Self { live, control, checked: AtomicBool::new(false) }
     }
 }
 
-impl Source for LiveSource {
+impl<C: Control> Source for LiveSource<C> {
     fn metrics(&self) -> String {
         let snapshot = self.live.snapshot();
+        let up = &self.live.metrics.pool_server_up;
+        for (pool, server) in
+            snapshot.pools.iter().flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)))
+        {
+            up.with_label_values(&[pool.name().as_str(), server.name()]).set(server.is_up().into());
+        }
         for site in snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref()) {
             let pool = &site.sp_pool;
             let up = pool.up_count();
@@ -47,10 +73,23 @@ impl Source for LiveSource {
     }
 
     fn missing(&self) -> Vec<String> {
-        let snapshot = self.live.snapshot();
-        let unchecked =
-            snapshot.unchecked_pools().map(|pool| format!("pool {pool} has no health result yet"));
-        (self.waiting)().into_iter().chain(unchecked).collect()
+        let mut missing = self.control.missing();
+        if !self.checked.load(Relaxed) {
+            let snapshot = self.live.snapshot();
+            let before = missing.len();
+            let unchecked = snapshot.unchecked_pools();
+            missing.extend(unchecked.map(|pool| format!("pool {pool} has no health result yet")));
+            self.checked.store(missing.len() == before, Relaxed);
+        }
+        missing
+    }
+
+    fn configuration(&self) -> view::Configuration {
+        self.control.configuration()
+    }
+
+    async fn reload(&self) -> view::Reload {
+        self.control.reload().await
     }
 
     fn virtual_services(&self) -> Vec<view::VirtualService> {
@@ -109,7 +148,7 @@ impl Source for LiveSource {
     }
 }
 
-impl LiveSource {
+impl<C> LiveSource<C> {
     fn gslb_service(
         &self,
         service: &config::GslbService,

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) mod example;
+mod reload;
 mod site;
 
+pub use reload::{Changes, Configuration, Reload, ReloadResult};
 pub use site::{DrainState, Site};
 
 /// What clients connect to.
@@ -350,6 +352,8 @@ mod tests {
         check(example::gslb_runtime().sp_status());
         check(example::sessions());
         example::sites().into_iter().for_each(check);
+        check(example::configuration());
+        check(example::refused_reload());
     }
 
     #[test]

@@ -95,20 +95,44 @@ impl Client {
         self.view(Method::POST, path).await
     }
 
-    async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
-        let (status, body) = match timeout(ANSWER_TIMEOUT, self.ask(method, path)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                return Err(self.unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
-            }
-        };
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|error| self.not_homing(error.to_string()));
+    /// Has the configuration loaded again. A reload that homing refuses is an answer too.
+    pub async fn reload(&self) -> Result<view::Reload, Error> {
+        let (status, body) = self.ask_in_time(Method::POST, "/api/v1/reload", RELOAD_TIMEOUT).await?;
+        match status {
+            StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => self.read(&body),
+            status => Err(self.refused(status, &body)),
         }
-        match (status, serde_json::from_slice::<view::Failure>(&body)) {
-            (StatusCode::UNAUTHORIZED, Ok(failure)) => Err(Error::Unauthorized(failure.error)),
-            (_, Ok(failure)) => Err(Error::Refused(failure.error)),
-            (status, Err(_)) => Err(self.not_homing(format!("status {status}"))),
+    }
+
+    async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let (status, body) = self.ask_in_time(method, path, ANSWER_TIMEOUT).await?;
+        match status {
+            StatusCode::OK => self.read(&body),
+            status => Err(self.refused(status, &body)),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.not_homing(error.to_string()))
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        match (status, serde_json::from_slice::<view::Failure>(body)) {
+            (StatusCode::UNAUTHORIZED, Ok(failure)) => Error::Unauthorized(failure.error),
+            (_, Ok(failure)) => Error::Refused(failure.error),
+            (status, Err(_)) => self.not_homing(format!("status {status}")),
+        }
+    }
+
+    async fn ask_in_time(
+        &self,
+        method: Method,
+        path: &str,
+        longest: Duration,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        match timeout(longest, self.ask(method, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(format!("no answer within {} s", longest.as_secs()))),
         }
     }
 
@@ -207,6 +231,8 @@ fn reason(error: &io::Error) -> String {
 }
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Thousands of certificates take their time.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]

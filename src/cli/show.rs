@@ -34,6 +34,8 @@ enum What {
     },
     /// The sites of the federation, or one: whether it is being emptied, and how many sessions it has
     Gslbsite { name: Option<String> },
+    /// Which configuration is in force, since when, and what the last reload changed
+    Configuration,
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
@@ -65,7 +67,7 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
 }
@@ -107,6 +109,10 @@ pub async fn show(args: Show) -> Result<String, Error> {
             let path = format!("/api/v1/gslb/sites/{}", escaped(&name));
             one(as_json, &client.get::<view::Site>(&path).await?)
         }
+        What::Configuration => {
+            let configuration = client.get::<view::Configuration>("/api/v1/configuration").await?;
+            one(as_json, &configuration)
+        }
         What::Session { table, key } => {
             let query = [("table", &table), ("key", &key)];
             let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
@@ -121,7 +127,7 @@ fn one(as_json: bool, object: &impl Serialize) -> String {
     if as_json { json(object) } else { table::fields(object) }
 }
 
-fn json(view: &impl Serialize) -> String {
+pub(super) fn json(view: &impl Serialize) -> String {
     serde_json::to_string_pretty(view).expect("views consist of what JSON has") + "\n"
 }
 
@@ -221,6 +227,7 @@ mod tests {
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
         check("gslbsite.txt", &sites(&example::sites()));
+        check("configuration.txt", &table::fields(&example::configuration()));
         check("session.txt", &sessions(&example::sessions(), false, false));
         check("session-table.txt", &sessions(&example::sessions(), true, false));
         check("session-key.txt", &sessions(&example::sessions(), true, true));

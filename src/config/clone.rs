@@ -15,7 +15,7 @@ use super::{
 use crate::names::PoolName;
 
 /// One entry of a virtual service's `clone`: which pool gets copies, and how sessions are told apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CloneSection {
     pub pool: PoolName,
     /// The first token that a request has names its session.

@@ -16,7 +16,7 @@ use super::{
 use crate::site_cookie::{Key, KeyState, Secret};
 
 /// A federated profile of type `gslb_site`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbSitePersistence {
     pub name: String,
     pub is_federated: bool,
@@ -28,7 +28,7 @@ pub struct GslbSitePersistence {
 }
 
 /// How the site cookie is made; see the attributes in RFC 6265bis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SiteCookieOptions {
     pub name: String,
     /// Lifetime; `None`: as long as the browser's session.

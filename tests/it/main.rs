@@ -11,6 +11,8 @@ mod demo;
 mod layers;
 mod listen;
 mod pools;
+mod reload;
+mod reload_storm;
 mod routing;
 mod rules;
 mod shutdown;

@@ -80,6 +80,55 @@ pub(crate) fn pools() -> Vec<Pool> {
     ]
 }
 
+pub(crate) fn configuration() -> Configuration {
+    Configuration {
+        file: "conf/homing.yaml".into(),
+        loaded: changed(),
+        watch: true,
+        needs_restart: needs_restart(),
+        last_reload: Some(reload()),
+    }
+}
+
+pub(crate) fn reload() -> Reload {
+    let pools = Changes {
+        added: vec!["new".into()],
+        removed: vec![],
+        changed: vec!["pay".into()],
+        unchanged: vec!["SP-gs-1-pay@site_A".into(), "empty".into()],
+    };
+    let virtual_services =
+        Changes { unchanged: vec!["pay@site_A".into(), "ship".into()], ..Changes::default() };
+    Reload {
+        result: ReloadResult::Success,
+        trigger: "admin".into(),
+        time: changed(),
+        duration: Duration::from_millis(12),
+        error: None,
+        problems: vec![],
+        warnings: vec!["conf/homing.yaml:3: admin.listen: beyond loopback; add `token_file`".into()],
+        needs_restart: needs_restart(),
+        changes: [("pools".to_owned(), pools), ("virtual_services".to_owned(), virtual_services)].into(),
+    }
+}
+
+pub(crate) fn refused_reload() -> Reload {
+    let problems = ["pools[pay].lb_algoritm: unknown key", "threads: `x` where a number is meant"];
+    Reload {
+        result: ReloadResult::Failure,
+        error: Some("the configuration has 2 problems; nothing was changed".into()),
+        problems: problems.map(|problem| format!("conf/homing.yaml:7: {problem}; mend it")).into(),
+        warnings: vec![],
+        needs_restart: vec![],
+        changes: BTreeMap::new(),
+        ..reload()
+    }
+}
+
+fn needs_restart() -> Vec<String> {
+    vec!["threads: 2 until a restart, then 4".into()]
+}
+
 pub(crate) fn gslb_runtime() -> GslbRuntime {
     let requests = [("new", 3), ("local", 4), ("proxied", 1), ("from_peer", 9)];
     let requests = requests.map(|(outcome, count)| (outcome.to_string(), count)).into();
