@@ -7,7 +7,8 @@ use super::{
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
-    listeners, persistence,
+    gslb::Unfederated,
+    listeners, persistence, pool,
     problem::Report,
     read::{FileKind, Object},
     table::Table,
@@ -76,6 +77,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let mut monitors = Table::new("health monitor");
     let federation = read_federation(o, &mut monitors);
     o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Site, &mut monitors));
+    pool::refuse_groups(o);
 
     let mut known = Known {
         pools: Table::new("pool"),
@@ -135,9 +137,13 @@ fn cores() -> usize {
 
 fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Option<Federation> {
     let path = o.source.beside(&o.field("federation", words::file_name)?);
+    let unfederated = Unfederated {
+        monitors: o.names("health_monitors"),
+        profiles: o.names("application_persistence_profiles"),
+    };
     let source = Source { file: path.as_path().into(), ..o.source.clone() };
     match parse(&source) {
-        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors)),
+        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors, &unfederated)),
         Err(error) => {
             let (what, help) = unreadable(&path, &error);
             o.wrong("federation", what, help);

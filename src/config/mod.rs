@@ -14,6 +14,7 @@ mod federation;
 mod files;
 mod gslb;
 mod health_monitor;
+mod http_rule;
 mod listeners;
 mod load;
 mod persistence;
@@ -41,6 +42,7 @@ pub use gslb::{
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+pub use http_rule::HttpRule;
 pub use load::{Loaded, load, load_from};
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};

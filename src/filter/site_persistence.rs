@@ -108,6 +108,8 @@ impl Rule for SitePersistence {
         }
         let redirect = match (&self.redirect, decision) {
             (None, _) | (_, Decision::Refuse(_)) => None,
+            // Its client speaks to the peer, whose ports are others.
+            (Some(_), _) if from_peer => None,
             (Some(redirect), _) => redirect.reply(request)?,
         };
         if let Some(reply) = redirect {
@@ -211,7 +213,10 @@ impl Rule for SitePersistence {
         if let Some(decided) = finished.get::<Decided>() {
             let outcome = decided.decision.outcome();
             let sent_home = finished.server.is_some() && self.home_of(finished).is_some();
-            self.counters.count(if sent_home { outcome } else { here(outcome) });
+            let outcome = if sent_home { outcome } else { here(outcome) };
+            self.counters.count(outcome);
+            // For the access line.
+            finished.insert(outcome);
         }
         Ok(())
     }

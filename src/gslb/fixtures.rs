@@ -62,6 +62,7 @@ pub fn vs(site: TestSite) -> VirtualService {
             client_header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
         }),
+        http_rules: Vec::new(),
         address_lists: AddressLists::default(),
     }
 }
