@@ -10,6 +10,8 @@ mod demo;
 mod layers;
 mod listen;
 mod pools;
+mod redirects;
+mod restrictions;
 mod routing;
 mod rules;
 mod shutdown;
