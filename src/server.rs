@@ -64,6 +64,12 @@ impl Homing {
         Builder::default()
     }
 
+    /// What becomes of a request with this site cookie, as far as the configuration tells; `None`: no virtual service
+    /// of this name is enabled.
+    pub fn explain(&self, vs: &str, cookie: &str) -> Option<admin::view::Explanation> {
+        admin::Source::explain(&admin::LiveSource::new(self.live.clone(), Vec::new), vs, cookie)
+    }
+
     /// Binds every socket, then serves. Needs a tokio runtime; everything runs on it.
     ///
     /// # Errors

@@ -5,13 +5,17 @@
 
 mod access;
 mod api;
+pub mod client;
+mod explain;
 mod listener;
+mod peers;
 mod source;
 pub mod view;
 
 pub use access::{Token, TokenError};
 pub use api::Source;
 pub use listener::{AdminListener, BindError};
+pub use peers::Peer;
 pub use source::LiveSource;
 
 use std::sync::Arc;
@@ -63,6 +67,18 @@ mod tests {
 
         fn gslb_services(&self) -> Vec<view::GslbRuntime> {
             vec![example::gslb_runtime()]
+        }
+
+        fn site_name(&self) -> String {
+            "site_A".into()
+        }
+
+        fn peers(&self, _: &str) -> Vec<Peer> {
+            vec![Peer { site_name: "site_B".into(), cluster_uuid: "cluster-b".into(), admin: None }]
+        }
+
+        fn explain(&self, vs: &str, _: &str) -> Option<view::Explanation> {
+            (vs == "pay@site_A").then(example::explanation)
         }
 
         fn session_tables(&self) -> Vec<view::SessionTable> {
@@ -130,6 +146,12 @@ mod tests {
             ("GET /api/v1/pools/pay", 200, r#""reason":"connection refused""#),
             ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
             ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""missing":"not asked: it has no `admin_url`"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=site", 200, r#""fraction_proxied":0.125}"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=all", 400, "the query takes scope=site"),
+            ("GET /api/v1/virtualservices/pay@site_A/explain?cookie=1S", 200, r#""outcome":"proxied""#),
+            ("GET /api/v1/virtualservices/pay@site_A/explain", 400, "the query takes cookie=VALUE"),
+            ("GET /api/v1/virtualservices/ship/explain?cookie=1S", 404, "known: pay@site_A\""),
             ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
             ("GET /api/v1/sessions", 200, r#""entries":[]"#),
             ("GET /api/v1/sessions?table=clone:PAY@site_A:my_clonepool", 200, r#""truncated":true"#),

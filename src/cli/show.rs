@@ -6,10 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    client::{AdminUrl, Client, Error, escaped},
+    client::{Client, Error, escaped},
     table,
 };
-use crate::admin::view;
+use crate::{admin::view, config::AdminUrl};
 
 #[derive(Args, Debug)]
 pub struct Show {
@@ -24,7 +24,7 @@ pub struct Show {
 
 /// Which running homing is asked.
 #[derive(Args, Debug)]
-struct AdminArgs {
+pub(super) struct AdminArgs {
     /// Where its admin API listens: http://HOST:PORT or unix:PATH
     #[arg(
         long,
@@ -37,6 +37,12 @@ struct AdminArgs {
     /// The file with the token that the admin API asks for beyond loopback
     #[arg(long, value_name = "FILE", global = true)]
     token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    pub(super) fn client(self) -> Result<Client, Error> {
+        Client::new(self.admin, self.token_file.as_deref())
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -82,14 +88,14 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
 }
 
 /// Asks the running homing and returns what to print.
 pub async fn show(args: Show) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let as_json = args.output == Output::Json;
     Ok(match args.what {
         What::Virtualservice { name: None } => {
@@ -126,7 +132,8 @@ pub async fn show(args: Show) -> Result<String, Error> {
     })
 }
 
-fn one(as_json: bool, object: &impl Serialize) -> String {
+/// One object, as wanted.
+pub(super) fn one(as_json: bool, object: &impl Serialize) -> String {
     if as_json { json(object) } else { table::fields(object) }
 }
 
@@ -219,6 +226,8 @@ mod tests {
         check("pool-name.txt", &table::fields(&example::pools()[1]));
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
+        check("gslbservice-sites.txt", &table::fields(&example::gslb_service()));
+        check("explain.txt", &table::fields(&example::explanation()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
         check("session.txt", &sessions(&example::sessions(), false, false));
         check("session-table.txt", &sessions(&example::sessions(), true, false));

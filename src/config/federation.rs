@@ -34,6 +34,7 @@ impl Federation {
         o: &mut Object<'_>,
         monitors: &mut Table<Arc<HealthMonitor>>,
         unfederated: &Unfederated<'_>,
+        checksum: String,
     ) -> Self {
         let mut profiles = Table::new("application persistence profile");
         let mut sites = Table::new("site with cluster_uuid");
@@ -74,6 +75,7 @@ impl Federation {
             sites,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
             ca_certs: CaCerts::new(ca_certs),
+            checksum,
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
     }

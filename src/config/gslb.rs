@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, GslbSitePersistence, HealthMonitor,
+    CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin,
     problem::{Place, Report, shown},
     read::{Object, Reference},
     table::Table,
@@ -20,6 +20,8 @@ pub struct Gslb {
     pub services: Vec<Arc<GslbService>>,
     /// The authorities of the federated PKI profile: sites with TLS are verified against them.
     pub ca_certs: Option<CaCerts>,
+    /// SHA-256 of what the federation's file says, as hex digits: the same where sites have the same file.
+    pub checksum: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct SiteRef {
     pub name: SiteName,
     pub cluster_uuid: ClusterUuid,
     pub mode: SiteMode,
+    /// How other sites ask it what it knows.
+    pub admin: Option<PeerAdmin>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -174,7 +178,8 @@ impl SiteRef {
         let name = o.name();
         let cluster_uuid = o.required("cluster_uuid", words::identifier);
         let mode = o.field("mode", words::choice(&modes)).unwrap_or_default();
-        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode };
+        let admin = PeerAdmin::read(o);
+        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode, admin };
         names.define(o, "name", site.name.as_str(), ());
         sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
         Some(site)

@@ -2,6 +2,8 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
@@ -143,11 +145,22 @@ fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>)
     };
     let source = Source { file: path.as_path().into(), ..o.source.clone() };
     match parse(&source) {
-        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors, &unfederated)),
+        Ok(tree) => {
+            let tree = tree?;
+            Object::read_root(&source, &tree, |o| {
+                Federation::read(o, monitors, &unfederated, checksum(&tree))
+            })
+        }
         Err(error) => {
             let (what, help) = unreadable(&path, &error);
             o.wrong("federation", what, help);
             None
         }
     }
+}
+
+/// SHA-256 of what a file says, whatever its comments and its style.
+fn checksum(tree: &Node) -> String {
+    let text = serde_yaml::to_string(&tree.to_value()).expect("what was read can be written");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

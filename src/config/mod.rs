@@ -33,7 +33,7 @@ mod virtual_service;
 mod words;
 mod yaml;
 
-pub use admin::{Admin, AdminListen};
+pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
 pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};

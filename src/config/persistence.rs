@@ -216,6 +216,13 @@ fn check_keys(o: &Object<'_>, keys: &[Key]) {
     }
 }
 
+impl HmDownRecovery {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&RECOVERIES, self)
+    }
+}
+
 const RECOVERIES: [(&str, &str, HmDownRecovery); 3] = [
     ("pick_new_server", "HM_DOWN_PICK_NEW_SERVER", HmDownRecovery::PickNewServer),
     ("abort_connection", "HM_DOWN_ABORT_CONNECTION", HmDownRecovery::AbortConnection),

@@ -121,12 +121,14 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         name: site.name.into(),
         cluster_uuid: site.cluster.into(),
         mode: SiteMode::Active,
+        admin: None,
     };
     Gslb {
         federation_id: "demo".into(),
         sites: [A, B, C].map(site).to_vec(),
         services: vec![Arc::new(service)],
         ca_certs: None,
+        checksum: String::new(),
     }
 }
 

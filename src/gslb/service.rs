@@ -14,7 +14,7 @@ use super::{Cookie, MemberId, SetCookie, cookie_values};
 use crate::{
     config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
     names::{ClusterUuid, SiteName, VsUuid},
-    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError},
+    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError, Opened, Refusal},
 };
 
 /// The membership of one virtual service of this site in a site-persistent GSLB service.
@@ -131,6 +131,12 @@ impl Membership {
         }
     }
 
+    /// What one value of the site cookie says, for people, and whether it holds at `now`.
+    pub fn inspect_cookie(&self, value: &[u8], now: u64) -> (Option<Claims>, Result<Opened, Refusal>) {
+        let said = self.codec.unseal(value).ok().map(|opened| opened.claims);
+        (said, self.codec.open(value, now, |member| self.epoch_of(&MemberId::from(*member))))
+    }
+
     /// The `Set-Cookie` value that makes this member the client's home from `now` on. `nonce` is random;
     /// `secure`: the client came over TLS.
     pub fn issue_cookie(&self, now: u64, nonce: [u8; 12], secure: bool) -> String {
@@ -193,10 +199,7 @@ pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        gslb::fixtures::{self, A, B, C, NOW},
-        site_cookie::Refusal,
-    };
+    use crate::gslb::fixtures::{self, A, B, C, NOW};
 
     fn value(set_cookie: &str) -> Vec<u8> {
         set_cookie.split(';').next().expect("a pair").as_bytes().to_vec()
