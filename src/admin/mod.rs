@@ -1,7 +1,8 @@
 //! The admin API: metrics, health, and read-only views of the live state as JSON.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
-//! the state, and nothing here serves clients' traffic.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. What concerns all sites of
+//! the federation it asks their admin APIs for. Nothing here changes the state, and nothing here serves clients'
+//! traffic.
 
 mod access;
 mod api;

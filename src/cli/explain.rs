@@ -35,7 +35,7 @@ pub async fn explain(builder: &Builder, args: Explain) -> Result<String, Error> 
         Some(file) => {
             let homing = check::build(builder, check::load(builder, &file)?.config)?;
             let explanation = homing.explain(&args.vs, &args.cookie);
-            explanation.ok_or_else(|| Error::UnknownVirtualService { file, name: args.vs })?
+            explanation.ok_or(Error::UnknownVirtualService { file, name: args.vs })?
         }
         None => {
             let (vs, cookie) = (escaped(&args.vs), escaped(&args.cookie));

@@ -67,7 +67,7 @@ enum What {
 
 #[derive(Subcommand, Debug)]
 enum GslbView {
-    /// Its state as this site sees it
+    /// Its state, over all sites whose admin API is in the federation's file
     Runtime {
         #[command(subcommand)]
         filter: Option<Filter>,

@@ -85,7 +85,7 @@ impl KeyRing {
 }
 
 impl Key {
-    /// [`Key::id`] as text, by which metrics, logs and tables call a key; a secret it is not.
+    /// Its id as text, by which metrics, logs and tables call a key; a secret it is not.
     pub fn kid(&self) -> String {
         self.uuid.chars().take(KEY_ID_LEN).collect::<String>().to_ascii_lowercase()
     }
