@@ -76,6 +76,12 @@ impl Homing {
         Builder::default()
     }
 
+    /// What becomes of a request with this site cookie, as far as the configuration tells; `None`: no virtual service
+    /// of this name is enabled.
+    pub fn explain(&self, vs: &str, cookie: &str) -> Option<admin::view::Explanation> {
+        admin::explain(&self.live, vs, cookie)
+    }
+
     /// Binds every socket, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
     /// are served on threads of their own.
     ///

@@ -13,8 +13,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Peer,
     access::{self, Access},
-    view, write,
+    peers, view, write,
 };
 use crate::names::same_name;
 
@@ -46,6 +47,14 @@ pub trait Source: Send + Sync + 'static {
 
     /// Loads the configuration again. What came of it is in the view, refused or not.
     fn reload(&self) -> impl Future<Output = view::Reload> + Send;
+    /// The name of this site.
+    fn site_name(&self) -> String;
+
+    /// The other sites that have a member of a GSLB service.
+    fn peers(&self, service: &str) -> Vec<Peer>;
+
+    /// What becomes of a request with this site cookie; `None`: no virtual service of this name is enabled.
+    fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation>;
 
     fn session_tables(&self) -> Vec<view::SessionTable>;
 
@@ -59,6 +68,7 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
     Router::new()
         .route("/api/v1/virtualservices", get(virtual_services::<S>))
         .route("/api/v1/virtualservices/{name}", get(virtual_service::<S>))
+        .route("/api/v1/virtualservices/{name}/explain", get(explain::<S>))
         .route("/api/v1/pools", get(pools::<S>))
         .route("/api/v1/pools/{name}", get(pool::<S>))
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
@@ -111,8 +121,61 @@ async fn pool<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>)
     named("pool", &name, source.pools(), |pool| &pool.name)
 }
 
-async fn gslb_runtime<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
-    named("GSLB service", &name, source.gslb_services(), |service| &service.name)
+#[derive(Deserialize)]
+struct ExplainQuery {
+    cookie: String,
+}
+
+async fn explain<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(name): Path<String>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return failure(StatusCode::BAD_REQUEST, "the query takes cookie=VALUE, once");
+    };
+    match source.explain(&name, &query.cookie) {
+        Some(explanation) => Json(explanation).into_response(),
+        None => {
+            let enabled = source.virtual_services().into_iter().filter(|vs| vs.enabled);
+            let enabled: Vec<_> = enabled.map(|vs| vs.name).collect();
+            unknown("virtual service", &name, enabled.iter().map(String::as_str))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RuntimeQuery {
+    scope: Option<Scope>,
+}
+
+/// How far a question about a GSLB service goes.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scope {
+    /// What this site knows itself: what sites ask one another.
+    Site,
+}
+
+async fn gslb_runtime<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(name): Path<String>,
+    query: Result<Query<RuntimeQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return failure(StatusCode::BAD_REQUEST, "the query takes scope=site, or nothing for all sites");
+    };
+    let own = match find(&name, source.gslb_services(), |service| &service.name) {
+        Ok(own) => own,
+        Err(services) => return unknown("GSLB service", &name, services.iter().map(|it| it.name.as_str())),
+    };
+    match query.scope {
+        Some(Scope::Site) => Json(own).into_response(),
+        None => {
+            let others = peers::ask(source.peers(&own.name), &own.name).await;
+            Json(own.with_sites(&source.site_name(), others)).into_response()
+        }
+    }
 }
 
 async fn sites<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::Site>> {
@@ -212,10 +275,10 @@ async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
 }
 
 async fn unknown_path(uri: Uri) -> Response {
-    let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME], /api/v1/pools[/NAME], \
-                 /api/v1/gslbservices/NAME/runtime, /api/v1/gslb/sites[/NAME], /api/v1/sessions?table=&key=, \
-                 /api/v1/configuration; POST /api/v1/gslb/sites/NAME/drain?for=30m, \
-                 /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
+    let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
+                 /api/v1/pools[/NAME], /api/v1/gslbservices/NAME/runtime[?scope=site], \
+                 /api/v1/gslb/sites[/NAME], /api/v1/sessions?table=&key=, /api/v1/configuration; \
+                 POST /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 
@@ -229,10 +292,18 @@ async fn unknown_method(method: Method) -> Response {
 
 /// The object of that name, whatever the case in which it is asked for.
 fn named<T: Serialize>(kind: &str, name: &str, objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Response {
-    let exact = objects.iter().find(|object| name_of(object) == name);
-    match exact.or_else(|| objects.iter().find(|object| same_name(name_of(object), name))) {
-        Some(object) => Json(object).into_response(),
-        None => unknown(kind, name, objects.iter().map(|object| name_of(object).as_str())),
+    match find(name, objects, &name_of) {
+        Ok(object) => Json(object).into_response(),
+        Err(objects) => unknown(kind, name, objects.iter().map(|object| name_of(object).as_str())),
+    }
+}
+
+/// The same, or what there is instead.
+fn find<T>(name: &str, mut objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Result<T, Vec<T>> {
+    let exact = objects.iter().position(|object| name_of(object) == name);
+    match exact.or_else(|| objects.iter().position(|object| same_name(name_of(object), name))) {
+        Some(at) => Ok(objects.swap_remove(at)),
+        None => Err(objects),
     }
 }
 

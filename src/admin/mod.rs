@@ -1,12 +1,16 @@
 //! The admin API: metrics, health, views of the live state as JSON, and the few things that operators change
 //! while homing runs.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here serves
-//! clients' traffic. What changes something is logged, and refused to pages in browsers that are not ours.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. What concerns all sites of
+//! the federation it asks their admin APIs for. Nothing here serves clients' traffic. What changes something is
+//! logged, and refused to pages in browsers that are not ours.
 
 mod access;
 mod api;
+pub mod client;
+mod explain;
 mod listener;
+mod peers;
 mod sites;
 mod source;
 pub mod view;
@@ -14,7 +18,9 @@ mod write;
 
 pub use access::{CurrentToken, Token, TokenError};
 pub use api::Source;
+pub use explain::explain;
 pub use listener::{AdminListener, BindError};
+pub use peers::Peer;
 pub use source::{Control, LiveSource};
 
 use std::sync::Arc;
@@ -89,6 +95,18 @@ mod tests {
 
         async fn reload(&self) -> view::Reload {
             self.reload.clone()
+        }
+
+        fn site_name(&self) -> String {
+            "site_A".into()
+        }
+
+        fn peers(&self, _: &str) -> Vec<Peer> {
+            vec![Peer { site_name: "site_B".into(), cluster_uuid: "cluster-b".into(), admin: None }]
+        }
+
+        fn explain(&self, vs: &str, _: &str) -> Option<view::Explanation> {
+            (vs == "pay@site_A").then(example::explanation)
         }
 
         fn session_tables(&self) -> Vec<view::SessionTable> {
@@ -169,6 +187,12 @@ mod tests {
             ("GET /api/v1/pools/pay", 200, r#""reason":"connection refused""#),
             ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
             ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""missing":"not asked: it has no `admin_url`"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=site", 200, r#""fraction_proxied":0.125}"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=all", 400, "the query takes scope=site"),
+            ("GET /api/v1/virtualservices/pay@site_A/explain?cookie=1S", 200, r#""outcome":"proxied""#),
+            ("GET /api/v1/virtualservices/pay@site_A/explain", 400, "the query takes cookie=VALUE"),
+            ("GET /api/v1/virtualservices/ship/explain?cookie=1S", 404, "known: pay@site_A\""),
             ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
             ("GET /api/v1/sessions", 200, r#""entries":[]"#),
             ("GET /api/v1/sessions?table=clone:PAY@site_A:my_clonepool", 200, r#""truncated":true"#),

@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::{
-    Source, sites,
+    Peer, Source,
+    explain::explain,
+    sites,
     view::{self, OperState, OperStatus},
 };
 use crate::{
@@ -125,6 +127,33 @@ impl<C: Control> Source for LiveSource<C> {
         sites::undrain(&self.live, site)
     }
 
+    fn site_name(&self) -> String {
+        self.live.snapshot().config.site.name.to_string()
+    }
+
+    fn peers(&self, service: &str) -> Vec<Peer> {
+        let snapshot = self.live.snapshot();
+        let Some(gslb) = &snapshot.config.gslb else { return Vec::new() };
+        let services = gslb.services.iter().filter(|known| known.name.as_str() == service);
+        let members: Vec<_> =
+            services.flat_map(|service| &service.groups).flat_map(|group| &group.members).collect();
+        let own = snapshot.config.site.cluster_uuid.as_ref();
+        let others = gslb.sites.iter().filter(|site| Some(&site.cluster_uuid) != own);
+        let with_member =
+            others.filter(|site| members.iter().any(|member| member.cluster_uuid == site.cluster_uuid));
+        with_member
+            .map(|site| Peer {
+                site_name: site.name.to_string(),
+                cluster_uuid: site.cluster_uuid.to_string(),
+                admin: site.admin.clone(),
+            })
+            .collect()
+    }
+
+    fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation> {
+        explain(&self.live, vs, cookie)
+    }
+
     fn session_tables(&self) -> Vec<view::SessionTable> {
         let tables = self.live.sessions.tables();
         tables.into_iter().map(|(name, entries)| view::SessionTable { name, entries }).collect()
@@ -187,10 +216,13 @@ impl<C> LiveSource<C> {
                 .iter()
                 .map(|group| gslb_group(group, gslb, snapshot, &own, self.live.clock.unix_seconds()))
                 .collect(),
+            checksum: Some(gslb.checksum.clone()),
             services_state: None,
             sp_oper_status: sp_oper_status(&own),
             fraction_proxied: view::GslbRuntime::fraction_proxied(&requests),
             requests,
+            advice: None,
+            sites: Vec::new(),
         }
     }
 }
@@ -217,6 +249,7 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             .collect(),
         pool_ref: config.pool.as_ref().map(|pool| pool.to_string()),
         application_profile_ref: config.profile.name.clone(),
+        http_rules: config.http_rules.iter().map(http_rule).collect(),
         clone: config
             .clones
             .iter()
@@ -235,6 +268,11 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             .collect(),
         oper_status,
     }
+}
+
+fn http_rule(rule: &config::HttpRule) -> view::HttpRule {
+    let config::HttpRule { name, ports, https_port } = rule.clone();
+    view::HttpRule { name, vs_port: ports, redirect_port: https_port }
 }
 
 fn site_of<'a>(pool: &Arc<Pool>, snapshot: &'a Snapshot) -> Option<&'a SiteSetup> {
@@ -256,9 +294,11 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
         oper_status: pool_status(pool),
         site_persistence: site.map(|site| view::SpPool {
             gslb_sp_enabled: true,
+            default_server_port: pool.servers().first().map(|server| server.addr().port()),
             application_persistence_profile_ref: site.membership.profile.name.clone(),
             graceful_disable_timeout: gslb::GRACEFUL_DISABLE_TIMEOUT,
             connection_ramp_duration: gslb::CONNECTION_RAMP_DURATION,
+            request_queue_enabled: false,
             request_queue_depth: gslb::REQUEST_QUEUE_DEPTH,
             inline_health_monitor: true,
             sni_enabled: true,
@@ -267,14 +307,15 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
     }
 }
 
-fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
+pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
     let config = server.config();
     let status = server.status();
     let peer = site.and_then(|site| site.membership.peers.iter().find(|peer| peer.addr == server.addr()));
     view::Server {
         ip: server.addr().ip(),
         port: server.addr().port(),
-        hostname: config.hostname.clone(),
+        // Avi shows the address of a virtual service in this place, too.
+        hostname: config.hostname.clone().or_else(|| peer.map(|peer| peer.addr.ip().to_string())),
         enabled: config.enabled,
         ratio: config.ratio,
         oper_status: OperStatus {
@@ -293,7 +334,7 @@ fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
 }
 
 /// A pool is up while one server is; its last change is the latest of its servers'.
-fn pool_status(pool: &Arc<Pool>) -> OperStatus {
+pub(super) fn pool_status(pool: &Arc<Pool>) -> OperStatus {
     let last_changed = pool.servers().iter().map(|server| server.status().last_changed).max();
     let (state, reason) = match (pool.config().enabled, pool.up_count()) {
         (false, _) => (OperState::OperDisabled, Some("the pool is disabled")),

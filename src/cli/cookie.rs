@@ -9,7 +9,7 @@ use super::{Error, check, print, table};
 use crate::{
     config::{Config, GslbMember, GslbService, HmDownRecovery},
     server::Builder,
-    site_cookie::{Claims, Codec, KeyRing, KeyState, Opened, Refusal, member_id},
+    site_cookie::{Codec, KeyRing, Opened, Refusal, member_id},
 };
 
 #[derive(Subcommand, Debug)]
@@ -102,7 +102,7 @@ fn inspect_as(config: &Config, service: &GslbService, value: &str, now: u64) -> 
     let meaning = match &verdict {
         Ok(opened) => accepted(config, opened, home, profile.recovery, now),
         Err(refusal) => {
-            format!("like no cookie: served here and issued anew; {}", refused(*refusal, claims, now))
+            format!("like no cookie: served here and issued anew; {}", refusal.why(claims.as_ref(), now))
         }
     };
     Some(Inspection {
@@ -110,7 +110,7 @@ fn inspect_as(config: &Config, service: &GslbService, value: &str, now: u64) -> 
         meaning,
         key_id: key_id.map(Into::into),
         key_uuid: key.map(|key| key.uuid.clone()),
-        key_state: key.map(|key| word(key.state)),
+        key_state: key.map(|key| key.state.as_str()),
         gslb_service: claims.map(|_| service.name.to_string()),
         member: claims.map(|claims| describe(config, &claims.member_id, home)),
         issued: claims.map(|claims| table::date(claims.iat, None)),
@@ -147,21 +147,6 @@ fn accepted(
     where_to + renewed
 }
 
-fn refused(refusal: Refusal, claims: Option<Claims>, now: u64) -> &'static str {
-    match refusal {
-        Refusal::Undecryptable => {
-            "it is cut or changed, or made for another key, GSLB service, cookie name or domain"
-        }
-        Refusal::UnknownKey => "no configured key has its key id",
-        Refusal::Future => "it was issued ahead of this machine's clock",
-        Refusal::Expired if claims.is_some_and(|claims| claims.exp == 0 || now < claims.exp) => {
-            "its drain_epoch is below its member's"
-        }
-        Refusal::Expired => "its time is over",
-        Refusal::WrongService => "it names no member of this GSLB service",
-    }
-}
-
 fn describe(config: &Config, id: &[u8; 32], home: Option<&GslbMember>) -> Member {
     let own = home.and_then(|member| {
         config.virtual_services.iter().find(|vs| vs.uuid.as_ref() == Some(&member.vs_uuid))
@@ -181,14 +166,6 @@ fn members(service: &GslbService) -> impl Iterator<Item = &GslbMember> {
 
 fn identity(member: &GslbMember) -> [u8; 32] {
     member_id(member.cluster_uuid.as_str(), member.vs_uuid.as_str())
-}
-
-fn word(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Next => "next",
-        KeyState::Active => "active",
-        KeyState::Retiring => "retiring",
-    }
 }
 
 fn site_name(config: &Config, member: &GslbMember) -> Option<String> {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{
-    client::{AdminArgs, Client, Error, escaped},
+    client::{Error, escaped},
+    show::AdminArgs,
     table,
 };
 use crate::admin::view::{DrainState, Site};
@@ -36,7 +37,7 @@ enum What {
 
 /// Tells the running homing and returns what to print.
 pub async fn gslb(args: Gslb) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let path = match args.what {
         What::Drain { site, how_long } => {
             let how_long = humantime::format_duration(how_long).to_string();

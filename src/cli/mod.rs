@@ -4,9 +4,9 @@
 //! wrong, the arguments or the configuration.
 
 mod check;
-mod client;
 mod cookie;
 mod demo;
+mod explain;
 mod gslb;
 mod keys;
 mod log;
@@ -20,6 +20,7 @@ use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    admin::client,
     config::Problems,
     server::{Builder, StartError},
     site_cookie::KeyFileError,
@@ -52,6 +53,8 @@ enum Command {
     Gslb(gslb::Gslb),
     /// Load the configuration again, all of it or nothing
     Reload(reload::Reload),
+    /// Say what becomes of a request with a certain site cookie, and why
+    Explain(explain::Explain),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -81,6 +84,8 @@ enum Error {
     Runtime(#[source] io::Error),
     #[error("the demo cannot start: {0}")]
     Demo(#[source] io::Error),
+    #[error("virtual service {name} is not known, or not enabled, in {}", file.display())]
+    UnknownVirtualService { file: PathBuf, name: String },
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error(transparent)]
@@ -96,6 +101,7 @@ impl Error {
             Self::Start(_)
             | Self::Runtime(_)
             | Self::Demo(_)
+            | Self::UnknownVirtualService { .. }
             | Self::Client(_)
             | Self::Keys(_)
             | Self::Print(_) => ExitCode::FAILURE,
@@ -111,9 +117,10 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => ask(show::show(args)),
-        Command::Gslb(args) => ask(gslb::gslb(args)),
-        Command::Reload(args) => block_on(reload::reload(args)),
+        Command::Show(args) => wait(show::show(args)).and_then(print),
+        Command::Gslb(args) => wait(gslb::gslb(args)).and_then(print),
+        Command::Reload(args) => wait(reload::reload(args)),
+        Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
     };
@@ -137,6 +144,7 @@ impl Command {
             | Self::Show(_)
             | Self::Gslb(_)
             | Self::Reload(_)
+            | Self::Explain(_)
             | Self::Cookie(_)
             | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
@@ -145,15 +153,14 @@ impl Command {
     }
 }
 
-/// Waits for what a running homing says, and prints it.
-fn ask(answer: impl Future<Output = Result<String, client::Error>>) -> Result<ExitCode, Error> {
-    block_on(async { print(answer.await?) })
-}
-
 /// Runs a command that asks a running homing.
-fn block_on(command: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(Error::Runtime)?.block_on(command)
+fn wait<T, E>(command: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    Ok(runtime.block_on(command)?)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

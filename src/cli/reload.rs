@@ -5,10 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    Error,
-    client::{AdminArgs, Client},
-    print,
-    show::{Output, json},
+    Error, print,
+    show::{AdminArgs, Output, json},
 };
 use crate::admin::view;
 
@@ -23,7 +21,7 @@ pub struct Reload {
 
 /// Asks for the reload and prints what came of it: on stderr, as `check` does, what is wrong.
 pub async fn reload(args: Reload) -> Result<ExitCode, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let done: view::Reload = client.reload().await?;
     let failed = done.result == view::ReloadResult::Failure;
     match args.output {

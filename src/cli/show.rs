@@ -1,13 +1,15 @@
 //! `homing show`: what a running homing is doing, as tables or JSON.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    client::{AdminArgs, Client, Error, escaped},
+    client::{Client, Error, escaped},
     table,
 };
-use crate::admin::view;
+use crate::{admin::view, config::AdminUrl};
 
 #[derive(Args, Debug)]
 pub struct Show {
@@ -18,6 +20,29 @@ pub struct Show {
     /// How to print it
     #[arg(long, value_enum, default_value = "table", global = true)]
     output: Output,
+}
+
+/// Which running homing is asked.
+#[derive(Args, Debug)]
+pub(super) struct AdminArgs {
+    /// Where its admin API listens: http://HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HOMING_ADMIN",
+        default_value = "http://127.0.0.1:9901",
+        global = true
+    )]
+    admin: AdminUrl,
+    /// The file with the token that the admin API asks for beyond loopback
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    pub(super) fn client(self) -> Result<Client, Error> {
+        Client::new(self.admin, self.token_file.as_deref())
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -46,7 +71,7 @@ enum What {
 
 #[derive(Subcommand, Debug)]
 enum GslbView {
-    /// Its state as this site sees it
+    /// Its state, over all sites whose admin API is in the federation's file
     Runtime {
         #[command(subcommand)]
         filter: Option<Filter>,
@@ -74,7 +99,7 @@ pub(super) enum Output {
 
 /// Asks the running homing and returns what to print.
 pub async fn show(args: Show) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let as_json = args.output == Output::Json;
     Ok(match args.what {
         What::Virtualservice { name: None } => {
@@ -123,7 +148,8 @@ pub async fn show(args: Show) -> Result<String, Error> {
     })
 }
 
-fn one(as_json: bool, object: &impl Serialize) -> String {
+/// One object, as wanted.
+pub(super) fn one(as_json: bool, object: &impl Serialize) -> String {
     if as_json { json(object) } else { table::fields(object) }
 }
 
@@ -225,6 +251,8 @@ mod tests {
         check("pool-name.txt", &table::fields(&example::pools()[1]));
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
+        check("gslbservice-sites.txt", &table::fields(&example::gslb_service()));
+        check("explain.txt", &table::fields(&example::explanation()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
         check("gslbsite.txt", &sites(&example::sites()));
         check("configuration.txt", &table::fields(&example::configuration()));

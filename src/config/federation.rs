@@ -9,7 +9,7 @@ use openssl::x509::X509;
 
 use super::{
     CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
-    gslb::{Defined, PlacedMember, PlacedService},
+    gslb::{Defined, PlacedMember, PlacedService, Referable, Unfederated},
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
@@ -24,14 +24,19 @@ pub(super) struct Federation {
     pub(super) gslb: Option<Gslb>,
     sites: Table<SiteRef>,
     services: Vec<PlacedService>,
-    /// Where the federated PKI profiles stand.
-    pki_profiles: Vec<Place>,
+    /// The federated PKI profiles, by name.
+    pki_profiles: Vec<(String, Place)>,
     place: Place,
 }
 
 impl Federation {
     /// Reads the federation file; its monitors join the site's.
-    pub(super) fn read(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Self {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        monitors: &mut Table<Arc<HealthMonitor>>,
+        unfederated: &Unfederated<'_>,
+        checksum: String,
+    ) -> Self {
         let mut profiles = Table::new("application persistence profile");
         let mut sites = Table::new("site with cluster_uuid");
         let mut site_names = Table::new("site");
@@ -43,9 +48,9 @@ impl Federation {
             GslbSitePersistence::read(o, FileKind::Federation, &mut profiles)
         });
         o.each("pki_profiles", |o| {
-            o.name();
+            let name = o.name().unwrap_or_default();
             o.is_federated(FileKind::Federation);
-            pki_profiles.push(o.place.clone());
+            pki_profiles.push((name, o.place.clone()));
             ca_certs.extend(read_ca_certs(o));
         });
         let head = o.object("gslb", |o| {
@@ -54,10 +59,16 @@ impl Federation {
         });
         let services = o.objects("gslb_services", |o| {
             o.is_federated(FileKind::Federation);
-            GslbService::read(o, monitors, &profiles, &mut defined)
+            let known = Referable { monitors, profiles: &profiles, unfederated };
+            GslbService::read(o, &known, &mut defined)
         });
         if head.is_none() && !o.has("gslb") {
-            let what = "`gslb` is missing: federated objects need a federation";
+            let what = match first_object(o) {
+                Some((kind, name)) => {
+                    format!("`gslb` is missing, and federated {kind} {} needs a federation", shown(name))
+                }
+                None => "`gslb` is missing: federated objects need a federation".into(),
+            };
             o.source.report.problem(o.place.clone(), what, "write `gslb:` with `federation_id` and `sites`");
         }
         let gslb = head.map(|(federation_id, sites)| Gslb {
@@ -65,6 +76,7 @@ impl Federation {
             sites,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
             ca_certs: CaCerts::new(ca_certs),
+            checksum,
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
     }
@@ -144,9 +156,11 @@ impl Federation {
                 );
                 report.problem(self.place.clone(), what, "add one federated profile under `pki_profiles`");
             }
-            (_, [_, second, ..]) => {
+            (_, [(first, _), (second, place), ..]) => {
+                let what =
+                    format!("{} is a second federated PKI profile, beside {}", shown(second), shown(first));
                 let help = "one serves every GSLB service: merge their `ca_certs` into it";
-                report.problem(second.clone(), "a second federated PKI profile", help);
+                report.problem(place.clone(), what, help);
             }
             _ => {}
         }
@@ -198,6 +212,17 @@ impl Federation {
     fn known(&self) -> String {
         listed(self.sites.names())
     }
+}
+
+/// An object of the federation file, and what it is.
+fn first_object<'a>(o: &Object<'a>) -> Option<(&'static str, &'a str)> {
+    let kinds = [
+        ("PKI profile", "pki_profiles"),
+        ("health monitor", "health_monitors"),
+        ("application persistence profile", "application_persistence_profiles"),
+        ("GSLB service", "gslb_services"),
+    ];
+    kinds.into_iter().find_map(|(kind, key)| Some((kind, *o.names(key).first()?)))
 }
 
 fn named(placed: &PlacedService) -> String {

@@ -2,12 +2,15 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
-    listeners, persistence,
+    gslb::Unfederated,
+    listeners, persistence, pool,
     problem::Report,
     read::{FileKind, Object},
     seen::{Seen, Watched},
@@ -90,6 +93,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let mut monitors = Table::new("health monitor");
     let federation = read_federation(o, &mut monitors);
     o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Site, &mut monitors));
+    pool::refuse_groups(o);
 
     let mut known = Known {
         pools: Table::new("pool"),
@@ -151,13 +155,28 @@ fn cores() -> usize {
 
 fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Option<Federation> {
     let path = o.source.beside(&o.field("federation", words::file_name)?);
+    let unfederated = Unfederated {
+        monitors: o.names("health_monitors"),
+        profiles: o.names("application_persistence_profiles"),
+    };
     let source = Source { file: path.as_path().into(), ..o.source.clone() };
     match parse(&source) {
-        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors)),
+        Ok(tree) => {
+            let tree = tree?;
+            Object::read_root(&source, &tree, |o| {
+                Federation::read(o, monitors, &unfederated, checksum(&tree))
+            })
+        }
         Err(error) => {
             let (what, help) = unreadable(&path, &error);
             o.wrong("federation", what, help);
             None
         }
     }
+}
+
+/// SHA-256 of what a file says, whatever its comments and its style.
+fn checksum(tree: &Node) -> String {
+    let text = serde_yaml::to_string(&tree.to_value()).expect("what was read can be written");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

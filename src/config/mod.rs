@@ -14,6 +14,7 @@ mod federation;
 mod files;
 mod gslb;
 mod health_monitor;
+mod http_rule;
 mod listeners;
 mod load;
 mod persistence;
@@ -33,7 +34,7 @@ mod virtual_service;
 mod words;
 mod yaml;
 
-pub use admin::{Admin, AdminListen};
+pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};
@@ -42,6 +43,7 @@ pub use gslb::{
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+pub use http_rule::HttpRule;
 pub use load::{Loaded, load, load_from, load_seen};
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};

@@ -205,21 +205,35 @@ pub(super) fn secret(o: &Object<'_>, key: &str, (path, bytes): (PathBuf, Vec<u8>
 }
 
 fn check_keys(o: &Object<'_>, keys: &[Key]) {
-    let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
-    if active != 1 && !keys.is_empty() {
-        let what = format!("{active} keys are active");
+    let mut active = keys.iter().filter(|key| key.state == KeyState::Active);
+    let wrong = match (active.next(), active.next()) {
+        (None, _) if !keys.is_empty() => Some("no key is active".into()),
+        (Some(one), Some(two)) => {
+            Some(format!("keys {} and {} are both active", shown(&one.uuid), shown(&two.uuid)))
+        }
+        _ => None,
+    };
+    if let Some(what) = wrong {
         o.wrong("keys", what, "exactly one seals: make it `active`, the others `next` or `retiring`");
     }
     for (n, key) in keys.iter().enumerate().filter(|(_, key)| !key.uuid.is_empty()) {
         let kid = |key: &Key| key.uuid.get(..16).map(str::to_string);
-        if keys[..n].iter().any(|other| kid(other) == kid(key)) {
-            let what = format!("two keys have uuids that begin with {}", shown(&key.uuid[..16]));
+        if let Some(other) = keys[..n].iter().find(|other| kid(other) == kid(key)) {
+            let (one, two) = (shown(&other.uuid), shown(&key.uuid));
+            let what = format!("keys {one} and {two} have the same first 16 characters");
             o.wrong(
                 "keys",
                 what,
                 "cookies name keys by these 16 characters: make one with `homing keys new`",
             );
         }
+    }
+}
+
+impl HmDownRecovery {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&RECOVERIES, self)
     }
 }
 

@@ -177,6 +177,8 @@ impl Rule for SitePersistence {
         let mut decision = decide(cookie, arrival, &surroundings, membership.recovery());
         let redirect = match (&self.redirect, decision) {
             (None, _) | (_, Decision::Refuse(_)) => None,
+            // Its client speaks to the peer, whose ports are others.
+            (Some(_), _) if from_peer => None,
             (Some(redirect), _) => redirect.reply(request)?,
         };
         if let Some(reply) = redirect {
@@ -269,7 +271,10 @@ impl Rule for SitePersistence {
         if let Some(decided) = finished.get::<Decided>() {
             let decision = decided.decision;
             let sent = finished.server.is_some() && self.peer_of(finished).is_some();
-            self.counters.count(if sent { decision.outcome() } else { decision.outcome_here() });
+            let outcome = if sent { decision.outcome() } else { decision.outcome_here() };
+            self.counters.count(outcome);
+            // For the access line.
+            finished.insert(outcome);
         }
         Ok(())
     }

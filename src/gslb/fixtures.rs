@@ -62,6 +62,7 @@ pub fn vs(site: TestSite) -> VirtualService {
             client_header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
         }),
+        http_rules: Vec::new(),
         address_lists: AddressLists::default(),
     }
 }
@@ -121,12 +122,14 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         name: site.name.into(),
         cluster_uuid: site.cluster.into(),
         mode: SiteMode::Active,
+        admin: None,
     };
     Gslb {
         federation_id: "demo".into(),
         sites: [A, B, C].map(site).to_vec(),
         services: vec![Arc::new(service)],
         ca_certs: None,
+        checksum: String::new(),
     }
 }
 

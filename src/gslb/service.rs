@@ -14,7 +14,7 @@ use super::{Cookie, Drains, GRACEFUL_DISABLE_TIMEOUT, MemberId, SetCookie, cooki
 use crate::{
     config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
     names::{ClusterUuid, SiteName, VsUuid},
-    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError, ServerTags},
+    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError, Opened, Refusal, ServerTags},
 };
 
 /// The membership of one virtual service of this site in a site-persistent GSLB service.
@@ -181,6 +181,12 @@ impl Membership {
             },
             home => ReadCookie { cookie: Cookie::Peers(home), server: None, serial: opened.serial },
         }
+    }
+
+    /// What one value of the site cookie says, for people, and whether it holds at `now`.
+    pub fn inspect_cookie(&self, value: &[u8], now: u64) -> (Option<Claims>, Result<Opened, Refusal>) {
+        let said = self.codec.unseal(value).ok().map(|opened| opened.claims);
+        (said, self.codec.open(value, now, |member| self.epoch_of(&MemberId::from(*member))))
     }
 
     /// Whether cookies can name this server: it is one of the app's, and there is two-level stickiness.

@@ -37,6 +37,24 @@ pub enum Refusal {
     WrongService,
 }
 
+impl Refusal {
+    /// Why, for people. `said`: what the cookie says, where it can be opened.
+    pub fn why(self, said: Option<&Claims>, now: u64) -> &'static str {
+        match self {
+            Self::Undecryptable => {
+                "it is cut or changed, or made for another key, GSLB service, cookie name or domain"
+            }
+            Self::UnknownKey => "no configured key has its key id",
+            Self::Future => "it was issued ahead of this machine's clock",
+            Self::Expired if said.is_some_and(|said| said.exp == 0 || now < said.exp) => {
+                "its drain_epoch is below its member's"
+            }
+            Self::Expired => "its time is over",
+            Self::WrongService => "it names no member of this GSLB service",
+        }
+    }
+}
+
 /// Seals and opens the cookies of one GSLB service.
 pub struct Codec {
     keys: Vec<CodecKey>,

@@ -43,6 +43,17 @@ pub enum KeyState {
     Retiring,
 }
 
+impl KeyState {
+    /// The word in YAML and in what is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Active => "active",
+            Self::Retiring => "retiring",
+        }
+    }
+}
+
 /// The keys of one cookie: exactly one is active, and each is told from the others by its id.
 #[derive(Clone, Debug)]
 pub struct KeyRing {
@@ -75,6 +86,11 @@ impl KeyRing {
 }
 
 impl Key {
+    /// Its id as text, by which metrics, logs and tables call a key; a secret it is not.
+    pub fn kid(&self) -> String {
+        self.uuid.chars().take(KEY_ID_LEN).collect::<String>().to_ascii_lowercase()
+    }
+
     /// What names this key on the wire: the first 16 characters of its uuid, in lower case.
     pub(super) fn id(&self) -> [u8; KEY_ID_LEN] {
         let mut id = [0; KEY_ID_LEN];

@@ -41,6 +41,11 @@ impl Homing {
         Self::spawn_program(program, site).await.ready().await
     }
 
+    /// Starts it with what it is to log, as `HOMING_LOG` has it, and waits until it is ready.
+    pub async fn start_logging(site: &Site, log: &str) -> Self {
+        Self::launch(Path::new(BINARY), site, Some(log)).await.ready().await
+    }
+
     /// Starts it and does not wait.
     pub async fn spawn(site: &Site) -> Self {
         Self::spawn_program(Path::new(BINARY), site).await
@@ -48,21 +53,26 @@ impl Homing {
 
     /// Starts another program with homing's command line, and does not wait.
     pub async fn spawn_program(program: &Path, site: &Site) -> Self {
+        Self::launch(program, site, None).await
+    }
+
+    async fn launch(program: &Path, site: &Site, log: Option<&str>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = site.write(dir.path());
-        Self::spawn_in(program, dir, &config, site)
+        Self::spawn_in(program, dir, &config, site, log)
     }
 
     /// Starts it with a configuration of the site that lies somewhere in `dir`, and waits until it is ready.
     pub async fn start_in(dir: TempDir, config: &Path, site: &Site) -> Self {
-        Self::spawn_in(Path::new(BINARY), dir, config, site).ready().await
+        Self::spawn_in(Path::new(BINARY), dir, config, site, None).ready().await
     }
 
-    fn spawn_in(program: &Path, dir: TempDir, config: &Path, site: &Site) -> Self {
+    fn spawn_in(program: &Path, dir: TempDir, config: &Path, site: &Site, log: Option<&str>) -> Self {
         let mut child = Command::new(program)
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HOMING_ADMIN")
+            .envs(log.map(|level| ("HOMING_LOG", level)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,14 +1,12 @@
-//! The commands' side of the admin API: one request over TCP or a Unix socket.
+//! The asking side of the admin API, for commands and for other sites: one request over TCP or a Unix socket.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use bytes::Bytes;
-use clap::Args;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -20,32 +18,8 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::admin::view;
-
-/// Where a running homing's admin API listens: `http://HOST:PORT` or `unix:PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminUrl {
-    /// Host and port.
-    Tcp(String),
-    Unix(PathBuf),
-}
-
-/// Which running homing is asked.
-#[derive(Args, Debug)]
-pub struct AdminArgs {
-    /// Where its admin API listens: http://HOST:PORT or unix:PATH
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "HOMING_ADMIN",
-        default_value = "http://127.0.0.1:9901",
-        global = true
-    )]
-    pub admin: AdminUrl,
-    /// The file with the token that the admin API asks for beyond loopback
-    #[arg(long, value_name = "FILE", global = true)]
-    pub token_file: Option<PathBuf>,
-}
+use super::view;
+use crate::config::AdminUrl;
 
 /// Asks one running homing.
 pub struct Client {
@@ -70,11 +44,6 @@ pub enum Error {
     #[error("--token-file {0} cannot be read: {1}")]
     Token(PathBuf, #[source] io::Error),
 }
-
-/// An `--admin` that is neither.
-#[derive(Debug, thiserror::Error)]
-#[error("give http://HOST:PORT or unix:PATH")]
-pub struct NotAnAdminUrl;
 
 impl Client {
     pub fn new(url: AdminUrl, token_file: Option<&Path>) -> Result<Self, Error> {
@@ -197,31 +166,6 @@ pub fn escaped(text: &str) -> String {
     })
 }
 
-impl FromStr for AdminUrl {
-    type Err = NotAnAdminUrl;
-
-    fn from_str(text: &str) -> Result<Self, NotAnAdminUrl> {
-        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Unix(path.into()));
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        match port.map(|(_, port)| port.parse::<u16>()) {
-            Some(Ok(_)) if !authority.contains(['/', '@', '?', ' ']) => Ok(Self::Tcp(authority.into())),
-            _ => Err(NotAnAdminUrl),
-        }
-    }
-}
-
-impl std::fmt::Display for AdminUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(authority) => write!(f, "http://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// The kind of error in words, where it has a kind: `connection refused`.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
@@ -263,26 +207,6 @@ mod tests {
         let length = stream.read(&mut request).await.expect("a request");
         stream.write_all(answer.as_bytes()).await.expect("an answer");
         String::from_utf8_lossy(&request[..length]).into_owned()
-    }
-
-    #[test]
-    fn an_admin_url_names_a_port_or_a_socket() {
-        for (text, shown) in [
-            ("http://127.0.0.1:9901", Some("http://127.0.0.1:9901")),
-            ("http://[::1]:9901/", Some("http://[::1]:9901")),
-            ("localhost:9901", Some("http://localhost:9901")),
-            ("unix:/run/homing.sock", Some("unix:/run/homing.sock")),
-            ("unix:", None),
-            ("http://localhost", None),
-            ("http://:9901", None),
-            ("https://localhost:9901", None),
-            ("http://localhost:99010", None),
-            ("http://localhost:9901/api", None),
-            ("", None),
-        ] {
-            let got = text.parse::<AdminUrl>().map(|url| url.to_string());
-            assert_eq!(got.ok().as_deref(), shown, "{text}");
-        }
     }
 
     #[test]
