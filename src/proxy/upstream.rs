@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use pingora::{
-    Error, ErrorType, Result,
+    Error, ErrorType, Result, RetryType,
     proxy::Session,
     upstreams::peer::{ALPN, HttpPeer},
 };
@@ -11,8 +11,8 @@ use pingora::{
 use super::{
     exchange::{Attempt, Ctx, Routed},
     forward::asks_for_tunnel,
+    protocol,
     route::rule_failed_closed,
-    tunnel,
 };
 use crate::{
     config,
@@ -46,9 +46,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
         }
         let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
         let tunnel = asks_for_tunnel(session.req_header());
-        if tunnel {
-            tunnel::on_its_own_connection(&mut peer);
-        }
+        protocol::choose(&mut peer, pool.config(), session.req_header());
         // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
         // request.
         if tunnel || !session.is_body_empty() {
@@ -83,19 +81,25 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun
-/// to act on it: a kept connection turned out to be closed, the method is idempotent (RFC 9110, 9.2.2), and
-/// the body is still whole; or when a rule asked for it.
+/// to act on it, and the body is still whole: a kept connection turned out to be closed and the method is idempotent
+/// (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
 pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
     let whole = !session.as_ref().retry_buffer_truncated();
     if std::mem::take(&mut ctx.retry_asked) {
         error.set_retry(whole);
-    } else if session.req_header().method.is_idempotent() && whole {
+    } else if whole && (session.req_header().method.is_idempotent() || is_untouched(&error)) {
         error.retry.decide_reuse(reused);
     } else {
         error.set_retry(false);
     }
     ctx.retries += u32::from(error.retry());
     error
+}
+
+/// Whether an HTTP/2 server has said that it did nothing about the request (RFC 9113, 8.7). Where its frames are
+/// malformed Pingora would try again too, but nobody knows what such a server has done.
+fn is_untouched(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }
 
 /// What follows a failure.

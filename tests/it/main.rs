@@ -17,6 +17,7 @@ mod site_faults;
 mod site_tls;
 mod sites;
 mod support;
+mod through;
 mod tls;
 mod tunnels;
 

@@ -1,0 +1,99 @@
+//! Which HTTP a server is spoken to in.
+//!
+//! HTTP/2 where the pool says so: with TLS if the server agrees to it by ALPN, else by prior knowledge (RFC 9113, 3.3).
+//! What Pingora's HTTP/2 cannot carry goes in HTTP/1.1 even so: tunnels, a target that is not UTF-8, and a client
+//! that waits for the server's word before it sends its body. Without TLS there is no second protocol to choose, so
+//! there such a client hears from homing that it may go on.
+//!
+//! Answers' trailers, which gRPC ends with, pass where both legs are HTTP/2. Pingora's HTTP/1.1 reads and drops a
+//! server's and writes none; requests' trailers it passes in neither.
+
+use http::{HeaderValue, Version, header};
+use pingora::{
+    Result,
+    http::RequestHeader,
+    proxy::Session,
+    upstreams::peer::{ALPN, HttpPeer},
+};
+
+use super::{fields, forward::asks_for_tunnel, tunnel};
+use crate::config;
+
+/// Sets what is spoken with the peer for this request; until now that is HTTP/1.1.
+pub(super) fn choose(peer: &mut HttpPeer, pool: &config::Pool, head: &RequestHeader) {
+    if asks_for_tunnel(head) {
+        return tunnel::on_its_own_connection(peer);
+    }
+    let needs_http1 = expects_continue(head) || !head.raw_path_is_utf8();
+    peer.options.alpn = match (pool.enable_http2, pool.enable_ssl) {
+        (false, _) => return,
+        (true, true) if needs_http1 => return,
+        (true, true) => ALPN::H2H1,
+        (true, false) => ALPN::H2,
+    };
+    // Pingora keeps connections apart by this number too, which is 1 for those that HTTP/1.1 was asked of.
+    peer.options.max_h2_streams = STREAMS;
+    peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+    peer.options.h2_connection_window_size = Some(STREAMS as u32 * STREAM_WINDOW);
+}
+
+/// Lets a client send its body that waits for a word which HTTP/2 will not bring.
+pub(super) async fn go_on(session: &mut Session, head: &mut RequestHeader) -> Result<()> {
+    if head.version != Version::HTTP_2 || !expects_continue(head) {
+        return Ok(());
+    }
+    head.remove_header(&header::EXPECT);
+    session.as_mut().write_continue_response().await
+}
+
+/// RFC 9110, 10.1.1.
+fn expects_continue(head: &RequestHeader) -> bool {
+    let it = |what: &HeaderValue| what.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    fields::has(&head.headers, &header::EXPECT) && head.headers.get_all(header::EXPECT).iter().any(it)
+}
+
+/// Requests at a time on one connection. A lost connection loses them all.
+const STREAMS: usize = 16;
+/// What a server may send ahead of a client that reads slowly. The connection's window is that of all its streams,
+/// so that one such client does not stop the others.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn http_2_is_spoken_where_the_pool_says_so_and_the_request_can_cross_in_it() {
+        let head = |target: &[u8], field: Option<(&'static str, &str)>| {
+            let mut head = RequestHeader::build("POST", target, None).expect("a valid head");
+            head.set_version(Version::HTTP_11);
+            if let Some((name, value)) = field {
+                head.insert_header(name, value).expect("a valid header");
+            }
+            head
+        };
+        let plain = head(b"/", None);
+        let waits = head(b"/", Some(("expect", "100-Continue")));
+        let tunnel = head(b"/", Some(("upgrade", "websocket")));
+        let binary = head(b"/\xff", None);
+        for (enable_http2, enable_ssl, head, alpn) in [
+            (false, false, &plain, ALPN::H1),
+            (false, true, &plain, ALPN::H1),
+            (true, true, &plain, ALPN::H2H1),
+            (true, true, &waits, ALPN::H1),
+            (true, true, &tunnel, ALPN::H1),
+            (true, true, &binary, ALPN::H1),
+            (true, false, &plain, ALPN::H2),
+            (true, false, &waits, ALPN::H2),
+            (true, false, &tunnel, ALPN::H1),
+        ] {
+            let pool = config::Pool { enable_http2, enable_ssl, ..config::Pool::of("p".into(), []) };
+            let mut peer = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
+            peer.options.alpn = ALPN::H1;
+            choose(&mut peer, &pool, head);
+            assert_eq!(peer.options.alpn, alpn, "HTTP/2: {enable_http2}, TLS: {enable_ssl}, {head:?}");
+        }
+    }
+}
