@@ -21,7 +21,9 @@ async fn a_request_goes_home_over_tls_to_a_site_that_the_authority_has_signed() 
         let answer = sites.ask_a().await;
         assert_eq!((answer.status, answer.server(), answer.site_cookie()), (200, "b", None));
     }
-    assert_eq!(sites.app_b.requests()[0].header("x-forwarded-proto"), Some("https"));
+    let record = sites.app_b.requests().remove(0);
+    assert_eq!(record.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(record.headers.all("forwarded"), ["for=127.0.0.1;proto=https"]);
     sites.a.settles(OUTCOMES, &[("outcome", "proxied")], 2.0).await;
 }
 
