@@ -104,7 +104,7 @@ pub mod prelude {
         config::{CloneSection, CloneSelection, HmDownRecovery, Token},
         gslb::{
             Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
-            carries_loop_token, decide, private_cache_control, without_cookie,
+            PublicName, carries_loop_token, decide, private_cache_control, without_cookie,
         },
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},

@@ -23,6 +23,7 @@ mod profile;
 mod read;
 mod rule;
 mod site;
+mod site_redirect;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,7 @@ pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use site::Site;
+pub use site_redirect::SitePersistenceMode;
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 

@@ -1,13 +1,14 @@
 //! GSLB site persistence as a rule: who began at another site is served there.
 //!
 //! At `http_request` it proves a hop from a peer, reads the site cookie, and asks the policy. What is proxied goes
-//! to the SP pool with a signed hop header; what is served here loses the cookie on its way to the app server,
+//! to the SP pool with a signed hop header, or in `site_persistence_mode: redirect` answered with the way home, which
+//! the client goes by itself (browsers' WebSockets do not follow); what is served here loses the cookie on its way to the app server,
 //! and gets a new one on the answer where it had none that holds. If home cannot be reached, or says that it
 //! cannot serve, the configured recovery acts on that very request.
 
 use std::sync::Arc;
 
-use super::https_redirect::HttpsRedirect;
+use super::{https_redirect::HttpsRedirect, location::location};
 use crate::prelude::*;
 
 /// The rule of one virtual service that is a member of a site-persistent GSLB service.
@@ -71,6 +72,11 @@ impl SitePersistence {
         }
     }
 
+    /// What clients call the site of a peer.
+    fn public_name(&self, peer: &MemberId) -> Option<&PublicName> {
+        self.site.membership.peer(peer)?.public.as_ref()
+    }
+
     fn own_pool_is_up(&self, exchange: &Exchange) -> bool {
         let Some(pool) = &self.pool else { return true };
         exchange.pools().named(pool.as_str()).is_ok_and(|pool| pool.active_servers().next().is_some())
@@ -114,6 +120,10 @@ impl Rule for SitePersistence {
             // The cookie is for the answer over TLS.
             decision = Decision::Local { outcome: here(decision.outcome()), issue: false };
             request.respond(reply);
+        } else if membership.redirects() {
+            let asks_for =
+                |home: &MemberId| self.public_name(home).is_some_and(|name| name.is(request.host()));
+            decision = decision.redirecting(asks_for);
         }
         request.insert(Decided { decision, from_peer });
         match decision {
@@ -121,6 +131,11 @@ impl Rule for SitePersistence {
             Decision::Proxy { to, .. } => {
                 let home = membership.peer(&to).ok_or_else(|| RuleError::new("the home is no peer"))?;
                 request.server_of(&self.site.sp_pool, home.addr);
+            }
+            Decision::Redirect { to } => {
+                let home = self.public_name(&to).ok_or_else(|| RuleError::new("the home has no name"))?;
+                let location = location(&home.origin(request.is_secure()), request)?;
+                request.respond(Reply::new(307).header("Location", &location)?);
             }
             Decision::Abort => request.respond(home_is_away()),
             Decision::Refuse(refusal) => request.respond(refused(refusal)?),

@@ -18,7 +18,7 @@ mod sp_pool;
 pub use cookie_header::{cookie_values, without_cookie};
 pub use member::MemberId;
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Outcome, OutcomeCounters, decide};
-pub use service::{Membership, MembershipError, PeerMember, carries_loop_token};
+pub use service::{Membership, MembershipError, PeerMember, PublicName, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
 pub use sp_pool::{
     CONNECTION_RAMP_DURATION, DESCRIPTION, GRACEFUL_DISABLE_TIMEOUT, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION,

@@ -12,6 +12,14 @@
 //! | any | us, without proof | – | serve here; issue if none, refused or stale | `loop` |
 //! | any | a peer, for another site | – | refuse: 421 | `from_peer` |
 //!
+//! A service with `site_persistence_mode: redirect` does with what would be proxied what [`Decision::redirecting`]
+//! says:
+//!
+//! | the request asks for | what happens | outcome |
+//! |---|---|---|
+//! | anything else | answer 307 to home's own name | `redirected` |
+//! | home's own name, which led here | serve here | `loop` |
+//!
 //! A home that refuses the first connection is as good as down: [`Decision::after_failure`] says what
 //! follows. A request that came from a peer is never sent to a peer.
 //!
@@ -61,6 +69,8 @@ pub enum Decision {
     Local { outcome: Outcome, issue: bool },
     /// Send it to its home.
     Proxy { to: MemberId, on_failure: OnFailure },
+    /// Answer 307: the client goes to its home by itself.
+    Redirect { to: MemberId },
     /// Answer 503.
     Abort,
     /// Send it back to the peer that it came from.
@@ -116,11 +126,22 @@ impl Decision {
         }
     }
 
+    /// The decision of a service that redirects clients instead of proxying them. `asks_for`: whether the request
+    /// asks for this member by its own name. To redirect it there again would only bring it back.
+    pub fn redirecting(self, asks_for: impl FnOnce(&MemberId) -> bool) -> Self {
+        match self {
+            Self::Proxy { to, .. } if asks_for(&to) => Self::Local { outcome: Outcome::Loop, issue: false },
+            Self::Proxy { to, .. } => Self::Redirect { to },
+            other => other,
+        }
+    }
+
     /// What a request is counted as when this is what became of it.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Local { outcome, .. } => *outcome,
             Self::Proxy { .. } => Outcome::Proxied,
+            Self::Redirect { .. } => Outcome::Redirected,
             Self::Abort => Outcome::Aborted,
             Self::Refuse(_) => Outcome::FromPeer,
         }
@@ -166,11 +187,13 @@ outcomes! {
     Local = "local",
     /// A peer's cookie: sent home.
     Proxied = "proxied",
+    /// A peer's cookie: the client was told to go home by itself.
+    Redirected = "redirected",
     /// Home was away: served here, which is the client's home from now on.
     Rehomed = "rehomed",
     /// Home was away: answered 503.
     Aborted = "aborted",
-    /// It had crossed the federation before: served here.
+    /// It had crossed the federation before, or home's own name led here: served here.
     Loop = "loop",
     /// Cookie refused: past its lifetime or its member's drain epoch.
     Expired = "expired",
@@ -308,12 +331,29 @@ mod tests {
     }
 
     #[test]
+    fn a_redirect_takes_the_place_of_proxying_and_of_nothing_else() {
+        let to = home();
+        let proxy = Decision::Proxy { to, on_failure: OnFailure::KeepTrying };
+        assert_eq!(proxy.redirecting(|_| false), Decision::Redirect { to });
+        assert_eq!(proxy.redirecting(|asked| *asked == to), local(Outcome::Loop, false));
+        for other in [
+            Decision::Abort,
+            Decision::Refuse(HomeRefusal::PoolDown),
+            local(Outcome::New, true),
+            local(Outcome::Rehomed, true),
+        ] {
+            assert_eq!(other.redirecting(never_asked), other);
+        }
+    }
+
+    #[test]
     fn every_decision_is_counted_once_and_by_its_end() {
         let to = home();
         for (decision, before, after) in [
             (Decision::Proxy { to, on_failure: OnFailure::ServeHere }, Outcome::Proxied, Outcome::Rehomed),
             (Decision::Proxy { to, on_failure: OnFailure::Abort }, Outcome::Proxied, Outcome::Aborted),
             (Decision::Proxy { to, on_failure: OnFailure::KeepTrying }, Outcome::Proxied, Outcome::Proxied),
+            (Decision::Redirect { to }, Outcome::Redirected, Outcome::Redirected),
             (Decision::Abort, Outcome::Aborted, Outcome::Aborted),
             (Decision::Refuse(HomeRefusal::WrongSite), Outcome::FromPeer, Outcome::FromPeer),
             (local(Outcome::New, true), Outcome::New, Outcome::New),

@@ -14,6 +14,7 @@ mod routing;
 mod rules;
 mod shutdown;
 mod site_faults;
+mod site_redirect;
 mod site_tls;
 mod sites;
 mod support;
