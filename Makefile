@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build demo test lint bench check
+.PHONY: help deps build demo test soak lint bench check
 
 help:
 	@echo 'make demo    two sites, their apps and clone members in one process, with curl lines to try'
 	@echo 'make test    all tests'
+	@echo 'make soak    the tests of large bodies, with a gibibyte'
 	@echo 'make build   target/release/homing'
 	@echo 'make lint    formatting, clippy, documentation'
 	@echo 'make check   homing check of CONFIG=$(CONFIG)'
@@ -25,6 +26,9 @@ demo: build
 
 test: deps
 	cargo test --locked
+
+soak: deps
+	HOMING_BODY_MIB=1024 cargo test --locked --test it large_bodies
 
 lint: deps
 	cargo fmt --check

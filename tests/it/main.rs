@@ -7,6 +7,7 @@ mod clones;
 mod config;
 mod copied;
 mod demo;
+mod large_bodies;
 mod layers;
 mod listen;
 mod pools;

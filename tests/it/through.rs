@@ -156,23 +156,23 @@ async fn an_event_is_seen_before_the_next_one_is_made() {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Hop {
+pub enum Hop {
     Plain,
     Tls,
 }
 
-const HOPS: [Hop; 2] = [Hop::Plain, Hop::Tls];
+pub const HOPS: [Hop; 2] = [Hop::Plain, Hop::Tls];
 
 /// Two sites that know each other to be up; requests come in at site_A, in clear or over TLS as the hop is.
-struct Sites {
-    hop: Hop,
-    a: Homing,
-    _b: Homing,
+pub struct Sites {
+    pub hop: Hop,
+    pub a: Homing,
+    pub b: Homing,
     _app_a: Origin,
 }
 
 impl Sites {
-    async fn start(hop: Hop, site_b: impl FnOnce(&Federation) -> Site) -> Self {
+    pub async fn start(hop: Hop, site_b: impl FnOnce(&Federation) -> Site) -> Self {
         let app_a = Origin::start("a").await;
         let ca = Ca::new("ours");
         let (fed, secured): (_, &dyn Fn(Site, &str) -> Site) = match hop {
@@ -182,10 +182,10 @@ impl Sites {
         let b = secured(site_b(&fed), "b.sites.test").start().await;
         let a = secured(fed.site_a(&[&app_a]), "a.sites.test").start().await;
         a.sees("SP-gs-web@site_A", b.addr, true).await;
-        Self { hop, a, _b: b, _app_a: app_a }
+        Self { hop, a, b, _app_a: app_a }
     }
 
-    async fn open(&self) -> Connection {
+    pub async fn open(&self) -> Connection {
         match self.hop {
             Hop::Plain => Connection::open(self.a.addr).await,
             Hop::Tls => tls::open(self.a.addr).await,
@@ -216,7 +216,7 @@ fn in_front(site: Site, server: &RpcServer) -> Site {
 }
 
 /// The same request from a client whose home is site_B.
-fn as_of_b(request: Request) -> Request {
+pub fn as_of_b(request: Request) -> Request {
     request.cookie(&format!("FOO={}", Cookie::of(B).seal()))
 }
 
