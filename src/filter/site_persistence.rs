@@ -1,10 +1,10 @@
 //! GSLB site persistence as a rule: who began at another site is served there.
 //!
 //! At `http_request` it proves a hop from a peer, reads the site cookie, and asks the policy. What is proxied goes
-//! to the SP pool with a signed hop header, or in `site_persistence_mode: redirect` answered with the way home, which
-//! the client goes by itself (browsers' WebSockets do not follow); what is served here loses the cookie on its way to the app server,
-//! and gets a new one on the answer where it had none that holds. If home cannot be reached, or says that it
-//! cannot serve, the configured recovery acts on that very request.
+//! to the SP pool with a signed hop header. With `site_persistence_mode: redirect` it is answered with the way home,
+//! which the client goes by itself; browsers' WebSockets do not follow. What is served here loses the cookie on its
+//! way to the app server, and gets a new one on the answer where it had none that holds. If home cannot be reached,
+//! or says that it cannot serve, the configured recovery acts on that very request.
 
 use std::sync::Arc;
 

@@ -31,10 +31,12 @@ pub(super) fn choose(peer: &mut HttpPeer, pool: &config::Pool, head: &RequestHea
         (true, true) => ALPN::H2H1,
         (true, false) => ALPN::H2,
     };
-    // Pingora keeps connections apart by this number too, which is 1 for those that HTTP/1.1 was asked of.
-    peer.options.max_h2_streams = STREAMS;
-    peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
-    peer.options.h2_connection_window_size = Some(STREAMS as u32 * STREAM_WINDOW);
+    // A connection has one request at a time, Pingora's default: with several, one client that does not read or one
+    // server that does not would use up the window that they share.
+    peer.options.h2_stream_window_size = Some(WINDOW);
+    peer.options.h2_connection_window_size = Some(WINDOW);
+    // Else a connection that HTTP/1.1 was asked of would be used again where HTTP/2 may be had.
+    peer.group_key ^= HTTP2;
 }
 
 /// Lets a client send its body that waits for a word which HTTP/2 will not bring.
@@ -52,15 +54,16 @@ fn expects_continue(head: &RequestHeader) -> bool {
     fields::has(&head.headers, &header::EXPECT) && head.headers.get_all(header::EXPECT).iter().any(it)
 }
 
-/// Requests at a time on one connection. A lost connection loses them all.
-const STREAMS: usize = 16;
-/// What a server may send ahead of a client that reads slowly. The connection's window is that of all its streams,
-/// so that one such client does not stop the others.
-const STREAM_WINDOW: u32 = 1 << 20;
+/// What a server may send ahead of a client that reads slowly: 20 MB/s over 100 ms.
+const WINDOW: u32 = 2 << 20;
+/// Sets these connections apart from those of the same servers that HTTP/1.1 was asked of.
+const HTTP2: u64 = 2;
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+
+    use pingora::upstreams::peer::Peer;
 
     use super::*;
 
@@ -94,6 +97,9 @@ mod tests {
             peer.options.alpn = ALPN::H1;
             choose(&mut peer, &pool, head);
             assert_eq!(peer.options.alpn, alpn, "HTTP/2: {enable_http2}, TLS: {enable_ssl}, {head:?}");
+            let of_http1 = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
+            let apart = peer.reuse_hash() != of_http1.reuse_hash();
+            assert_eq!(apart, alpn != ALPN::H1 || asks_for_tunnel(head), "they are kept apart");
         }
     }
 }

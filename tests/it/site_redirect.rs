@@ -33,8 +33,11 @@ async fn a_client_is_redirected_to_its_homes_own_name_and_is_served_there() {
         assert_eq!((answer.status, answer.server(), answer.site_cookie()), (200, "b", None));
         sites.b.settles(OUTCOMES, &[("outcome", "local")], n as f64 + 1.0).await;
     }
+    let answer = Request::new("OPTIONS", "*").cookie(&cookie).send(sites.a.addr).await;
+    let home = format!("http://b.a.com:{}/*", sites.b.addr.port());
+    assert_eq!((answer.status, answer.header("location")), (307, Some(&home[..])));
     assert!(sites.app_a.requests().is_empty());
-    sites.a.settles(OUTCOMES, &[], 2.0).await;
+    sites.a.settles(OUTCOMES, &[], 3.0).await;
 }
 
 #[tokio::test]
