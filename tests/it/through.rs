@@ -175,9 +175,13 @@ impl Sites {
     pub async fn start(hop: Hop, site_b: impl FnOnce(&Federation) -> Site) -> Self {
         let app_a = Origin::start("a").await;
         let ca = Ca::new("ours");
-        let (fed, secured): (_, &dyn Fn(Site, &str) -> Site) = match hop {
-            Hop::Plain => (Federation::new(), &|site, _| site),
-            Hop::Tls => (over_tls(Federation::new()), &|site, name| with_tls(site, name, &ca, &ca)),
+        let fed = match hop {
+            Hop::Plain => Federation::new(),
+            Hop::Tls => over_tls(Federation::new()),
+        };
+        let secured = |site, name: &str| match hop {
+            Hop::Plain => site,
+            Hop::Tls => with_tls(site, name, &ca, &ca),
         };
         let b = secured(site_b(&fed), "b.sites.test").start().await;
         let a = secured(fed.site_a(&[&app_a]), "a.sites.test").start().await;
