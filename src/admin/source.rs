@@ -388,7 +388,7 @@ fn gslb_member(
         vs_name: vs.map(|vs| vs.name().to_string()),
         ip: member.ip,
         oper_ips: vec![member.ip],
-        vip_type: "AVI_VIP".to_owned(),
+        vip_type: if member.is_third_party() { "NON_AVI_VIP" } else { "AVI_VIP" }.to_owned(),
         services: member
             .services
             .iter()

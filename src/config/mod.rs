@@ -25,6 +25,7 @@ mod read;
 mod rule;
 mod seen;
 mod site;
+mod site_redirect;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,7 @@ pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
+pub use site_redirect::SitePersistenceMode;
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 

@@ -135,6 +135,7 @@ mod fixture {
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             enable_ssl: false,
+            enable_http2: false,
             sni: None,
             verify: true,
             ca_certs: None,
