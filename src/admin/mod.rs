@@ -1,17 +1,23 @@
-//! The admin API: metrics, health, and read-only views of the live state as JSON.
+//! The admin API: metrics, health, views of the live state as JSON, and what operators may change of it.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
-//! the state, and nothing here serves clients' traffic.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. What changes something
+//! is a POST or a DELETE, and logged. Nothing here serves clients' traffic.
 
 mod access;
 mod api;
 mod listener;
+mod operate;
+mod servers;
+mod sessions;
 mod source;
 pub mod view;
+mod write;
 
 pub use access::{Token, TokenError};
 pub use api::Source;
 pub use listener::{AdminListener, BindError};
+pub use servers::ServerError;
+pub use sessions::{Scope, SessionError, Wanted};
 pub use source::LiveSource;
 
 use std::sync::Arc;
@@ -37,8 +43,10 @@ mod tests {
         net::TcpStream,
     };
 
+    use std::net::SocketAddr;
+
     use super::{view::example, *};
-    use crate::config::AdminListen;
+    use crate::{config::AdminListen, pool::AdminState};
 
     struct Example {
         missing: Vec<String>,
@@ -76,6 +84,50 @@ mod tests {
                 (_, Some("alice")) => entries.split_off(1),
                 (_, Some(_)) => vec![],
                 (_, None) => std::iter::repeat_n(entries.remove(0), view::Sessions::MOST + 1).collect(),
+            }
+        }
+
+        fn explain_sessions(&self, wanted: &Wanted) -> Result<Vec<view::Explained>, SessionError> {
+            self.delete_session(wanted, "").map(|found| vec![found])
+        }
+
+        fn move_session(
+            &self,
+            wanted: &Wanted,
+            server: SocketAddr,
+            force: bool,
+            _by: &str,
+        ) -> Result<view::Explained, SessionError> {
+            match force {
+                true => self.delete_session(wanted, ""),
+                false => Err(SessionError::Draining { server, pool: "MY_CLONEPOOL".into() }),
+            }
+        }
+
+        fn delete_session(&self, wanted: &Wanted, _by: &str) -> Result<view::Explained, SessionError> {
+            match (&wanted.scope, wanted.token.as_str()) {
+                (Scope::Table(name), _) => {
+                    Err(SessionError::UnknownTable { name: name.clone(), known: vec![] })
+                }
+                (_, "alice") => Ok(example::explained()),
+                _ => Err(SessionError::NoSession { tables: vec!["t".into()], tokens: vec![] }),
+            }
+        }
+
+        fn order_server(
+            &self,
+            pool: &str,
+            server: &str,
+            _state: AdminState,
+            by: &str,
+        ) -> Result<view::Server, ServerError> {
+            match pool {
+                "pay" if by.starts_with("127.0.0.1:") => Ok(example::draining()),
+                _ => Err(ServerError::UnknownServer {
+                    pool: pool.into(),
+                    server: server.into(),
+                    known: vec!["127.0.0.1:11301".into()],
+                }),
             }
         }
     }
@@ -150,6 +202,38 @@ mod tests {
             ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
             ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
             ("DELETE /metrics", 405, "use GET"),
+            ("GET /api/v1/sessions/explain?token=alice", 200, r#"[{"table":"clone:pay@site_A:MY_CLONEPOOL""#),
+            (
+                "GET /api/v1/sessions/explain?vs=pay&key=alice",
+                200,
+                r#""token":"cookie:SID","session":"60303"#,
+            ),
+            ("GET /api/v1/sessions/explain?token=bob", 404, "no session is known by this token"),
+            ("GET /api/v1/sessions/explain?token=", 400, "the query takes token=TOKEN"),
+            ("GET /api/v1/sessions/explain?token=a&vs=b&table=c", 400, "table=NAME or vs=NAME"),
+            ("GET /api/v1/sessions/explain?token=a&tabel=c", 400, "each at most once"),
+            ("GET /api/v1/sessions/move?token=alice&server=127.0.0.1:1", 405, "use POST"),
+            (
+                "POST /api/v1/sessions/move?token=alice&server=127.0.0.1:1&force=true",
+                200,
+                r#""why":"ordered"#,
+            ),
+            ("POST /api/v1/sessions/move?token=alice&server=127.0.0.1:1", 409, "drains"),
+            ("POST /api/v1/sessions/move?token=alice&server=here", 400, "server here is not an address"),
+            ("POST /api/v1/sessions/move?token=alice", 400, "server=IP:PORT"),
+            ("DELETE /api/v1/sessions?token=alice", 200, "60303ae22b998861"),
+            ("DELETE /api/v1/sessions?table=t&token=alice", 404, "table t is not known; there are none"),
+            ("DELETE /api/v1/sessions", 400, "the query takes token=TOKEN"),
+            ("POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 200, r#""state":"draining","by":"#),
+            ("POST /api/v1/pools/pay/servers/127.0.0.1:11301/stop", 404, "known: enable, drain, disable"),
+            ("POST /api/v1/pools/x/servers/y/drain", 404, "pool x has no server y; servers: 127.0.0.1:11301"),
+            ("GET /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 405, "use POST"),
+            (
+                "POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain\nOrigin: http://evil.example\r\n",
+                403,
+                "for another page",
+            ),
+            ("DELETE /api/v1/sessions?token=alice\nSec-Fetch-Site: cross-site\r\n", 403, "for another page"),
         ] {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{request}: {answer}");
@@ -180,6 +264,8 @@ mod tests {
             ("0.0.0.0:0", token(), wrong, 401),
             ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
+            ("0.0.0.0:0", token(), "POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 401),
+            ("0.0.0.0:0", token(), "DELETE /api/v1/sessions?token=alice", 401),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),
             ("0.0.0.0:0", token(), "GET /readyz", 200),

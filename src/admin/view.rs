@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) mod example;
+mod session;
+
+pub use session::{Explained, SessionEntry, SessionTable, Sessions};
 
 /// What clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,11 +107,24 @@ pub struct Server {
     pub oper_status: OperStatus,
     /// Requests and tunnels that it is serving.
     pub inflight: u64,
+    /// Absent until an operator says something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_state: Option<AdminState>,
     /// The member identity that a site cookie carries: 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prst_hdr_val: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// What an operator last said of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdminState {
+    /// `enabled`, `draining` or `disabled`.
+    pub state: String,
+    /// The operator's address, or a local user.
+    pub by: String,
+    pub since: Timestamp,
 }
 
 /// Whether something works, why not, and since when.
@@ -218,41 +234,6 @@ pub struct SpPoolStatus {
     pub num_servers_up: u32,
 }
 
-/// The session tables, and the entries of the one that was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sessions {
-    pub tables: Vec<SessionTable>,
-    /// At most [`Sessions::MOST`].
-    pub entries: Vec<SessionEntry>,
-    /// There are more entries than are listed.
-    #[serde(default)]
-    pub truncated: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SessionTable {
-    /// `ssl`, `clone:<virtual service>:<pool>`, or as rules named it.
-    pub name: String,
-    pub entries: u64,
-}
-
-/// One session. Its token is not kept, only a hash of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SessionEntry {
-    /// The hash that copies carry in `X-Homing-Clone`.
-    pub session: String,
-    /// The clone member, or what a rule stored.
-    pub value: String,
-    /// Requests so far.
-    pub requests: u64,
-    /// An entry in use does not expire.
-    pub in_use: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<Timestamp>,
-}
-
 /// Every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -284,11 +265,6 @@ impl GslbRuntime {
         }
         self
     }
-}
-
-impl Sessions {
-    /// The most entries in one answer; a table may hold millions.
-    pub const MOST: usize = 1_000;
 }
 
 impl OperStatus {
@@ -338,6 +314,7 @@ mod tests {
         check(example::gslb_runtime());
         check(example::gslb_runtime().sp_status());
         check(example::sessions());
+        check(example::explained());
     }
 
     #[test]

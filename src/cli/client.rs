@@ -1,4 +1,4 @@
-//! The commands' side of the admin API: one GET over TCP or a Unix socket.
+//! The commands' side of the admin API: one request over TCP or a Unix socket.
 
 use std::{
     fs, io,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -69,7 +69,21 @@ impl Client {
 
     /// The view at `path`, which is already percent-encoded.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let (status, body) = match timeout(ANSWER_TIMEOUT, self.ask(path)).await {
+        self.view(Method::GET, path).await
+    }
+
+    /// Has `path` done, and returns the view of what was changed.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.view(Method::POST, path).await
+    }
+
+    /// Has what is at `path` removed, and returns the view of what it was.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.view(Method::DELETE, path).await
+    }
+
+    async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let (status, body) = match timeout(ANSWER_TIMEOUT, self.ask(method, path)).await {
             Ok(answer) => answer?,
             Err(_) => {
                 return Err(self.unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
@@ -85,21 +99,27 @@ impl Client {
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
         let unreachable = |error: io::Error| self.unreachable(reason(&error));
         match &self.url {
             AdminUrl::Tcp(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                self.exchange(stream, authority, path).await
+                self.exchange(stream, authority, method, path).await
             }
             AdminUrl::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(stream, "localhost", path).await
+                self.exchange(stream, "localhost", method, path).await
             }
         }
     }
 
-    async fn exchange<IO>(&self, stream: IO, host: &str, path: &str) -> Result<(StatusCode, Bytes), Error>
+    async fn exchange<IO>(
+        &self,
+        stream: IO,
+        host: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -108,7 +128,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         // Its error is the request's, which is awaited below.
         tokio::spawn(connection);
-        let mut request = Request::get(path).header(header::HOST, host);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()));
         }

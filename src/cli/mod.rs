@@ -9,7 +9,9 @@ mod cookie;
 mod demo;
 mod keys;
 mod log;
+mod pool;
 mod run;
+mod session;
 mod show;
 mod table;
 
@@ -46,6 +48,10 @@ enum Command {
     Demo,
     /// Show what a running homing is doing
     Show(show::Show),
+    /// Find a session, move it, end it
+    Session(session::Session),
+    /// Command the servers of a pool
+    Pool(pool::Pool),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -75,6 +81,8 @@ enum Error {
     Runtime(#[source] io::Error),
     #[error("the demo cannot start: {0}")]
     Demo(#[source] io::Error),
+    #[error("{0}")]
+    Arguments(String),
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error(transparent)]
@@ -86,7 +94,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Build { .. } => ExitCode::from(2),
+            Self::Config(_) | Self::Build { .. } | Self::Arguments(_) => ExitCode::from(2),
             Self::Start(_)
             | Self::Runtime(_)
             | Self::Demo(_)
@@ -105,7 +113,9 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => show(args),
+        Command::Show(args) => ask(show::show(args)),
+        Command::Session(args) => ask(session::session(args)),
+        Command::Pool(args) => ask(pool::pool(args)),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
     };
@@ -125,17 +135,23 @@ impl Command {
         match self {
             Self::Run(_) => "info",
             // They print what they have to say.
-            Self::Check(_) | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            Self::Check(_)
+            | Self::Show(_)
+            | Self::Session(_)
+            | Self::Pool(_)
+            | Self::Cookie(_)
+            | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
         }
     }
 }
 
-fn show(args: show::Show) -> Result<ExitCode, Error> {
+/// Waits for what a running homing says, and prints it.
+fn ask<E: Into<Error>>(answer: impl Future<Output = Result<String, E>>) -> Result<ExitCode, Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    print(runtime.block_on(show::show(args))?)
+    print(runtime.block_on(answer).map_err(Into::into)?)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

@@ -128,6 +128,7 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
+            // A rule's choice is persistence: a server that drains keeps what it has.
             let server =
                 pool.server(*server).filter(|server| server.is_up() && !tried.contains(&server.addr()))?;
             Some((pool.clone(), server.lease()))
