@@ -9,6 +9,7 @@ mod copied;
 mod demo;
 mod layers;
 mod listen;
+mod operate;
 mod pools;
 mod routing;
 mod rules;
