@@ -2,7 +2,7 @@
 //!
 //! A token is hashed here, as soon as it has come, and neither kept, answered nor logged.
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use super::{source, view};
 use crate::{
@@ -40,7 +40,7 @@ pub enum SessionError {
     #[error("session table {name} is not known; {}", among(known))]
     UnknownTable { name: String, known: Vec<String> },
     #[error(
-        "no session is known by this token; it may have ended or not begun; looked in {}, for {}",
+        "no session is known by this token; it may have ended or not begun; looked in {} for {}",
         shown(tables),
         shown(tokens)
     )]
@@ -160,8 +160,10 @@ fn explained(found: Found<'_>, snapshot: &Snapshot, wall: SystemTime) -> view::E
 fn find<'a>(live: &Live, snapshot: &'a Snapshot, wanted: &Wanted) -> Result<Vec<Found<'a>>, SessionError> {
     let places = places(live, snapshot, &wanted.scope)?;
     let (sessions, now) = (&live.sessions, live.clock.now());
+    let made: HashSet<String> = sessions.tables().into_iter().map(|(name, _)| name).collect();
     let mut all: Vec<Found<'a>> = Vec::new();
-    for place in &places {
+    // Asking for a key makes its table, which looking must not.
+    for place in places.iter().filter(|place| made.contains(&place.table)) {
         for (token, key) in place.keys(sessions, &wanted.token) {
             for row in sessions.view(Some(&place.table), Some(&key), MOST_AT_A_KEY, now) {
                 let is_known =
@@ -225,11 +227,9 @@ fn places<'a>(live: &Live, snapshot: &'a Snapshot, scope: &Scope) -> Result<Vec<
 
 fn sections(snapshot: &Snapshot) -> Vec<Place<'_>> {
     let virtual_services = snapshot.config.virtual_services.iter();
-    let sections = virtual_services.flat_map(|vs| vs.clones.iter().map(|section| (&vs.name, section)));
-    let place = |(vs, section): (&'_ VsName, &'_ CloneSection)| section.table(vs);
-    sections
-        .map(|it| Place { table: place(it), section: Some(Section { vs: it.0, section: it.1 }) })
-        .collect()
+    let sections =
+        virtual_services.flat_map(|vs| vs.clones.iter().map(|section| Section { vs: &vs.name, section }));
+    sections.map(|own| Place { table: own.section.table(own.vs), section: Some(own) }).collect()
 }
 
 /// Whether a server may get a session that it did not have.
@@ -301,34 +301,32 @@ fn names(places: &[Place<'_>]) -> Vec<String> {
     places.iter().map(|place| place.table.clone()).collect()
 }
 
-/// What the chains ask for, each once.
+/// What is looked for: the tokens of the chains, each once, and what needs no chain.
 fn tokens(places: &[Place<'_>]) -> Vec<String> {
     let sections = places.iter().filter_map(|place| place.section);
     let mut tokens: Vec<_> =
         sections.flat_map(|section| &section.section.tokens).map(Token::to_string).collect();
     tokens.sort_unstable();
     tokens.dedup();
+    tokens.push("hashes of keys and sessions".to_owned());
     tokens
 }
 
 /// A session as copies carry it: 16 hex digits.
 fn number(text: &str) -> Option<u64> {
     let is_number = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_number.then(|| u64::from_str_radix(text, 16).ok()).flatten()
+    if is_number { u64::from_str_radix(text, 16).ok() } else { None }
 }
 
 fn among(known: &[String]) -> String {
     if known.is_empty() { "there are none".to_owned() } else { format!("known: {}", known.join(", ")) }
 }
 
+/// The first of them, for a message.
 fn shown(names: &[String]) -> String {
-    match names {
-        [] => "keys as rules wrote them".to_owned(),
-        [first @ .., _] if first.len() >= MOST_NAMED => {
-            format!("{} and {} more", names[..MOST_NAMED].join(", "), names.len() - MOST_NAMED)
-        }
-        names => names.join(", "),
-    }
+    let more = names.len().saturating_sub(MOST_NAMED);
+    let first = names[..names.len() - more].join(", ");
+    if more > 0 { format!("{first} and {more} more") } else { first }
 }
 
 /// A key names one session of a table; two tables may differ in case only.
