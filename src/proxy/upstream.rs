@@ -158,6 +158,7 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
+            // A rule's choice is persistence: a server that drains keeps what it has.
             Some((pool.clone(), named(pool, *server, tried)?.lease()))
         }
         // Whoever holds the handle has decided that this server be asked, up or not.

@@ -12,6 +12,7 @@ mod explain;
 mod large_bodies;
 mod layers;
 mod listen;
+mod operate;
 mod pools;
 mod redirects;
 mod reload;
