@@ -3,15 +3,20 @@
 //! Labels have bounded values: names from the configuration and words from this code base, never a token, a
 //! client's address or a path. Hot paths resolve their children once, when the snapshot is built.
 
+mod series;
+
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder, core::Collector,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, TextEncoder, core::Collector,
 };
+
+use series::Families;
+pub use series::Labels;
 
 /// The metrics of one instance. Clones share the values.
 #[derive(Clone)]
 pub struct Metrics {
-    registry: Registry,
+    registry: Families,
     /// Requests answered. `vs`, `pool`, `code_class`.
     pub requests: IntCounterVec,
     /// From the request head to the end of the answer. `vs`.
@@ -20,7 +25,7 @@ pub struct Metrics {
     pub connections_open: IntGaugeVec,
     /// Connections refused or lost before a request. `listener`, `reason`.
     pub connections_refused: IntCounterVec,
-    /// 1 while the server is up. `pool`, `server`.
+    /// 1 while the server is up; set when the page is made. `pool`, `server`.
     pub pool_server_up: IntGaugeVec,
     /// Requests and tunnels in flight. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
@@ -40,6 +45,8 @@ pub struct Metrics {
     pub clone_buffered_bytes: IntGaugeVec,
     /// Entries in the session table. `table`.
     pub session_entries: IntGaugeVec,
+    /// Entries that left a full session table. `table`.
+    pub session_evictions: IntCounterVec,
     /// Requests of site-persistent virtual services. `service`, `vs`, `outcome`.
     pub sp_requests: IntCounterVec,
     /// Servers of SP pools. `pool`, `state`.
@@ -48,12 +55,18 @@ pub struct Metrics {
     pub rule_errors: IntCounterVec,
     /// Reloads. `result`.
     pub config_reloads: IntCounterVec,
+    /// 1 if the last reload, or the start, was a success.
+    pub config_last_reload_successful: IntGauge,
+    /// When the configuration in force was loaded.
+    pub config_last_reload_success_timestamp: Gauge,
+    /// What the last reload took.
+    pub config_last_reload_duration: Gauge,
 }
 
 impl Metrics {
     /// A fresh registry in which every metric is 0.
     pub fn new() -> Self {
-        let registry = Registry::new();
+        let registry = Families::default();
         let build_info = gauges(&registry, "homing_build_info", "The running version.", &["version"]);
         build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Self {
@@ -143,6 +156,12 @@ impl Metrics {
                 "Entries in the session table.",
                 &["table"],
             ),
+            session_evictions: counters(
+                &registry,
+                "homing_session_evictions_total",
+                "Entries that left because the session table was full.",
+                &["table"],
+            ),
             sp_requests: counters(
                 &registry,
                 "homing_sp_requests_total",
@@ -167,6 +186,24 @@ impl Metrics {
                 "Configurations loaded, by result.",
                 &["result"],
             ),
+            config_last_reload_successful: register(
+                &registry,
+                IntGauge::new(
+                    "homing_config_last_reload_successful",
+                    "1 if the last reload, or the start, was a success, else 0.",
+                ),
+            ),
+            config_last_reload_success_timestamp: register(
+                &registry,
+                Gauge::new(
+                    "homing_config_last_reload_success_timestamp_seconds",
+                    "When the configuration in force was loaded, in seconds since 1970.",
+                ),
+            ),
+            config_last_reload_duration: register(
+                &registry,
+                Gauge::new("homing_config_last_reload_duration_seconds", "What the last reload took."),
+            ),
             registry,
         }
     }
@@ -174,8 +211,16 @@ impl Metrics {
     /// The page that Prometheus scrapes, text format 0.0.4.
     pub fn page(&self) -> String {
         let mut page = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut page).expect("a Vec takes every write");
+        TextEncoder::new()
+            .encode(&self.registry.registry().gather(), &mut page)
+            .expect("a Vec takes every write");
         String::from_utf8(page).expect("the text format is UTF-8")
+    }
+
+    /// Takes the series off the page whose labels `keep` refuses: those of objects that are no more. Who still
+    /// holds one goes on counting, unseen.
+    pub fn retain(&self, keep: impl Fn(&Labels<'_>) -> bool) {
+        self.registry.retain(&keep);
     }
 }
 
@@ -248,21 +293,22 @@ impl RequestMetrics {
     }
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+fn counters(families: &Families, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    families.labelled(IntCounterVec::new(Opts::new(name, help), labels))
 }
 
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+fn gauges(families: &Families, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    families.labelled(IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
-fn durations(registry: &Registry, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
-    register(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+fn durations(families: &Families, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
+    families.labelled(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
 }
 
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+fn register<C: Collector + Clone + 'static>(families: &Families, metric: prometheus::Result<C>) -> C {
     let metric = metric.expect("metric names and labels of this file are valid");
-    registry.register(Box::new(metric.clone())).expect("metric names of this file are distinct");
+    let registered = families.registry().register(Box::new(metric.clone()));
+    registered.expect("metric names of this file are distinct");
     metric
 }
 
@@ -285,6 +331,29 @@ mod tests {
         a.requests.with_label_values(&["vs", "pool", "2xx"]).inc();
         assert!(a.page().contains(r#"homing_requests_total{code_class="2xx",pool="pool",vs="vs"} 1"#));
         assert!(!b.page().contains("homing_requests_total{"));
+    }
+
+    #[test]
+    fn series_of_objects_that_are_gone_leave_the_page() {
+        let metrics = Metrics::new();
+        for pool in ["old", "new"] {
+            metrics.requests.with_label_values(&["vs", pool, "2xx"]).inc();
+            metrics.pool_server_inflight.with_label_values(&[pool, "10.0.0.1:80"]).set(1);
+        }
+        metrics.request_duration.with_label_values(&["old"]).observe(1.0);
+        metrics.config_reloads.with_label_values(&["success"]).inc();
+        let held = metrics.requests.with_label_values(&["vs", "old", "2xx"]);
+        metrics.retain(|labels| labels.get("pool") != Some("old") && labels.get("vs") != Some("old"));
+        held.inc();
+        let page = metrics.page();
+        assert!(!page.contains("old"), "{page}");
+        for kept in [
+            r#"homing_requests_total{code_class="2xx",pool="new",vs="vs"} 1"#,
+            r#"homing_pool_server_inflight{pool="new",server="10.0.0.1:80"} 1"#,
+            r#"homing_config_reloads_total{result="success"} 1"#,
+        ] {
+            assert!(page.contains(kept), "{kept}: {page}");
+        }
     }
 
     #[test]

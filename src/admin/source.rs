@@ -1,9 +1,16 @@
 //! The live state, seen through the views of the admin API.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use super::{
-    Source,
+    Source, sites,
     view::{self, OperState, OperStatus},
 };
 use crate::{
@@ -16,22 +23,41 @@ use crate::{
 };
 
 /// What the admin API shows of a running instance.
-pub struct LiveSource {
+pub struct LiveSource<C> {
     live: Arc<Live>,
-    /// What the instance itself still waits for, beside health results.
-    waiting: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    control: Arc<C>,
+    /// Every pool has been checked once. A pool that a reload adds is not waited for: the node has served without
+    /// it, and its servers count as up until their first result.
+    checked: AtomicBool,
 }
 
-impl LiveSource {
-    /// `waiting` tells what is missing before the instance may get traffic, each as a sentence.
-    pub fn new(live: Arc<Live>, waiting: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self { live, waiting: Box::new(waiting) }
+/// What the admin API asks of the instance that it is part of.
+pub trait Control: Send + Sync + 'static {
+    /// What is missing before it may get traffic, beside health results, each as a sentence.
+    fn missing(&self) -> Vec<String>;
+
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again.
+    fn reload(self: &Arc<Self>) -> impl Future<Output = view::Reload> + Send;
+}
+
+impl<C: Control> LiveSource<C> {
+    pub fn new(live: Arc<Live>, control: Arc<C>) -> Self {
+        Self { live, control, checked: AtomicBool::new(false) }
     }
 }
 
-impl Source for LiveSource {
+impl<C: Control> Source for LiveSource<C> {
     fn metrics(&self) -> String {
         let snapshot = self.live.snapshot();
+        let up = &self.live.metrics.pool_server_up;
+        for (pool, server) in
+            snapshot.pools.iter().flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)))
+        {
+            up.with_label_values(&[pool.name().as_str(), server.name()]).set(server.is_up().into());
+        }
         for site in snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref()) {
             let pool = &site.sp_pool;
             let up = pool.up_count();
@@ -47,10 +73,23 @@ impl Source for LiveSource {
     }
 
     fn missing(&self) -> Vec<String> {
-        let snapshot = self.live.snapshot();
-        let unchecked =
-            snapshot.unchecked_pools().map(|pool| format!("pool {pool} has no health result yet"));
-        (self.waiting)().into_iter().chain(unchecked).collect()
+        let mut missing = self.control.missing();
+        if !self.checked.load(Relaxed) {
+            let snapshot = self.live.snapshot();
+            let before = missing.len();
+            let unchecked = snapshot.unchecked_pools();
+            missing.extend(unchecked.map(|pool| format!("pool {pool} has no health result yet")));
+            self.checked.store(missing.len() == before, Relaxed);
+        }
+        missing
+    }
+
+    fn configuration(&self) -> view::Configuration {
+        self.control.configuration()
+    }
+
+    async fn reload(&self) -> view::Reload {
+        self.control.reload().await
     }
 
     fn virtual_services(&self) -> Vec<view::VirtualService> {
@@ -72,6 +111,18 @@ impl Source for LiveSource {
         let snapshot = self.live.snapshot();
         let Some(gslb) = &snapshot.config.gslb else { return Vec::new() };
         gslb.services.iter().map(|service| self.gslb_service(service, gslb, &snapshot)).collect()
+    }
+
+    fn sites(&self) -> Vec<view::Site> {
+        sites::sites(&self.live)
+    }
+
+    fn drain(&self, site: &str, how_long: Duration) -> Option<view::Site> {
+        sites::drain(&self.live, site, how_long)
+    }
+
+    fn undrain(&self, site: &str) -> Option<view::Site> {
+        sites::undrain(&self.live, site)
     }
 
     fn session_tables(&self) -> Vec<view::SessionTable> {
@@ -97,7 +148,7 @@ impl Source for LiveSource {
     }
 }
 
-impl LiveSource {
+impl<C> LiveSource<C> {
     fn gslb_service(
         &self,
         service: &config::GslbService,
@@ -131,7 +182,11 @@ impl LiveSource {
                 health_monitor_refs: monitor_names(&service.monitors),
                 ttl: service.ttl,
             }),
-            groups: service.groups.iter().map(|group| gslb_group(group, gslb, snapshot, &own)).collect(),
+            groups: service
+                .groups
+                .iter()
+                .map(|group| gslb_group(group, gslb, snapshot, &own, self.live.clock.unix_seconds()))
+                .collect(),
             services_state: None,
             sp_oper_status: sp_oper_status(&own),
             fraction_proxied: view::GslbRuntime::fraction_proxied(&requests),
@@ -253,12 +308,13 @@ fn gslb_group(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbGroup {
     view::GslbGroup {
         name: group.name.clone(),
         priority: Some(group.priority),
         algorithm: Some(group.algorithm.as_str().to_owned()),
-        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own)).collect(),
+        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own, now)).collect(),
     }
 }
 
@@ -267,6 +323,7 @@ fn gslb_member(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbMember {
     let site_name = |uuid: &ClusterUuid| gslb.sites.iter().find(|site| &site.cluster_uuid == uuid);
     let is_own = snapshot.config.site.cluster_uuid.as_ref() == Some(&member.cluster_uuid);
@@ -277,6 +334,12 @@ fn gslb_member(
         let site = vs.site.as_ref()?;
         site.sp_pool.server(site.membership.peer(&id)?.addr)
     });
+    let site = vs.and_then(|vs| vs.site.as_ref());
+    let until = site.map(|site| site.membership.own_until(&site.drains)).or_else(|| {
+        let site = own.iter().find_map(|vs| vs.site.as_ref())?;
+        Some(site.membership.peer_until(site.membership.peer(&id)?, &site.drains))
+    });
+    let progress = sites::progress(until.flatten(), now);
     view::GslbMember {
         cluster_uuid: member.cluster_uuid.to_string(),
         site_name: site_name(&member.cluster_uuid).map(|site| site.name.to_string()).unwrap_or_default(),
@@ -292,6 +355,9 @@ fn gslb_member(
             .collect(),
         ratio: Some(member.ratio),
         enabled: Some(member.enabled),
+        drain_state: progress.map(|(state, _)| state),
+        drain_until: progress.map(|(_, until)| until),
+        pinned_sessions: site.map(|site| site.census.sessions(now)),
         sp_pools: vs.and_then(|vs| vs.site.as_ref()).map(sp_pool_status).into_iter().collect(),
         controller_status: match (vs, peer) {
             (Some(vs), _) => vs.pool.as_ref().map_or_else(|| OperStatus::new(OperState::OperUp), pool_status),

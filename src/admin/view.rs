@@ -14,6 +14,11 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) mod example;
+mod reload;
+mod site;
+
+pub use reload::{Changes, Configuration, Reload, ReloadResult};
+pub use site::{DrainState, Site};
 
 /// What clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -204,6 +209,14 @@ pub struct GslbMember {
     pub ratio: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Absent while it is in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_state: Option<DrainState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
+    /// As of a [`Site`], for this member alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_sessions: Option<u64>,
     /// The pools that lead from this member to its peers, as far as this site has them.
     pub sp_pools: Vec<SpPoolStatus>,
     pub controller_status: OperStatus,
@@ -338,6 +351,9 @@ mod tests {
         check(example::gslb_runtime());
         check(example::gslb_runtime().sp_status());
         check(example::sessions());
+        example::sites().into_iter().for_each(check);
+        check(example::configuration());
+        check(example::refused_reload());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The commands' side of the admin API: one GET over TCP or a Unix socket.
+//! The commands' side of the admin API: one request over TCP or a Unix socket.
 
 use std::{
     fs, io,
@@ -8,7 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use clap::Args;
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -27,6 +28,23 @@ pub enum AdminUrl {
     /// Host and port.
     Tcp(String),
     Unix(PathBuf),
+}
+
+/// Which running homing is asked.
+#[derive(Args, Debug)]
+pub struct AdminArgs {
+    /// Where its admin API listens: http://HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "HOMING_ADMIN",
+        default_value = "http://127.0.0.1:9901",
+        global = true
+    )]
+    pub admin: AdminUrl,
+    /// The file with the token that the admin API asks for beyond loopback
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Asks one running homing.
@@ -69,37 +87,76 @@ impl Client {
 
     /// The view at `path`, which is already percent-encoded.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let (status, body) = match timeout(ANSWER_TIMEOUT, self.ask(path)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                return Err(self.unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
-            }
-        };
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|error| self.not_homing(error.to_string()));
-        }
-        match (status, serde_json::from_slice::<view::Failure>(&body)) {
-            (StatusCode::UNAUTHORIZED, Ok(failure)) => Err(Error::Unauthorized(failure.error)),
-            (_, Ok(failure)) => Err(Error::Refused(failure.error)),
-            (status, Err(_)) => Err(self.not_homing(format!("status {status}"))),
+        self.view(Method::GET, path).await
+    }
+
+    /// Changes what `path` says, and the view of what was changed.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.view(Method::POST, path).await
+    }
+
+    /// Has the configuration loaded again. A reload that homing refuses is an answer too.
+    pub async fn reload(&self) -> Result<view::Reload, Error> {
+        let (status, body) = self.ask_in_time(Method::POST, "/api/v1/reload", RELOAD_TIMEOUT).await?;
+        match status {
+            StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => self.read(&body),
+            status => Err(self.refused(status, &body)),
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let (status, body) = self.ask_in_time(method, path, ANSWER_TIMEOUT).await?;
+        match status {
+            StatusCode::OK => self.read(&body),
+            status => Err(self.refused(status, &body)),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.not_homing(error.to_string()))
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        match (status, serde_json::from_slice::<view::Failure>(body)) {
+            (StatusCode::UNAUTHORIZED, Ok(failure)) => Error::Unauthorized(failure.error),
+            (_, Ok(failure)) => Error::Refused(failure.error),
+            (status, Err(_)) => self.not_homing(format!("status {status}")),
+        }
+    }
+
+    async fn ask_in_time(
+        &self,
+        method: Method,
+        path: &str,
+        longest: Duration,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        match timeout(longest, self.ask(method, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(format!("no answer within {} s", longest.as_secs()))),
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
         let unreachable = |error: io::Error| self.unreachable(reason(&error));
         match &self.url {
             AdminUrl::Tcp(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                self.exchange(stream, authority, path).await
+                self.exchange(stream, authority, method, path).await
             }
             AdminUrl::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(stream, "localhost", path).await
+                self.exchange(stream, "localhost", method, path).await
             }
         }
     }
 
-    async fn exchange<IO>(&self, stream: IO, host: &str, path: &str) -> Result<(StatusCode, Bytes), Error>
+    async fn exchange<IO>(
+        &self,
+        stream: IO,
+        host: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -108,7 +165,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         // Its error is the request's, which is awaited below.
         tokio::spawn(connection);
-        let mut request = Request::get(path).header(header::HOST, host);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()));
         }
@@ -174,6 +231,8 @@ fn reason(error: &io::Error) -> String {
 }
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Thousands of certificates take their time.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]

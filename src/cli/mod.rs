@@ -7,8 +7,10 @@ mod check;
 mod client;
 mod cookie;
 mod demo;
+mod gslb;
 mod keys;
 mod log;
+mod reload;
 mod run;
 mod show;
 mod table;
@@ -46,6 +48,10 @@ enum Command {
     Demo,
     /// Show what a running homing is doing
     Show(show::Show),
+    /// Empty a site before it is worked on, and put it into service again
+    Gslb(gslb::Gslb),
+    /// Load the configuration again, all of it or nothing
+    Reload(reload::Reload),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -105,7 +111,9 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => show(args),
+        Command::Show(args) => ask(show::show(args)),
+        Command::Gslb(args) => ask(gslb::gslb(args)),
+        Command::Reload(args) => block_on(reload::reload(args)),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
     };
@@ -125,17 +133,27 @@ impl Command {
         match self {
             Self::Run(_) => "info",
             // They print what they have to say.
-            Self::Check(_) | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            Self::Check(_)
+            | Self::Show(_)
+            | Self::Gslb(_)
+            | Self::Reload(_)
+            | Self::Cookie(_)
+            | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
         }
     }
 }
 
-fn show(args: show::Show) -> Result<ExitCode, Error> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    print(runtime.block_on(show::show(args))?)
+/// Waits for what a running homing says, and prints it.
+fn ask(answer: impl Future<Output = Result<String, client::Error>>) -> Result<ExitCode, Error> {
+    block_on(async { print(answer.await?) })
+}
+
+/// Runs a command that asks a running homing.
+fn block_on(command: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(Error::Runtime)?.block_on(command)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

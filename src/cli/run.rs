@@ -5,10 +5,10 @@ use std::{io, path::Path, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Error, check};
-use crate::server::{Builder, Homing};
+use crate::server::{Builder, Homing, Trigger};
 
 /// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
-/// A second signal ends at once.
+/// A second signal ends at once. SIGHUP loads the configuration again.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
     let loaded = check::load(builder, file)?;
     // It accepts and administers, and serves too if there is to be one thread.
@@ -22,8 +22,15 @@ pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
 
 async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
     let running = homing.start().await?;
-    signals.next().await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            // What comes of it is in the log. It may take its time, which SIGTERM does not wait for.
+            _ = hangup.recv() => drop(tokio::spawn(running.reload(Trigger::Signal))),
+        }
+    }
     let grace = running.grace_period();
     tracing::info!("stopping; what is in flight has {}", humantime::format_duration(grace));
     tokio::select! {

@@ -36,14 +36,13 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use budget::{Budget, Share};
 use copies::Copy;
-pub use copy::{BodyKind, CopyHead};
-use copy::{Framing, Recipe};
+use copy::Framing;
+pub use copy::{BodyKind, CopyHead, Recipe};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
 use lane::Lane;
 use loss_log::{Line, LossLog};
-use mark::Marker;
 pub use mark::{MARK, MarkKeys, is_copy};
 use member::{Member, Settings};
 use openssl::error::ErrorStack;
@@ -127,7 +126,7 @@ impl ClonePool {
         Ok(Arc::new(Self {
             vs: vs.clone(),
             pool: section.pool.clone(),
-            recipe: Recipe::new(section, Marker::new(vs, marks)),
+            recipe: Recipe::new(section, vs, marks),
             inline_body_bytes: section.inline_body_bytes as u64,
             max_body_bytes: settings.max_body_bytes,
             headers_only: section.copied.headers_only,

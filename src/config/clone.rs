@@ -15,7 +15,7 @@ use super::{
 use crate::names::PoolName;
 
 /// One entry of a virtual service's `clone`: which pool gets copies, and how sessions are told apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CloneSection {
     pub pool: PoolName,
     /// The first token that a request has names its session.
@@ -24,6 +24,7 @@ pub struct CloneSection {
     pub timeout: Duration,
     /// The longest life of an entry, however busy.
     pub lifetime: Option<Duration>,
+    pub refresh: CloneRefresh,
     pub selection: CloneSelection,
     /// Share of sessions that are copied, in thousandths; 1000 is all.
     pub sample_permille: u16,
@@ -61,6 +62,15 @@ pub enum Token {
     SourceIp,
 }
 
+/// What restarts a session's idle timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CloneRefresh {
+    #[default]
+    Request,
+    /// The first request of a connection, as in the F5 article.
+    Connection,
+}
+
 /// How a new session's clone member is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum CloneSelection {
@@ -89,6 +99,7 @@ impl CloneSection {
             tokens: Vec::new(),
             timeout: seconds(300),
             lifetime: None,
+            refresh: CloneRefresh::default(),
             selection: CloneSelection::default(),
             sample_permille: 1000,
             copied: Copied::default(),
@@ -114,6 +125,7 @@ impl CloneSection {
             tokens: o.required_list("tokens", Token::parse),
             timeout: o.field("timeout", timeouts()).unwrap_or(default.timeout),
             lifetime: o.field("lifetime", timeouts()),
+            refresh: o.field("refresh", words::choice(&REFRESHES)).unwrap_or(default.refresh),
             selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or(default.selection),
             sample_permille: o.field("sample", units::permille).unwrap_or(default.sample_permille),
             copied: Copied::read(o),
@@ -239,6 +251,9 @@ impl CloneSelection {
         words::word(&SELECTIONS, self)
     }
 }
+
+const REFRESHES: [(&str, &str, CloneRefresh); 2] =
+    [("request", "", CloneRefresh::Request), ("connection", "", CloneRefresh::Connection)];
 
 const SELECTIONS: [(&str, &str, CloneSelection); 4] = [
     ("random", "", CloneSelection::Random),

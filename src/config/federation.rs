@@ -8,11 +8,12 @@ use std::{collections::HashMap, sync::Arc};
 use openssl::x509::X509;
 
 use super::{
-    CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
+    CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService},
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
+    units::written_duration,
     virtual_service::Placed,
     words,
 };
@@ -69,7 +70,13 @@ impl Federation {
     }
 
     /// Checks the members of the services against the sites, each other and this site's virtual services.
-    pub(super) fn check(&self, site: (&Site, Place), virtual_services: &[Placed], report: &Report) {
+    pub(super) fn check(
+        &self,
+        site: (&Site, Place),
+        virtual_services: &[Placed],
+        pools: &[Arc<Pool>],
+        report: &Report,
+    ) {
         self.check_pki_profile(report);
         self.check_site(site.0, site.1, report);
         let mut seen: HashMap<_, &PlacedService> = HashMap::new();
@@ -117,7 +124,11 @@ impl Federation {
             let here = |member: &&PlacedMember| member.cluster_uuid == *cluster_uuid;
             for placed in &self.services {
                 for member in placed.members.iter().filter(here) {
-                    check_local_member(placed, member, local.get(&member.vs_uuid).copied(), report);
+                    let local = local.get(&member.vs_uuid).copied();
+                    check_local_member(placed, member, local, report);
+                    if let Some(local) = local {
+                        check_patience(placed, local, pools, report);
+                    }
                 }
             }
         }
@@ -237,6 +248,22 @@ fn check_local_member(
         let help =
             format!("set `http_to_https: true` in application profile {}", shown(&local.vs.profile.name));
         report.problem(local.place.clone(), what, help);
+    }
+}
+
+/// Peers that lose patience before the home site does take a slow app for a home that is away.
+fn check_patience(placed: &PlacedService, local: &Placed, pools: &[Arc<Pool>], report: &Report) {
+    let (Some(profile), Some(pool)) = (&placed.service.site_persistence, &local.vs.pool) else { return };
+    let pool = pools.iter().find(|known| known.name == *pool);
+    if let Some(pool) = pool.filter(|pool| pool.read_timeout >= profile.home_read_timeout) {
+        let what = format!(
+            "pool {} may be silent for {} (`read_timeout`), and peer sites wait {} for this home",
+            shown(pool.name.as_str()),
+            written_duration(pool.read_timeout),
+            written_duration(profile.home_read_timeout)
+        );
+        let help = format!("raise `home_read_timeout` of {} above it", shown(&profile.name));
+        report.warning(local.place.clone(), what, help);
     }
 }
 

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::problem::{Place, Report};
+use super::{
+    problem::{Place, Report},
+    seen::Stamp,
+};
 
 /// Where files come from: the disk, or memory for a configuration that a program brings with it.
 pub trait Files {
@@ -17,6 +20,11 @@ pub trait Files {
 
     /// Its permission bits, where it has any.
     fn mode(&self, _path: &Path) -> Option<u32> {
+        None
+    }
+
+    /// What tells a file from one that takes its place; `None`: there is none.
+    fn stamp(&self, _path: &Path) -> Option<Stamp> {
         None
     }
 }
@@ -40,6 +48,17 @@ impl Files for Disk {
 
     fn mode(&self, path: &Path) -> Option<u32> {
         std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode())
+    }
+
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::names::{ClusterUuid, GslbServiceName, GslbServiceUuid, SiteName, VsUuid};
 
 /// Objects that are the same on every site.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gslb {
     pub federation_id: String,
     pub sites: Vec<SiteRef>,
@@ -38,7 +38,7 @@ pub enum SiteMode {
 }
 
 /// One application served by virtual services on several sites.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbService {
     pub name: GslbServiceName,
     pub uuid: GslbServiceUuid,
@@ -58,7 +58,7 @@ pub struct GslbService {
     pub groups: Vec<GslbGroup>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbGroup {
     pub name: String,
     pub priority: u32,
@@ -67,7 +67,7 @@ pub struct GslbGroup {
 }
 
 /// A virtual service of a GSLB service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbMember {
     pub cluster_uuid: ClusterUuid,
     pub vs_uuid: VsUuid,

@@ -10,6 +10,7 @@ use super::{
     listeners, persistence,
     problem::Report,
     read::{FileKind, Object},
+    seen::{Seen, Watched},
     table::Table,
     units::{self, days, seconds},
     virtual_service::Known,
@@ -33,16 +34,29 @@ pub fn load(file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
     load_from(&Disk, file, registered)
 }
 
+/// [`load`], and which files it read, whether that went well or not.
+pub fn load_seen(file: &Path, registered: &[&str]) -> (Result<Loaded, Problems>, Seen) {
+    load_watched(&Disk, file, registered)
+}
+
 /// [`load`], from files of the caller's choice. Certificates are read again when listeners start, from disk.
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn load_from(files: &dyn Files, file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
-    let report = Report::default();
-    let config = read(files, file, registered, &report);
-    let warnings = report.into_result()?;
-    Ok(Loaded { config: config.expect("a configuration that cannot be read is a problem"), warnings })
+    load_watched(files, file, registered).0
+}
+
+fn load_watched(files: &dyn Files, file: &Path, registered: &[&str]) -> (Result<Loaded, Problems>, Seen) {
+    let (report, files) = (Report::default(), Watched::new(files));
+    let config = read(&files, file, registered, &report);
+    let seen = files.seen();
+    let loaded = report.into_result().map(|warnings| {
+        let config = config.expect("a configuration that cannot be read is a problem");
+        Loaded { config: Config { seen: seen.clone(), ..config }, warnings }
+    });
+    (loaded, seen)
 }
 
 fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) -> Option<Config> {
@@ -108,16 +122,18 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
-        federation.check((&site, o.place_of("site")), &virtual_services, report);
+        federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
     }
     Config {
         file: o.source.file.to_path_buf(),
+        seen: Seen::default(),
         site,
         admin,
         threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),
         grace_period: o
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))
             .unwrap_or(seconds(20)),
+        watch: o.field("watch", units::flag).unwrap_or(false),
         session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
         clone_mark_key: o
             .file("clone_mark_key_file")

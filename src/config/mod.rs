@@ -22,6 +22,7 @@ mod problem;
 mod profile;
 mod read;
 mod rule;
+mod seen;
 mod site;
 mod table;
 #[cfg(test)]
@@ -33,7 +34,7 @@ mod words;
 mod yaml;
 
 pub use admin::{Admin, AdminListen};
-pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
@@ -41,12 +42,13 @@ pub use gslb::{
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
-pub use load::{Loaded, load, load_from};
+pub use load::{Loaded, load, load_from, load_seen};
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
+pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
@@ -60,12 +62,16 @@ use crate::site_cookie::{KeyState, Secret};
 pub struct Config {
     /// The file that was loaded.
     pub file: PathBuf,
+    /// It and all others that were read with it.
+    pub seen: Seen,
     pub site: Site,
     pub admin: Admin,
     /// Worker threads; default: one per core.
     pub threads: usize,
     /// How long `SIGTERM` waits for what is in flight; default 20 s.
     pub grace_period: Duration,
+    /// Load it again when a file that it was read from changes; default false.
+    pub watch: bool,
     /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
     pub session_entries: u64,
     /// What the marks of copies are known by, beside the federation's site cookie keys.

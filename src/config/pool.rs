@@ -14,7 +14,7 @@ use super::{
 use crate::names::PoolName;
 
 /// Servers among which a balancer chooses: of an app, or clone members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     pub name: PoolName,
     pub enabled: bool,

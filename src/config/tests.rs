@@ -15,6 +15,8 @@ use super::{
     yaml::{Data, Entry, Node},
 };
 
+mod warnings;
+
 type Memory = BTreeMap<PathBuf, Vec<u8>>;
 
 /// What configurations refer to: certificates, keys and a federation.
@@ -108,35 +110,6 @@ fn the_two_example_sites_load() {
         assert_eq!(persistence.cookie.keys[0].secret.expose(), &[0x0f; 32]);
         assert_eq!(gslb.services[0].groups[0].priority, 13);
     }
-}
-
-#[test]
-fn a_key_file_that_others_can_read_is_a_warning() {
-    use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
-    for name in ["site-a.yaml", "federation.yaml"] {
-        fs::copy(project("conf/two-sites").join(name), folder.path().join(name)).unwrap();
-    }
-    let key = folder.path().join("site-cookie.key");
-    fs::write(&key, "0f".repeat(32)).unwrap();
-    for (mode, warnings) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1)] {
-        fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
-        let loaded = load(&folder.path().join("site-a.yaml"), &[]).unwrap();
-        assert_eq!(loaded.warnings.len(), warnings, "mode {mode:o}: {:?}", loaded.warnings);
-    }
-}
-
-#[test]
-fn a_member_that_is_no_virtual_service_here_is_a_warning() {
-    let site = fs::read_to_string(project("conf/two-sites/site-a.yaml")).unwrap();
-    let Loaded { warnings, .. } =
-        load_text(&site.replace("virtualservice-dc87", "virtualservice-0000")).unwrap();
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(
-        warnings[0]
-            .to_string()
-            .starts_with("federation.yaml:54: gslb_services[gs-1].groups[group1].members[0]: ")
-    );
 }
 
 #[test]

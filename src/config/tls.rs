@@ -49,6 +49,12 @@ impl CaCerts {
     }
 }
 
+impl PartialEq for CaCerts {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
 impl fmt::Debug for CaCerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "CaCerts({} of {:016x})", self.certificates.len(), self.fingerprint)

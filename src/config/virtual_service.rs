@@ -15,7 +15,7 @@ use super::{
 use crate::names::{PoolName, VsName, VsUuid};
 
 /// Names, addresses and ports that clients connect to, and what happens to their requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VirtualService {
     pub name: VsName,
     pub uuid: Option<VsUuid>,

@@ -39,7 +39,7 @@ pub fn membership(site: TestSite) -> Membership {
 }
 
 pub fn membership_in(own: TestSite, gslb: &Gslb) -> Membership {
-    Membership::of(&vs(own), &site(own), gslb).expect("a good federation").expect("a member")
+    Membership::of(&vs(own), &[], &site(own), gslb, NOW).expect("a good federation").expect("a member")
 }
 
 pub fn site(site: TestSite) -> Site {
@@ -95,6 +95,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
             name: "gap-1".into(),
             is_federated: true,
             recovery: HmDownRecovery::PickNewServer,
+            home_read_timeout: Duration::from_secs(65),
             cookie: cookie_options(),
         })),
         monitors: vec![Arc::new(HealthMonitor {
@@ -140,6 +141,7 @@ pub fn cookie_options() -> SiteCookieOptions {
         http_only: true,
         persistent: false,
         avi_compatible: false,
+        server_tag: false,
         keys: vec![Key {
             uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(),
             state: KeyState::Active,

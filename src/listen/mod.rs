@@ -20,7 +20,7 @@ mod workers;
 
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, ListenerSettings, ListenerSpec};
 pub use socket::{BindError, bind};
 

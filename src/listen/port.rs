@@ -85,11 +85,13 @@ pub(super) struct Port<A> {
     pub shared: Arc<Shared<A>>,
     /// Stops accepting.
     pub stop: CancellationToken,
+    /// Closes idle connections.
+    pub hang_up: CancellationToken,
     /// Cuts what is still running when the grace period is over.
     pub kill: CancellationToken,
     /// The tasks of open connections, and of some that have ended.
     pub connections: Mutex<JoinSet<()>>,
-    /// Becomes true when idle connections are to close and busy ones to end. Its copies see the change as new.
+    /// Becomes true when every connection's next answer is to be its last. Its copies see the change as new.
     pub shutdown: ShutdownWatch,
 }
 
@@ -138,6 +140,20 @@ where
         });
     }
 
+    /// Waits until no connection is open.
+    pub async fn all_closed(&self) {
+        loop {
+            {
+                let mut connections = self.connections.lock();
+                while connections.try_join_next().is_some() {}
+                if connections.is_empty() {
+                    return;
+                }
+            }
+            tokio::time::sleep(CLOSED_INTERVAL).await;
+        }
+    }
+
     /// Waits until what is still running is to be cut, and cuts it. A connection that asked for itself would do so
     /// several times in every request.
     pub async fn cut_when_killed(self: Arc<Self>) {
@@ -182,7 +198,7 @@ where
             let timeouts =
                 Timeouts { head: settings.client_header_timeout, idle: settings.keepalive_timeout };
             let wire = Wire::http1(stream, connection.clone());
-            http1::serve(app, wire, timeouts, &self.shutdown).await;
+            http1::serve(app, wire, timeouts, &self.shutdown, &self.hang_up).await;
         }
     }
 
@@ -217,3 +233,5 @@ fn is_of_the_client(error: &io::Error) -> bool {
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error such as too many open files, which only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a listener that was removed looks whether its connections are gone.
+const CLOSED_INTERVAL: Duration = Duration::from_millis(100);

@@ -100,6 +100,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         (false, Some(length)) => BodyKind::Length(length),
         (false, None) => BodyKind::Unknown,
     };
+    let client = exchange.forwarded_for();
     for order in orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
         if let Some(reason) = unwanted {
@@ -112,11 +113,11 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             target: target(head),
             host: host(head),
             headers: &head.headers,
-            client: exchange.client_ip(),
+            client: client.to_str().unwrap_or_default(),
             secure: exchange.is_secure(),
             session: order.session,
             seq: order.seq,
-            request_id: &exchange.request_id(),
+            request_id: exchange.request_id().0,
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };

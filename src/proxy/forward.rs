@@ -4,6 +4,7 @@ use std::mem;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
+use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{exchange::Ctx, fields, route::rule_failed_closed};
@@ -18,12 +19,11 @@ use crate::{
 ///
 /// Pingora keeps each field's name a second time, in the client's spelling, and copies both with every attempt. The
 /// second ones are dropped here: servers get names in lower case, as from HTTP/2 clients (RFC 9110, 5.1).
-pub(super) fn prepare(session: &mut Session, exchange: &Exchange) -> Result<()> {
+pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareHead) -> Result<()> {
     let head = session.req_header_mut();
     let parsed = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
     let target = (parsed != Some(head.raw_path())).then(|| head.raw_path().to_vec());
-    let nothing = RequestHeader::build_no_case(Method::GET, b"/", Some(0))?;
-    let mut parts = Parts::from(mem::replace(head, nothing));
+    let mut parts = Parts::from(mem::replace(head, spare.take()?));
     let fields = &mut parts.headers;
     // Looked for in one pass, because nearly no request has any.
     if fields.keys().any(|name| CLIENTS_WORD.contains(name)) {
@@ -35,10 +35,26 @@ pub(super) fn prepare(session: &mut Session, exchange: &Exchange) -> Result<()> 
     fields.insert(FORWARDED_FOR.clone(), exchange.forwarded_for());
     let scheme = if exchange.is_secure() { "https" } else { "http" };
     fields.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
-    *head = parts.into();
+    spare.put(mem::replace(head, parts.into()));
     match target {
         Some(target) => head.set_raw_path(&target),
         None => Ok(()),
+    }
+}
+
+/// A head that says nothing, to stand in the place of one that is taken apart. To make one for each request would
+/// cost more than the taking apart.
+#[derive(Default)]
+pub(super) struct SpareHead(Mutex<Option<RequestHeader>>);
+
+impl SpareHead {
+    fn take(&self) -> Result<RequestHeader> {
+        let kept = self.0.lock().take();
+        kept.map_or_else(|| RequestHeader::build_no_case(Method::GET, b"/", Some(0)), Ok)
+    }
+
+    fn put(&self, head: RequestHeader) {
+        *self.0.lock() = Some(head);
     }
 }
 

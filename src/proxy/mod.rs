@@ -39,11 +39,12 @@ use exchange::Ctx;
 /// The proxy of one running instance.
 pub struct Proxy {
     live: Arc<Live>,
+    spare: forward::SpareHead,
 }
 
 impl Proxy {
     pub fn new(live: Arc<Live>) -> Self {
-        Self { live }
+        Self { live, spare: forward::SpareHead::default() }
     }
 }
 
@@ -63,7 +64,7 @@ impl ProxyHttp for Proxy {
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);
         }
-        forward::prepare(session, &ctx.routed().exchange)?;
+        forward::prepare(session, &ctx.routed().exchange, &self.spare)?;
         copies::open(session, ctx);
         Ok(false)
     }

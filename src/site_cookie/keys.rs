@@ -18,13 +18,14 @@ use std::{
 use hkdf::Hkdf;
 use rand::CryptoRng;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::length_prefixed;
 
 /// One key: its uuid, what it may do, and its secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     pub uuid: String,
     pub state: KeyState,
@@ -157,6 +158,14 @@ impl Secret {
         text
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&*other.0).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,6 +14,7 @@ mod hop;
 mod hop_header;
 mod keys;
 mod replay;
+mod server_tag;
 
 pub use claims::{Claims, Opened, member_id};
 pub use format::{Codec, Refusal};
@@ -21,6 +22,7 @@ pub use hop::{HopError, HopKeys, HopRefusal};
 pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields};
 pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
 pub use replay::ReplayGuard;
+pub use server_tag::ServerTags;
 
 /// Hands `put` every field with its length before it (16 bits, big-endian), so that no two lists of fields
 /// give the same bytes. `false`, and nothing of that field, where one is longer than its length can say.

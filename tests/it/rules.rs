@@ -272,6 +272,55 @@ async fn a_rule_may_choose_another_pool_when_no_server_is_up() {
     running.shutdown(Duration::from_secs(1)).await;
 }
 
+/// Prefers the server that a header names, unless the path says otherwise.
+struct Prefer;
+
+#[async_trait]
+impl Rule for Prefer {
+    async fn http_request(&self, request: &mut prelude::Request<'_>) -> RuleResult {
+        if let Some(server) = request.header("x-server") {
+            let server = server.parse()?;
+            request.prefer(server);
+        }
+        match request.path() {
+            "/persist-none" => request.persist_none(),
+            "/spare" => request.pool("spare")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_preferred_server_is_taken_while_it_is_up_and_no_rule_says_otherwise() {
+    let (one, two, spare) =
+        (Origin::start("one").await, Origin::start("two").await, Origin::start("spare").await);
+    let site = example("prefer", &one)
+        .with(|yaml| yaml["pools"][0]["servers"].as_sequence_mut().expect("a list").push(server(&two)))
+        .pool("spare", &[&spare]);
+    let running = run_here(&site, server::Homing::builder().rule("prefer", Prefer)).await;
+    let ask = async |path: &str, server: &Origin| {
+        let request = Request::get(path).header("X-Server", &server.addr.to_string());
+        let answer = request.send(site.addr).await;
+        assert_eq!(answer.status, 200, "{path}");
+        answer.server().to_owned()
+    };
+    for _ in 0..4 {
+        assert_eq!(ask("/", &two).await, "two");
+    }
+    assert_eq!(ask("/spare", &two).await, "spare");
+    assert_ne!(ask("/persist-none", &two).await, ask("/persist-none", &two).await, "balanced");
+    assert_ne!(ask("/", &spare).await, "spare", "it is no server of the virtual service's own pool");
+    two.down().await;
+    assert_eq!(ask("/", &two).await, "one");
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+/// A server of a pool, as YAML.
+fn server(origin: &Origin) -> serde_yaml::Value {
+    parse(&format!("{{ip: {}, port: {}}}", origin.addr.ip(), origin.addr.port()))
+}
+
 /// Rewrites a path, and keeps it from being copied.
 struct Private;
 

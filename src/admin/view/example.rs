@@ -80,6 +80,55 @@ pub(crate) fn pools() -> Vec<Pool> {
     ]
 }
 
+pub(crate) fn configuration() -> Configuration {
+    Configuration {
+        file: "conf/homing.yaml".into(),
+        loaded: changed(),
+        watch: true,
+        needs_restart: needs_restart(),
+        last_reload: Some(reload()),
+    }
+}
+
+pub(crate) fn reload() -> Reload {
+    let pools = Changes {
+        added: vec!["new".into()],
+        removed: vec![],
+        changed: vec!["pay".into()],
+        unchanged: vec!["SP-gs-1-pay@site_A".into(), "empty".into()],
+    };
+    let virtual_services =
+        Changes { unchanged: vec!["pay@site_A".into(), "ship".into()], ..Changes::default() };
+    Reload {
+        result: ReloadResult::Success,
+        trigger: "admin".into(),
+        time: changed(),
+        duration: Duration::from_millis(12),
+        error: None,
+        problems: vec![],
+        warnings: vec!["conf/homing.yaml:3: admin.listen: beyond loopback; add `token_file`".into()],
+        needs_restart: needs_restart(),
+        changes: [("pools".to_owned(), pools), ("virtual_services".to_owned(), virtual_services)].into(),
+    }
+}
+
+pub(crate) fn refused_reload() -> Reload {
+    let problems = ["pools[pay].lb_algoritm: unknown key", "threads: `x` where a number is meant"];
+    Reload {
+        result: ReloadResult::Failure,
+        error: Some("the configuration has 2 problems; nothing was changed".into()),
+        problems: problems.map(|problem| format!("conf/homing.yaml:7: {problem}; mend it")).into(),
+        warnings: vec![],
+        needs_restart: vec![],
+        changes: BTreeMap::new(),
+        ..reload()
+    }
+}
+
+fn needs_restart() -> Vec<String> {
+    vec!["threads: 2 until a restart, then 4".into()]
+}
+
 pub(crate) fn gslb_runtime() -> GslbRuntime {
     let requests = [("new", 3), ("local", 4), ("proxied", 1), ("from_peer", 9)];
     let requests = requests.map(|(outcome, count)| (outcome.to_string(), count)).into();
@@ -107,6 +156,19 @@ pub(crate) fn gslb_runtime() -> GslbRuntime {
         fraction_proxied: GslbRuntime::fraction_proxied(&requests),
         requests,
     }
+}
+
+/// Asked at site_A: the site itself, and a peer.
+pub(crate) fn sites() -> [Site; 2] {
+    let site = |name: &str, is_own, pinned_sessions| Site {
+        name: name.into(),
+        cluster_uuid: format!("cluster-of-{name}"),
+        is_own,
+        drain_state: DrainState::Draining,
+        drain_until: Some(Timestamp { secs: changed().secs + 1800, usecs: 0 }),
+        pinned_sessions,
+    };
+    [site("site_A", true, Some(412)), site("site_B", false, None)]
 }
 
 pub(crate) fn sessions() -> Sessions {
@@ -191,6 +253,9 @@ fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
         services: vec![Service { address: None, port: 80, enable_ssl: false }],
         ratio: Some(1),
         enabled: Some(true),
+        drain_state: None,
+        drain_until: None,
+        pinned_sessions: None,
         sp_pools: vec![SpPoolStatus {
             uuid: format!("pool-{uuid}"),
             name: format!("SP-gs-1-{vs}"),

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
+use crate::config::{CloneRefresh, CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
 
 /// A section with the defaults.
 pub(super) fn section() -> CloneSection {
@@ -41,6 +41,7 @@ pub(super) fn section() -> CloneSection {
         tokens: Vec::new(),
         timeout: Duration::from_secs(300),
         lifetime: None,
+        refresh: CloneRefresh::Request,
         selection: CloneSelection::Random,
         sample_permille: 1000,
         copied: Default::default(),
@@ -111,11 +112,11 @@ impl Bench {
             target: target.as_bytes(),
             host: "a.com",
             headers: &headers,
-            client: to.ip(),
+            client: "127.0.0.1",
             secure: false,
             session,
             seq,
-            request_id: &"id",
+            request_id: 0x1d,
             drop_cookie: None,
             body,
         };
