@@ -106,7 +106,7 @@ async fn connections_are_kept_on_both_sides() {
 #[tokio::test]
 async fn connection_close_of_the_client_is_honoured_and_ends_no_server_connection() {
     let app = Origin::start("app").await;
-    let homing = Site::new(&[&app]).start().await;
+    let homing = Site::new(&[&app]).with(|yaml| yaml["threads"] = 1.into()).start().await;
     for _ in 0..3 {
         let mut client = Connection::open(homing.addr).await;
         assert_eq!(client.ask(&Request::get("/").header("Connection", "close")).await.status, 200);
