@@ -103,7 +103,8 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
 }
 
 /// Whether an HTTP/2 server has said that it did nothing about the request (RFC 9113, 8.7). Where its frames are
-/// malformed Pingora would try again too, but nobody knows what such a server has done.
+/// malformed Pingora would try again too, but nobody knows what such a server has done. What a server says while the
+/// body is still being written, Pingora does not pass on.
 fn is_untouched(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }
