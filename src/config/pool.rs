@@ -23,7 +23,8 @@ pub struct Pool {
     pub monitors: Vec<Arc<HealthMonitor>>,
     /// Connect to servers; default 5 s.
     pub connect_timeout: Duration,
-    /// The longest silence of a server while its answer is awaited or flows; default 60 s.
+    /// The longest silence of a server while its answer is awaited or flows, apart from what an upload may take;
+    /// default 60 s.
     pub read_timeout: Duration,
     /// How long an unused connection to a server is kept; default 60 s. Keep it below the servers' own.
     pub idle_timeout: Duration,

@@ -1,6 +1,6 @@
 //! Choosing a server, and what happens when it cannot be reached.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora::{
     Error, ErrorSource, ErrorType, Result, RetryType,
@@ -9,6 +9,7 @@ use pingora::{
 };
 
 use super::{
+    copies::content_length,
     exchange::{Attempt, Ctx, Routed},
     forward::asks_for_tunnel,
     protocol, reply,
@@ -49,8 +50,13 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
         protocol::choose(&mut peer, pool.config(), session.req_header());
         // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
         // request.
-        if tunnel || !session.is_body_empty() {
+        let has_body = !tunnel && !session.is_body_empty();
+        if tunnel || has_body {
             peer.options.write_timeout = Some(pool.config().read_timeout);
+        }
+        if has_body {
+            let upload = longest_upload(content_length(&session.req_header().headers));
+            peer.options.read_timeout = Some(pool.config().read_timeout + upload);
         }
         ctx.attempt = Some(Attempt { pool, lease });
         return Ok(peer);
@@ -116,7 +122,8 @@ fn broke_elsewhere(session: &mut Session, ctx: &mut Ctx, reason: &ErrorType) -> 
 }
 
 /// Whether an HTTP/2 server has said that it did nothing about the request (RFC 9113, 8.7). Where its frames are
-/// malformed Pingora would try again too, but nobody knows what such a server has done.
+/// malformed Pingora would try again too, but nobody knows what such a server has done. What a server says while the
+/// body is still being written, Pingora does not pass on.
 fn is_untouched(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }
@@ -221,6 +228,16 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
     peer.options.alpn = ALPN::H1;
     peer
 }
+
+/// What a body of this length may take. A server is silent meanwhile, and Pingora waits for its answer from the
+/// request's head on.
+fn longest_upload(length: Option<u64>) -> Duration {
+    length.map_or(UPLOAD_OF_UNKNOWN_LENGTH, |length| Duration::from_secs(length / SLOWEST_UPLOAD))
+}
+
+/// Bytes in a second.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
+const UPLOAD_OF_UNKNOWN_LENGTH: Duration = Duration::from_secs(600);
 
 /// More reselections than this are a rule that never agrees.
 const MAX_RESELECTS: usize = 16;

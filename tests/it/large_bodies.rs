@@ -10,8 +10,11 @@ use crate::{
     support::{
         after,
         client::{Connection, Request},
+        config::Site,
+        eventually_within,
         origin::{Mode, Origin},
         soon,
+        wire::chunk,
     },
     through::{HOPS, Hop, Sites, as_of_b},
 };
@@ -23,6 +26,9 @@ async fn a_large_body_crosses_either_hop_in_constant_memory_up_and_down() {
         let sites = Watched::start(hop, &app).await;
         let mut client = sites.open().await;
         send(&mut client, body_size()).await;
+        // The app has still to read and to hash what is in the kernel's buffers.
+        eventually_within(Duration::from_secs(300), "the body is whole", async || app.requests().len() == 1)
+            .await;
         assert_eq!(client.answer().await.expect("an answer").status, 200);
         assert_eq!(app.take().remove(0).body_len, body_size());
         sites.stayed_small("after an upload");
@@ -63,6 +69,33 @@ async fn who_does_not_read_stops_who_writes() {
         assert!(whole.is_err(), "{hop:?}: everything was taken off the client");
         sites.stayed_small("before an app that does not read");
     }
+}
+
+#[tokio::test]
+async fn an_upload_may_take_longer_than_a_server_may_be_silent() {
+    let app = Origin::start("app").await;
+    let site = Site::new(&[&app]).with(|yaml| yaml["pools"][0]["read_timeout"] = "100ms".into());
+    let homing = site.start().await;
+    let half = vec![b'x'; 2 << 20];
+    for framing in [("Content-Length", "4194304"), ("Transfer-Encoding", "chunked")] {
+        let mut client = Connection::open(homing.addr).await;
+        client
+            .send(&Request::new("POST", "/").header(framing.0, framing.1))
+            .await
+            .expect("homing reads the head");
+        let chunked = framing.1 == "chunked";
+        let half = if chunked { chunk(&half) } else { half.clone() };
+        client.wire.write(&half).await.expect("homing reads the body");
+        after(Duration::from_millis(500)).await;
+        client.wire.write(&half).await.expect("homing reads the body");
+        if chunked {
+            client.wire.write("0\r\n\r\n").await.expect("homing reads the body");
+        }
+        assert_eq!(client.answer().await.expect("an answer").status, 200, "{framing:?}");
+        assert_eq!(app.take().remove(0).body_len, 4 << 20);
+    }
+    app.set(Mode::NeverAnswer);
+    assert_eq!(Request::post("/", "a small body").send(homing.addr).await.status, 504);
 }
 
 /// Two sites whose memory is looked at.

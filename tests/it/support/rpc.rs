@@ -74,7 +74,7 @@ impl RpcServer {
         self.shared.heads.lock().clone()
     }
 
-    /// Refuses the next `n` requests without looking at them.
+    /// Refuses the next `n` requests when they are there, and says that nothing was done about them.
     pub fn refuse(&self, n: usize) {
         self.shared.to_refuse.store(n, Ordering::Relaxed);
     }
@@ -106,12 +106,7 @@ async fn shake_hands(stream: TcpStream, tls: Option<SslAcceptor>) -> Option<Box<
 
 async fn serve(stream: Box<dyn Io>, shared: Arc<Shared>) {
     let Ok(mut connection) = server::handshake(stream).await else { return };
-    while let Some(Ok((request, mut respond))) = connection.accept().await {
-        let refuse = |left: usize| left.checked_sub(1);
-        if shared.to_refuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refuse).is_ok() {
-            respond.send_reset(Reason::REFUSED_STREAM);
-            continue;
-        }
+    while let Some(Ok((request, respond))) = connection.accept().await {
         let shared = shared.clone();
         tokio::spawn(async move {
             if answer(request, respond, &shared).await.is_err() {
@@ -127,6 +122,12 @@ async fn answer(
     shared: &Shared,
 ) -> Result<(), h2::Error> {
     let (head, mut body) = request.into_parts();
+    let one_less = |left: usize| left.checked_sub(1);
+    if shared.to_refuse.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok() {
+        while body.data().await.transpose()?.is_some() {}
+        respond.send_reset(Reason::REFUSED_STREAM);
+        return Ok(());
+    }
     let unknown = head.uri.path() == UNKNOWN;
     shared.heads.lock().push(head);
     let answer = Response::builder().header("content-type", "application/grpc");
