@@ -38,7 +38,7 @@ use tokio::{
 /// the server declines. The peer's `total_connection_timeout` is the one that holds for it.
 pub(super) fn on_its_own_connection(peer: &mut HttpPeer) {
     peer.group_key = TUNNELS;
-    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.options.idle_timeout = Some(AT_ONCE);
     peer.options.custom_l4 = Some(Arc::new(Connector));
 }
 
@@ -109,6 +109,10 @@ impl VirtualSocket for Socket {
 
 /// Sets these connections apart from the kept ones of the same server.
 const TUNNELS: u64 = 1;
+
+/// Not zero, with which Pingora's timers cannot reckon in the first millisecond after the first of them was made: a
+/// build that checks for overflow panics then, and the connection stays open.
+const AT_ONCE: Duration = Duration::from_millis(1);
 /// The request is homing's fourth turn at most, after those of a TLS handshake; the tunnel's own traffic, which no
 /// answer may be put off for, follows.
 const TURNS: u8 = 4;
