@@ -20,6 +20,7 @@ use crate::{
     admin::{self, AdminListener},
     clock::Clock,
     config::{self, Config},
+    gslb::KeyWatch,
     listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners},
     metrics::Metrics,
     proxy::Proxy,
@@ -27,7 +28,9 @@ use crate::{
     session::SessionTable,
     site_cookie::ReplayGuard,
     snapshot::{self, BuildError, Live, Parts, Snapshot},
-    tls::{Acceptor, AcceptorError, CertificateError, CertificateStore, CertifiedKey, TicketKeys},
+    tls::{
+        Acceptor, AcceptorError, CertificateError, CertificateStore, CertifiedKey, PeerVerifier, TicketKeys,
+    },
 };
 
 /// An instance that is configured but does not run yet.
@@ -52,6 +55,8 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Acceptor(#[from] AcceptorError),
+    #[error("openssl refuses the `ca_certs` of the federated PKI profile: {0}")]
+    Authorities(openssl::error::ErrorStack),
     #[error(transparent)]
     AdminBind(#[from] admin::BindError),
     #[error(transparent)]
@@ -74,7 +79,8 @@ impl Homing {
         let mut specs = Vec::new();
         for (name, listener) in &snapshot.listeners {
             let socket = listen::bind(listener.addr)?;
-            let settings = settings(listener, &live.ticket_keys)?;
+            let peers = peer_verifier(&snapshot.config, &live.clock)?;
+            let settings = settings(listener, &live.ticket_keys, peers)?;
             specs.push((ListenerSpec { name: name.clone(), socket, settings }, describe(name, listener)));
         }
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
@@ -83,6 +89,7 @@ impl Homing {
         let stop = CancellationToken::new();
         snapshot.start_monitors(&live.clock);
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
+        tokio::spawn(watch_keys(live.clone(), stop.clone()));
         let (app, events) = app(&live, snapshot.config.threads);
         let listeners = Arc::new(Listeners::new(app, events, live.clock.clone()));
         let mut addresses = Vec::new();
@@ -208,7 +215,18 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
     (Arc::new(http), Arc::new(Proxy::new(live.clone())))
 }
 
-fn settings(listener: &snapshot::Listener, tickets: &TicketKeys) -> Result<ListenerSettings, StartError> {
+/// Asks peer sites for their certificates, where this site has one of the federated PKI profile.
+fn peer_verifier(config: &Config, clock: &Clock) -> Result<Option<Arc<PeerVerifier>>, StartError> {
+    let site_tls = config.gslb.as_ref().and_then(|gslb| gslb.site_tls.as_ref());
+    let verifier = site_tls.map(|site| PeerVerifier::new(site, clock.clone())).transpose();
+    verifier.map_err(StartError::Authorities)
+}
+
+fn settings(
+    listener: &snapshot::Listener,
+    tickets: &TicketKeys,
+    peers: Option<Arc<PeerVerifier>>,
+) -> Result<ListenerSettings, StartError> {
     let tls: Option<Arc<dyn Handshake>> = match listener.tls.first() {
         None => None,
         Some((first, _)) => {
@@ -216,7 +234,8 @@ fn settings(listener: &snapshot::Listener, tickets: &TicketKeys) -> Result<Liste
             for (tls, names) in &listener.tls {
                 certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
             }
-            Some(Arc::new(TlsHandshake(Acceptor::new(&first.profile, certificates, tickets)?)))
+            let acceptor = Acceptor::new(&first.profile, certificates, tickets)?;
+            Some(Arc::new(TlsHandshake(acceptor.verifying_peers(peers))))
         }
     };
     Ok(ListenerSettings {
@@ -257,10 +276,20 @@ async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
+    let mut watch = KeyWatch::default();
+    let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        watch.look(live.snapshot().config.gslb.as_deref(), &live.metrics, live.clock.wall());
+    }
+}
+
 /// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Idle connections to servers that are kept for reuse.
 const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;

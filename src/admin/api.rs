@@ -33,6 +33,8 @@ pub trait Source: Send + Sync + 'static {
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime>;
 
+    fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey>;
+
     fn session_tables(&self) -> Vec<view::SessionTable>;
 
     /// Entries of one of [`Source::session_tables`]: the one under `key`, or any
@@ -48,6 +50,7 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/pools", get(pools::<S>))
         .route("/api/v1/pools/{name}", get(pool::<S>))
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
+        .route("/api/v1/keys", get(site_cookie_keys::<S>))
         .route("/api/v1/sessions", get(sessions::<S>))
         .layer(middleware::from_fn_with_state(access, access::admit))
         .route("/metrics", get(metrics::<S>))
@@ -94,6 +97,10 @@ async fn gslb_runtime<S: Source>(State(source): State<Arc<S>>, Path(name): Path<
     named("GSLB service", &name, source.gslb_services(), |service| &service.name)
 }
 
+async fn site_cookie_keys<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::SiteCookieKey>> {
+    Json(source.site_cookie_keys())
+}
+
 #[derive(Deserialize)]
 struct SessionQuery {
     table: Option<String>,
@@ -129,7 +136,7 @@ async fn sessions<S: Source>(
 
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME], /api/v1/pools[/NAME], \
-                 /api/v1/gslbservices/NAME/runtime, /api/v1/sessions?table=&key=";
+                 /api/v1/gslbservices/NAME/runtime, /api/v1/keys, /api/v1/sessions?table=&key=";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 

@@ -65,6 +65,10 @@ mod tests {
             vec![example::gslb_runtime()]
         }
 
+        fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey> {
+            example::site_cookie_keys()
+        }
+
         fn session_tables(&self) -> Vec<view::SessionTable> {
             example::sessions().tables
         }
@@ -131,6 +135,11 @@ mod tests {
             ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
             ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
             ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
+            (
+                "GET /api/v1/keys",
+                200,
+                r#""state":"active","age_seconds":950400,"seals":7,"concerns":["age"]"#,
+            ),
             ("GET /api/v1/sessions", 200, r#""entries":[]"#),
             ("GET /api/v1/sessions?table=clone:PAY@site_A:my_clonepool", 200, r#""truncated":true"#),
             (

@@ -9,7 +9,7 @@ use super::{Error, check, print, table};
 use crate::{
     config::{Config, GslbMember, GslbService, HmDownRecovery},
     server::Builder,
-    site_cookie::{Claims, Codec, KeyRing, KeyState, Opened, Refusal, member_id},
+    site_cookie::{Claims, Codec, KeyRing, Opened, Refusal, member_id},
 };
 
 #[derive(Subcommand, Debug)]
@@ -110,7 +110,7 @@ fn inspect_as(config: &Config, service: &GslbService, value: &str, now: u64) -> 
         meaning,
         key_id: key_id.map(Into::into),
         key_uuid: key.map(|key| key.uuid.clone()),
-        key_state: key.map(|key| word(key.state)),
+        key_state: key.map(|key| key.state.as_str()),
         gslb_service: claims.map(|_| service.name.to_string()),
         member: claims.map(|claims| describe(config, &claims.member_id, home)),
         issued: claims.map(|claims| table::date(claims.iat, None)),
@@ -181,14 +181,6 @@ fn members(service: &GslbService) -> impl Iterator<Item = &GslbMember> {
 
 fn identity(member: &GslbMember) -> [u8; 32] {
     member_id(member.cluster_uuid.as_str(), member.vs_uuid.as_str())
-}
-
-fn word(state: KeyState) -> &'static str {
-    match state {
-        KeyState::Next => "next",
-        KeyState::Active => "active",
-        KeyState::Retiring => "retiring",
-    }
 }
 
 fn site_name(config: &Config, member: &GslbMember) -> Option<String> {

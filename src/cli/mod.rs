@@ -49,7 +49,7 @@ enum Command {
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
-    /// Make keys for site cookies
+    /// Make and list keys for site cookies
     #[command(subcommand)]
     Keys(keys::Keys),
 }
@@ -105,9 +105,9 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => show(args),
+        Command::Show(args) => ask(async { Ok(show::show(args).await?) }),
         Command::Cookie(args) => cookie::cookie(&builder, args),
-        Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
+        Command::Keys(args) => ask(keys::keys(&builder, args)),
     };
     done.unwrap_or_else(|error| {
         match &error {
@@ -132,10 +132,11 @@ impl Command {
     }
 }
 
-fn show(args: show::Show) -> Result<ExitCode, Error> {
+/// Runs a command that may ask a running homing, and prints what it returns.
+fn ask(command: impl Future<Output = Result<String, Error>>) -> Result<ExitCode, Error> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    print(runtime.block_on(show::show(args))?)
+    print(runtime.block_on(command)?)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use super::problem::{Place, Report};
@@ -18,6 +19,18 @@ pub trait Files {
     /// Its permission bits, where it has any.
     fn mode(&self, _path: &Path) -> Option<u32> {
         None
+    }
+
+    /// When it was last written, where that is known.
+    fn modified(&self, _path: &Path) -> Option<SystemTime> {
+        None
+    }
+}
+
+impl dyn Files + '_ {
+    /// The permission bits of a file that others than its owner may use.
+    pub(super) fn mode_for_others(&self, path: &Path) -> Option<u32> {
+        self.mode(path).filter(|mode| mode & 0o077 != 0)
     }
 }
 
@@ -40,6 +53,10 @@ impl Files for Disk {
 
     fn mode(&self, path: &Path) -> Option<u32> {
         std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode())
+    }
+
+    fn modified(&self, path: &Path) -> Option<SystemTime> {
+        std::fs::metadata(path).ok()?.modified().ok()
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use super::{
-    Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
+    Admin, ApplicationProfile, Certificate, Config, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
     listeners, persistence,
     problem::Report,
     read::{FileKind, Object},
+    site_tls,
     table::Table,
     units::{self, days, seconds},
     virtual_service::Known,
@@ -103,13 +104,15 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         );
     }
 
-    let site = o.object("site", Site::read).unwrap_or_default();
+    let site = o.object("site", |o| (Site::read(o), site_tls::read_reference(o, &known.certificates)));
+    let (site, site_certificate) = site.unwrap_or_default();
     let admin = o.object("admin", Admin::read).unwrap_or_default();
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
         federation.check((&site, o.place_of("site")), &virtual_services, report);
     }
+    let site_tls = site_tls::join(o, &site, site_certificate, federation.as_ref());
     Config {
         file: o.source.file.to_path_buf(),
         site,
@@ -125,7 +128,9 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         pools,
         virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
         rules,
-        gslb: federation.and_then(|federation| federation.gslb).map(Arc::new),
+        gslb: federation
+            .and_then(|federation| federation.gslb)
+            .map(|gslb| Arc::new(Gslb { site_tls, ..gslb })),
     }
 }
 

@@ -17,12 +17,14 @@ mod health_monitor;
 mod listeners;
 mod load;
 mod persistence;
+mod pki;
 mod pool;
 mod problem;
 mod profile;
 mod read;
 mod rule;
 mod site;
+mod site_tls;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -48,6 +50,7 @@ pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use site::Site;
+pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 

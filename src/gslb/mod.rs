@@ -9,6 +9,7 @@
 //! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
 
 mod cookie_header;
+mod key_watch;
 mod member;
 mod policy;
 mod service;
@@ -16,6 +17,7 @@ mod set_cookie;
 mod sp_pool;
 
 pub use cookie_header::{cookie_values, without_cookie};
+pub use key_watch::KeyWatch;
 pub use member::MemberId;
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Outcome, OutcomeCounters, decide};
 pub use service::{Membership, MembershipError, PeerMember, carries_loop_token};

@@ -84,12 +84,15 @@ impl ProxyHttp for Proxy {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if !reused {
+            upstream::reached(&self.live, session, ctx, digest)?;
+        }
         copies::open(session, ctx);
         ctx.copies.new_attempt();
         Ok(())

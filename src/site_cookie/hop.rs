@@ -66,6 +66,9 @@ pub enum HopRefusal {
     Forged,
     #[error("wrong_service")]
     WrongService,
+    /// The connection brings no certificate of the site, where sites have some.
+    #[error("no_certificate")]
+    NoCertificate,
     #[error("unknown_site")]
     UnknownSite,
     #[error("skewed")]
@@ -218,7 +221,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site_cookie::{ClientScheme, Secret};
+    use crate::site_cookie::{ClientScheme, KeyFile, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
     const A: &str = "cluster-3a179b95-dff9-444b-9986-ba89c4e19c44";
@@ -231,6 +234,7 @@ mod tests {
             uuid: uuid.into(),
             state,
             secret: Secret::new(std::array::from_fn(|n| n as u8 + first)),
+            file: KeyFile::default(),
         };
         let mut keys = vec![key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", state, 0)];
         if state != KeyState::Active {

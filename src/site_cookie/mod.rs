@@ -12,6 +12,7 @@ mod claims;
 mod format;
 mod hop;
 mod hop_header;
+mod key_care;
 mod keys;
 mod replay;
 
@@ -19,6 +20,7 @@ pub use claims::{Claims, Opened, member_id};
 pub use format::{Codec, Refusal};
 pub use hop::{HopError, HopKeys, HopRefusal};
 pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields};
+pub use key_care::{KeyConcern, KeyFile};
 pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
 pub use replay::ReplayGuard;
 

@@ -8,7 +8,11 @@
 mod acceptor;
 mod certificates;
 mod identity;
+mod revocation;
+mod site;
 
 pub use acceptor::{Acceptor, AcceptorError, HandshakeError, TicketKeys};
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey};
 pub use identity::TlsFacts;
+pub use revocation::Revocation;
+pub use site::{PeerRefusal, PeerTls, PeerVerifier};
