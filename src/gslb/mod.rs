@@ -29,3 +29,5 @@ pub use sp_pool::{
 
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod trust_tests;

@@ -45,12 +45,7 @@ struct Sites {
 impl Sites {
     /// Both trust `trusted`; their certificates, for names of their own, are signed by `signer`.
     async fn start(trusted: &Ca, signer: &Ca) -> Self {
-        let fed = Federation::new().with(|yaml| {
-            yaml["pki_profiles"][0]["ca_certs"] = vec!["ca.pem"].into();
-            for group in yaml["gslb_services"][0]["groups"].as_sequence_mut().expect("groups are a list") {
-                group["members"][0]["services"][0]["enable_ssl"] = true.into();
-            }
-        });
+        let fed = Federation::new().over_tls();
         let with_tls =
             |site: Site, name: &str| site.tls(&signer.cert_for(name)).file("ca.pem", &trusted.pem());
         let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
