@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{
-    Hop, HopFields, KeyRing, KeyState, ReplayGuard,
+    Hop, HopFields, HopRefusal, KeyRing, KeyState, ReplayGuard,
     hop_header::{MAC_LEN, Parsed, TLS_SESSION_LEN, is_word},
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
@@ -53,32 +53,6 @@ pub enum HopError {
     RequestId(String),
     #[error("the request's target is too long to be signed")]
     TooLong,
-}
-
-/// Why a hop header is no proof. All but `WrongSite` are to be treated as if there were none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum HopRefusal {
-    #[error("malformed")]
-    Malformed,
-    #[error("unknown_key")]
-    UnknownKey,
-    #[error("forged")]
-    Forged,
-    #[error("wrong_service")]
-    WrongService,
-    /// The connection brings no certificate of the site, where sites have some.
-    #[error("no_certificate")]
-    NoCertificate,
-    #[error("unknown_site")]
-    UnknownSite,
-    #[error("skewed")]
-    Skewed,
-    #[error("replayed")]
-    Replayed,
-    /// It is proven, but meant for another site: answered with
-    /// [`HomeRefusal::WrongSite`](super::HomeRefusal).
-    #[error("wrong_site")]
-    WrongSite,
 }
 
 impl HopKeys {

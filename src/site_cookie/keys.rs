@@ -86,7 +86,7 @@ impl KeyRing {
 }
 
 impl Key {
-    /// [`Key::id`] as text, by which metrics, logs and tables call a key; a secret it is not.
+    /// The key's id as text: what stands in cookies, and by which metrics, logs and tables call a key. No secret.
     pub fn kid(&self) -> String {
         self.uuid.chars().take(KEY_ID_LEN).collect::<String>().to_ascii_lowercase()
     }

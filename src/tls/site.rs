@@ -46,8 +46,19 @@ pub struct PeerVerifier {
     site: Arc<SiteTls>,
     store: X509Store,
     clock: Clock,
-    /// What was logged: a peer whose certificate is refused comes again and again.
-    told: Mutex<HashSet<PeerRefusal>>,
+    told: Told,
+}
+
+/// What was logged: a peer whose certificate is refused comes again and again.
+#[derive(Default)]
+struct Told(Mutex<HashSet<PeerRefusal>>);
+
+impl Told {
+    fn tell(&self, refusal: &PeerRefusal) {
+        if self.0.lock().insert(refusal.clone()) {
+            tracing::warn!("a peer site is refused: {refusal}");
+        }
+    }
 }
 
 impl PeerVerifier {
@@ -60,7 +71,7 @@ impl PeerVerifier {
         for authority in site.ca_certs.certificates().iter() {
             store.add_cert(authority.clone())?;
         }
-        Ok(Arc::new(Self { site: site.clone(), store: store.build(), clock, told: Mutex::default() }))
+        Ok(Arc::new(Self { site: site.clone(), store: store.build(), clock, told: Told::default() }))
     }
 
     /// Whether the client of a handshake asks for the site and not for an app.
@@ -101,9 +112,7 @@ impl PeerVerifier {
             return true;
         }
         let Err(refusal) = self.check(context) else { return true };
-        if self.told.lock().insert(refusal.clone()) {
-            tracing::warn!("a peer site is refused: {refusal}");
-        }
+        self.told.tell(&refusal);
         context.set_error(openssls(&refusal));
         false
     }
@@ -131,6 +140,7 @@ pub struct PeerTls {
     ca_certs: CaCerts,
     own: Option<OwnSide>,
     keep_chain: HandshakeCompleteHook,
+    told: Told,
 }
 
 struct OwnSide {
@@ -155,6 +165,7 @@ impl PeerTls {
                 let chain = ssl.verified_chain()?.iter().map(ToOwned::to_owned).collect();
                 Some(Arc::new(Chain(chain)))
             }),
+            told: Told::default(),
         })
     }
 
@@ -191,8 +202,10 @@ impl PeerTls {
             return Ok(());
         }
         let chain = digest.and_then(|digest| digest.extension.get::<Chain>());
-        let Chain(chain) = chain.ok_or(PeerRefusal::Unseen)?;
-        Ok(revocation::check(chain.iter().map(|it| &**it), self.ca_certs.crls(), now)?)
+        let checked = chain.ok_or(PeerRefusal::Unseen).and_then(|Chain(chain)| {
+            Ok(revocation::check(chain.iter().map(|it| &**it), self.ca_certs.crls(), now)?)
+        });
+        checked.inspect_err(|refusal| self.told.tell(refusal))
     }
 }
 

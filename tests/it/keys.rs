@@ -21,12 +21,11 @@ async fn keys_are_rotated_site_by_site_and_no_client_changes_its_site() {
     let fed = Federation::new();
     let mut sites = Rotation::start(&fed.with_keys(&[(KEY, "active")])).await;
     sites.everyone_stays_home(KEY).await;
-    let steps: [(&[(Key, &str)], Key, Key); 3] = [
-        (&[(KEY, "active"), (NEW, "next")], KEY, KEY),
+    for (keys, of_old_site, of_new_site) in [
+        (&[(KEY, "active"), (NEW, "next")][..], KEY, KEY),
         (&[(KEY, "retiring"), (NEW, "active")], KEY, NEW),
         (&[(NEW, "active")], NEW, NEW),
-    ];
-    for (keys, of_old_site, of_new_site) in steps {
+    ] {
         let fed = fed.with_keys(keys);
         sites.restart_b(&fed).await;
         sites.everyone_goes_on([of_old_site, of_new_site]).await;

@@ -15,6 +15,7 @@ use crate::{
 struct Circle {
     sites: [Homing; 3],
     apps: [Origin; 3],
+    names: [&'static str; 3],
 }
 
 impl Circle {
@@ -30,7 +31,7 @@ impl Circle {
                 site.sees(&format!("SP-gs-web@{name}"), other.addr, true).await;
             }
         }
-        Self { sites, apps }
+        Self { sites, apps, names: ["a", "b", "c"] }
     }
 
     /// Asks a site; gives the app that answered. All apps together get one request, over one hop at most.
@@ -39,8 +40,11 @@ impl Circle {
         assert_eq!(answer.status, 200);
         let records = self.apps.iter().flat_map(Origin::take).collect::<Vec<_>>();
         assert_eq!(records.len(), 1, "one app server serves it");
-        let hops = records[0].headers.all("via");
-        assert!(hops.iter().filter(|via| via.contains("homing-tests")).count() <= 1, "{hops:?}");
+        let marks = |field: &str| {
+            records[0].headers.all(field).iter().filter(|mark| mark.contains("homing-tests")).count()
+        };
+        assert!(marks("via") <= 1 && marks("via") == marks("cdn-loop"), "{:?}", records[0].headers);
+        assert_eq!(marks("via") == 1, answer.server() != self.names[at], "a hop is marked, and only a hop");
         answer.server().to_owned()
     }
 }
