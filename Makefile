@@ -3,11 +3,12 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build demo test lint bench check
+.PHONY: help deps build demo test soak lint bench check
 
 help:
 	@echo 'make demo    two sites, their apps and clone members in one process, with curl lines to try'
 	@echo 'make test    all tests'
+	@echo 'make soak    $(SOAK_RELOADS) reloads under load (SOAK_RELOADS=…)'
 	@echo 'make build   target/release/homing'
 	@echo 'make lint    formatting, clippy, documentation'
 	@echo 'make check   homing check of CONFIG=$(CONFIG)'
@@ -25,6 +26,11 @@ demo: build
 
 test: deps
 	cargo test --locked
+
+# At length what `make test` does a few times.
+SOAK_RELOADS ?= 1000
+soak: deps
+	HOMING_SOAK_RELOADS=$(SOAK_RELOADS) cargo test --locked --test it reload_storm -- --nocapture
 
 lint: deps
 	cargo fmt --check

@@ -101,10 +101,10 @@ pub mod prelude {
             selection::{Candidate, StableHash, choose},
             token,
         },
-        config::{CloneSection, CloneSelection, HmDownRecovery, Token},
+        config::{CloneRefresh, CloneSection, CloneSelection, HmDownRecovery, Token},
         gslb::{
             Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
-            carries_loop_token, decide, private_cache_control, without_cookie,
+            ReadCookie, Sites, Standing, carries_loop_token, decide, private_cache_control, without_cookie,
         },
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},
@@ -115,7 +115,7 @@ pub mod prelude {
             Sessions, Setup, Simulated, Simulator, SiteSetup, TlsView,
         },
         server::{Builder, Homing},
-        session::{Assigned, How},
+        session::{Assigned, How, Refresh},
         site_cookie::{
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard,
         },

@@ -1,41 +1,44 @@
-//! The composition root: the only file that knows every part. It builds an instance from a configuration, binds
-//! its sockets, starts it on the runtime that is current, and ends it.
+//! The composition root: the only module that knows every part. It builds an instance from a configuration, binds
+//! its sockets, starts it on the runtime that is current, loads its configuration again, and ends it.
 //!
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+mod changes;
+mod instance;
+mod ports;
+mod reload;
+mod watch;
 
-use async_trait::async_trait;
+use std::{net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+
 use pingora::{
-    apps::HttpServerOptions,
-    protocols::{Stream, l4::stream::Stream as L4Stream},
-    proxy::HttpProxy,
-    server::configuration::ServerConf,
+    apps::HttpServerOptions, proxy::HttpProxy, server::configuration::ServerConf,
     time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    admin::{self, AdminListener},
+    admin::{self, AdminListener, view},
     clock::Clock,
     config::{self, Config},
     gslb::KeyWatch,
-    listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners},
+    listen::{self, Workers},
     metrics::Metrics,
     proxy::Proxy,
     rule::{Registry, Rule, RuleError, Setup},
     session::SessionTable,
     site_cookie::ReplayGuard,
-    snapshot::{self, BuildError, Live, Parts, Snapshot},
-    tls::{
-        Acceptor, AcceptorError, CertificateError, CertificateStore, CertifiedKey, PeerVerifier, TicketKeys,
-    },
+    snapshot::{BuildError, Live, Parts, Snapshot},
+    tls::{AcceptorError, CertificateError, TicketKeys},
 };
+use instance::Instance;
+pub use reload::Trigger;
 
 /// An instance that is configured but does not run yet.
 pub struct Homing {
     live: Arc<Live>,
+    builder: Builder,
 }
 
 /// Collects the rules that configurations may name, then builds instances.
@@ -49,8 +52,15 @@ pub struct Builder {
 pub enum StartError {
     #[error("listener {0}")]
     Bind(#[from] listen::BindError),
+    /// A reload moves a port from all addresses to one, or back.
+    #[error(
+        "listener {wanted}: {in_use}, which this reload removes, still has the port; remove it in a reload of its own first, or restart"
+    )]
+    Overlap { wanted: SocketAddr, in_use: SocketAddr },
     #[error("listener {name}: {source}")]
     Listener { name: String, source: std::io::Error },
+    #[error("worker threads: {0}; lower `threads`, or allow the process more threads and open files")]
+    Threads(std::io::Error),
     #[error(transparent)]
     Certificate(#[from] CertificateError),
     #[error(transparent)]
@@ -69,51 +79,43 @@ impl Homing {
         Builder::default()
     }
 
-    /// Binds every socket, then serves. Needs a tokio runtime; everything runs on it.
+    /// What becomes of a request with this site cookie, as far as the configuration tells; `None`: no virtual service
+    /// of this name is enabled.
+    pub fn explain(&self, vs: &str, cookie: &str) -> Option<admin::view::Explanation> {
+        admin::explain(&self.live, vs, cookie)
+    }
+
+    /// Binds every socket, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
+    /// are served on threads of their own.
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing was served then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let live = self.live;
+        let Self { live, builder } = self;
         let snapshot = live.snapshot();
-        let mut specs = Vec::new();
-        for (name, listener) in &snapshot.listeners {
-            let socket = listen::bind(listener.addr)?;
-            let peers = peer_verifier(&snapshot.config, &live.clock)?;
-            let settings = settings(listener, &live.ticket_keys, peers)?;
-            specs.push((ListenerSpec { name: name.clone(), socket, settings }, describe(name, listener)));
-        }
+        let workers = match NonZeroUsize::new(snapshot.config.threads).filter(|threads| threads.get() > 1) {
+            Some(threads) => Workers::threads(threads, || app(&live)).map_err(StartError::Threads)?,
+            None => Workers::here(app(&live)),
+        };
+        let instance = Arc::new(Instance::new(live.clone(), builder, workers));
+        let sockets = instance.ports.prepare(&live, &snapshot)?;
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
-        let token = snapshot.config.admin.token_file.as_deref().map(admin::Token::read).transpose()?;
+        instance.token.set(token(&snapshot.config)?);
 
         let stop = CancellationToken::new();
-        snapshot.start_monitors(&live.clock);
+        instance.ports.apply(sockets);
+        instance.monitors.follow(&snapshot.pools, &mut rand::rng());
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
+        tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
         tokio::spawn(watch_keys(live.clone(), stop.clone()));
-        let (app, events) = app(&live, snapshot.config.threads);
-        let listeners = Arc::new(Listeners::new(app, events, live.clock.clone()));
-        let mut addresses = Vec::new();
-        for (spec, description) in specs {
-            let name = spec.name.to_string();
-            let addr = listeners.add(spec).map_err(|source| StartError::Listener { name, source })?;
-            tracing::info!("{description}");
-            addresses.push(addr);
-        }
+        tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin = admin.map(|admin| {
             tracing::info!("admin {}", admin.url());
-            let (accepting, due) = (listeners.clone(), addresses.len());
-            let waiting = move || {
-                let missing = due.saturating_sub(accepting.addresses().len());
-                (missing > 0)
-                    .then(|| format!("{missing} of {due} listeners do not accept"))
-                    .into_iter()
-                    .collect()
-            };
-            let source = Arc::new(admin::LiveSource::new(live.clone(), waiting));
-            tokio::spawn(admin::serve(admin, source, token, stop.clone()))
+            let source = Arc::new(admin::LiveSource::new(live, instance.clone()));
+            tokio::spawn(admin::serve(admin, source, instance.token.clone(), stop.clone()))
         });
-        Ok(Running { live, listeners, addresses, admin, admin_url, stop: stop.drop_guard() })
+        Ok(Running { instance, admin, admin_url, stop: stop.drop_guard() })
     }
 }
 
@@ -153,17 +155,17 @@ impl Builder {
         let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
         let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
         let replay = Arc::new(ReplayGuard::new());
-        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, mark_key: rand::random() };
-        let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts)?;
-        Ok(Homing { live: Arc::new(Live::new(snapshot, parts)) })
+        let (drains, censuses) = Default::default();
+        let mark_key = rand::random();
+        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, drains, censuses, mark_key };
+        let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts, None)?;
+        Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone() })
     }
 }
 
 /// An instance that serves. Dropped without [`Running::shutdown`], it stops being administered and monitored.
 pub struct Running {
-    live: Arc<Live>,
-    listeners: Arc<Listeners<HttpProxy<Proxy>>>,
-    addresses: Vec<SocketAddr>,
+    instance: Arc<Instance>,
     admin: Option<JoinHandle<()>>,
     admin_url: Option<String>,
     stop: DropGuard,
@@ -171,8 +173,8 @@ pub struct Running {
 
 impl Running {
     /// Where it listens, in no order.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.instance.ports.addresses()
     }
 
     /// What `--admin` takes to reach it.
@@ -182,13 +184,21 @@ impl Running {
 
     /// How long a shutdown may take, as configured.
     pub fn grace_period(&self) -> Duration {
-        self.live.snapshot().config.grace_period
+        self.instance.live.snapshot().config.grace_period
+    }
+
+    /// Loads the configuration again, all of it or nothing, and says what came of it. It goes on to its end also
+    /// when nobody waits for it, and one reload begins when the one before has ended.
+    pub fn reload(&self, trigger: Trigger) -> impl Future<Output = view::Reload> + Send + 'static {
+        let instance = self.instance.clone();
+        async move { instance.reload(trigger).await }
     }
 
     /// Stops accepting, and ends as soon as nothing is in flight, at the latest after `grace`. Says how many
     /// connections were cut.
     pub async fn shutdown(self, grace: Duration) -> usize {
-        let cut = self.listeners.shutdown(grace).await;
+        *self.instance.stopping.lock() = true;
+        let cut = self.instance.ports.shutdown(grace).await;
         drop(self.stop);
         if let Some(admin) = self.admin {
             // It ends soon: a Unix socket's file is to be gone before the process is.
@@ -198,13 +208,10 @@ impl Running {
     }
 }
 
-/// The proxy as Pingora's HTTP app, and as the one who hears of connections.
-fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) {
-    let conf = ServerConf {
-        threads,
-        upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD * threads,
-        ..ServerConf::default()
-    };
+/// The proxy as Pingora's HTTP app, for one thread: with connections to servers of its own.
+fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
+    let conf =
+        ServerConf { upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD, ..ServerConf::default() };
     // Pingora keeps a timer that is not needed any more until it would have fired; tokio forgets it at once.
     set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
     let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
@@ -212,57 +219,12 @@ fn app(live: &Arc<Live>, threads: usize) -> (Arc<HttpProxy<Proxy>>, Arc<Proxy>) 
     options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
     http.server_options = Some(options);
     http.handle_init_modules();
-    (Arc::new(http), Arc::new(Proxy::new(live.clone())))
+    Arc::new(http)
 }
 
-/// Asks peer sites for their certificates, where this site has one of the federated PKI profile.
-fn peer_verifier(config: &Config, clock: &Clock) -> Result<Option<Arc<PeerVerifier>>, StartError> {
-    let site_tls = config.gslb.as_ref().and_then(|gslb| gslb.site_tls.as_ref());
-    let verifier = site_tls.map(|site| PeerVerifier::new(site, clock.clone())).transpose();
-    verifier.map_err(StartError::Authorities)
-}
-
-fn settings(
-    listener: &snapshot::Listener,
-    tickets: &TicketKeys,
-    peers: Option<Arc<PeerVerifier>>,
-) -> Result<ListenerSettings, StartError> {
-    let tls: Option<Arc<dyn Handshake>> = match listener.tls.first() {
-        None => None,
-        Some((first, _)) => {
-            let mut certificates = CertificateStore::new(Arc::new(CertifiedKey::load(&first.certificate)?));
-            for (tls, names) in &listener.tls {
-                certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
-            }
-            let acceptor = Acceptor::new(&first.profile, certificates, tickets)?;
-            Some(Arc::new(TlsHandshake(acceptor.verifying_peers(peers))))
-        }
-    };
-    Ok(ListenerSettings {
-        tls,
-        address_lists: listener.address_lists.clone(),
-        client_header_timeout: listener.profile.client_header_timeout,
-        keepalive_timeout: listener.profile.keepalive_timeout,
-    })
-}
-
-/// Connects the listening side with the TLS side, which do not know each other.
-struct TlsHandshake(Acceptor);
-
-#[async_trait]
-impl Handshake for TlsHandshake {
-    async fn accept(&self, socket: L4Stream) -> Result<Stream, String> {
-        match self.0.accept(socket).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-fn describe(name: &str, listener: &snapshot::Listener) -> String {
-    let names: Vec<_> = listener.virtual_services().map(|vs| vs.name().as_str()).collect();
-    let scheme = if listener.tls.is_empty() { "http" } else { "https" };
-    format!("listening on {scheme}://{name} for {}", names.join(", "))
+/// The admin API's token, where the configuration has one.
+fn token(config: &Config) -> Result<Option<admin::Token>, admin::TokenError> {
+    config.admin.token_file.as_deref().map(admin::Token::read).transpose()
 }
 
 async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
@@ -273,6 +235,14 @@ async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
         if tokio::task::spawn_blocking(move || sessions.sweep(now)).await.is_err() {
             tracing::error!("the sweep of the session table panicked");
         }
+    }
+}
+
+/// Copies are lost on the app's path and elsewhere, and many at a time; the log hears of them from here only.
+async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(LOSS_LOG_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        live.snapshot().virtual_services.iter().for_each(|vs| vs.log_clone_losses(live.clock.now()));
     }
 }
 
@@ -288,6 +258,8 @@ async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 

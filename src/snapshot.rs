@@ -1,54 +1,55 @@
 //! The live state: what the configuration has become, swapped as a whole.
 //!
 //! A [`Snapshot`] is built from a [`Config`] and never changes; requests hold the one that they started with.
-//! What must outlive it (metrics, session table, clock, health of servers) is in [`Live`] or handed over by
-//! identity.
+//! What must outlive it (metrics, session table, clock, keys) is in [`Parts`]. The rest is handed over by identity
+//! when a configuration is loaded again: what has the same name and is configured as before *is* the object that
+//! it was, and of a pool that changed, servers with the same address keep their health and what is in flight. Rules
+//! of a virtual service are made anew when it, or a pool, which they might hold, has changed.
+
+mod listener;
+mod virtual_service;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Deref,
     sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use prometheus::IntGauge;
-use tokio_util::sync::CancellationToken;
+
+pub use listener::Listener;
+pub use virtual_service::VirtualService;
 
 use crate::{
     clock::Clock,
-    clone::{ClonePool, MarkKeys},
-    config::{self, AddressLists, ApplicationProfile, CloneSection, Config, OnError, ServiceTls},
-    filter,
-    gslb::{Membership, SpPool},
-    metrics::{Metrics, RequestMetrics},
+    clone::MarkKeys,
+    config::{self, Config},
+    gslb::{Censuses, Drains, Membership, SpPool},
+    metrics::{Labels, Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
-    pool::{Pool, monitor::Monitors},
-    rule::{Chain, ChainEntry, Registry, RuleError, Services, Setup, SiteSetup, UnknownRule},
+    pool::Pool,
+    rule::{Registry, RuleError, Services, SiteSetup, UnknownRule},
     session::SessionTable,
     site_cookie::ReplayGuard,
     tls::TicketKeys,
 };
+use virtual_service::Builder;
 
-/// A running instance's state: the current snapshot, and what outlives snapshots.
+/// A running instance's state: the current snapshot, and the [`Parts`] that outlive snapshots.
 pub struct Live {
     current: ArcSwap<Snapshot>,
-    pub metrics: Metrics,
-    pub clock: Clock,
-    pub sessions: Arc<SessionTable>,
-    pub ticket_keys: TicketKeys,
-    pub replay: Arc<ReplayGuard>,
-    pub mark_key: [u8; 16],
+    parts: Parts,
+    /// Listeners that a reload removed, for the connections that they have left.
+    departed: Mutex<BTreeMap<Arc<str>, Arc<Listener>>>,
     /// Counters of requests that belong to no virtual service.
     pub unrouted: RequestMetrics,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
-        let Parts { metrics, clock, sessions, ticket_keys, replay, mark_key } = parts;
-        let unrouted = RequestMetrics::new(&metrics, "-", "-");
-        let current = ArcSwap::from_pointee(snapshot);
-        Self { current, metrics, clock, sessions, ticket_keys, replay, mark_key, unrouted }
+        let unrouted = RequestMetrics::new(&parts.metrics, "-", "-");
+        Self { current: ArcSwap::from_pointee(snapshot), parts, departed: Mutex::default(), unrouted }
     }
 
     /// The current snapshot.
@@ -63,7 +64,68 @@ impl Live {
 
     /// The only virtual service of a listener, where it has one.
     pub fn only(&self, listener: &str) -> Option<Arc<VirtualService>> {
-        self.current.load().listeners.get(listener)?.only().cloned()
+        match self.current.load().listeners.get(listener) {
+            Some(listener) => listener.only().cloned(),
+            None => self.departed(listener)?.only().cloned(),
+        }
+    }
+
+    /// Where a request to this listener with this host belongs.
+    pub fn route(&self, snapshot: &Snapshot, listener: &str, host: &str) -> Option<Arc<VirtualService>> {
+        match snapshot.listeners.get(listener) {
+            Some(listener) => listener.route(host).cloned(),
+            None => self.departed(listener)?.route(host).cloned(),
+        }
+    }
+
+    /// A listener that is no more, as long as connections that it accepted may be there.
+    fn departed(&self, listener: &str) -> Option<Arc<Listener>> {
+        self.departed.lock().get(listener).cloned()
+    }
+
+    /// Puts a snapshot in the place of the current one, for requests that begin from now on. Says which listeners
+    /// it does not have: their connections are still served as they were, until [`Live::forget`].
+    pub fn replace(&self, snapshot: Snapshot) -> Vec<Arc<Listener>> {
+        let before = self.snapshot();
+        let gone = before.listeners.iter().filter(|(name, _)| !snapshot.listeners.contains_key(*name));
+        let gone: BTreeMap<_, _> = gone.map(|(name, listener)| (name.clone(), listener.clone())).collect();
+        let listeners = gone.values().cloned().collect();
+        self.departed.lock().extend(gone);
+        self.current.store(Arc::new(snapshot));
+        listeners
+    }
+
+    /// The last connection of a listener that departed is gone.
+    pub fn forget(&self, listener: &Arc<Listener>) {
+        self.departed.lock().retain(|_, departed| !Arc::ptr_eq(departed, listener));
+    }
+
+    /// Takes the series of objects that are no more off the metrics page.
+    pub fn forget_series(&self) {
+        let snapshot = self.snapshot();
+        let vs: HashSet<_> = snapshot.virtual_services.iter().map(|vs| vs.name().as_str()).collect();
+        let pools: HashMap<_, _> = snapshot.pools.iter().map(|pool| (pool.name().as_str(), pool)).collect();
+        let known = |labels: &Labels<'_>| {
+            let vs = labels.get("vs").is_none_or(|name| name == "-" || vs.contains(name));
+            let listener = labels.get("listener").is_none_or(|name| snapshot.listeners.contains_key(name));
+            let pool = match labels.get("pool") {
+                None | Some("-") => true,
+                Some(name) => pools.get(name).is_some_and(|pool| {
+                    let server = labels.get("server");
+                    server.is_none_or(|name| pool.servers().iter().any(|server| server.name() == name))
+                }),
+            };
+            vs && listener && pool
+        };
+        self.metrics.retain(known);
+    }
+}
+
+impl Deref for Live {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
     }
 }
 
@@ -75,6 +137,10 @@ pub struct Parts {
     /// One set for all listeners, so that a TLS session keeps its identity among them.
     pub ticket_keys: TicketKeys,
     pub replay: Arc<ReplayGuard>,
+    /// Which sites are being emptied by command.
+    pub drains: Arc<Drains>,
+    /// The sessions of this site's members.
+    pub censuses: Censuses,
     /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
     pub mark_key: [u8; 16],
 }
@@ -86,9 +152,9 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Pool>>,
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// By `ip:port`, as `listen` names them.
-    pub listeners: BTreeMap<Arc<str>, Listener>,
-    /// Ends what this snapshot runs: monitors and lanes.
-    retired: CancellationToken,
+    pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
+    services: Arc<Services>,
+    marks: Arc<MarkKeys>,
 }
 
 /// Why a configuration that is right in itself cannot be put to work.
@@ -102,52 +168,53 @@ pub enum BuildError {
     Chance(openssl::error::ErrorStack),
     #[error("site persistence of virtual service `{vs}`: {reason}")]
     Site { vs: VsName, reason: String },
+    #[error("virtual service `{vs}`: openssl refuses the TLS settings of clone pool `{pool}`: {source}")]
+    CloneTls { vs: VsName, pool: PoolName, source: openssl::error::ErrorStack },
 }
 
 impl Snapshot {
-    /// Builds everything that `config` describes; nothing listens or probes yet.
+    /// Builds everything that `config` describes; nothing listens or probes yet. After a reload `previous` is the
+    /// snapshot whose place the new one takes.
     ///
     /// # Errors
     /// A rule is not registered or refuses its configuration.
-    pub fn build(config: Arc<Config>, registry: &Registry, parts: &Parts) -> Result<Self, BuildError> {
-        let retired = CancellationToken::new();
-        let mut pools: Vec<Arc<Pool>> = config
-            .pools
-            .iter()
-            .map(|pool| Pool::new(pool, &parts.metrics, None, parts.clock.wall()))
-            .collect();
-        let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
-        let services = Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None));
-
-        let marks = Arc::new(MarkKeys::new(config.clone_mark_secrets(), &parts.mark_key));
-
+    pub fn build(
+        config: Arc<Config>,
+        registry: &Registry,
+        parts: &Parts,
+        previous: Option<&Self>,
+    ) -> Result<Self, BuildError> {
+        let before = Before::of(previous);
+        let mut pools: Vec<_> = config.pools.iter().map(|pool| before.pool(pool, parts)).collect();
+        let services = before.services(&pools).unwrap_or_else(|| {
+            let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
+            Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None))
+        });
+        let marks = before
+            .marks(&config)
+            .unwrap_or_else(|| Arc::new(MarkKeys::new(config.clone_mark_secrets(), &parts.mark_key)));
         let mut virtual_services = Vec::new();
         for vs in config.virtual_services.iter().filter(|vs| vs.enabled) {
-            let site = site_setup(vs, &config, parts)?;
-            pools.extend(site.as_ref().map(|site| site.sp_pool.clone()));
-            let builder = Builder { vs, site, services: &services, marks: &marks, parts, retired: &retired };
-            virtual_services.push(Arc::new(builder.build(registry)?));
+            let same = before.virtual_service(vs, &config, &services, &marks);
+            let vs = match same {
+                Some(same) => same.clone(),
+                None => {
+                    let site = site_setup(vs, &config, parts, &before)?;
+                    let previous = before.virtual_services.get(&vs.name).map(|vs| &***vs);
+                    let (services, marks, metrics) = (&services, &marks, &parts.metrics);
+                    Arc::new(Builder { vs, site, services, marks, metrics, previous }.build(registry)?)
+                }
+            };
+            pools.extend(vs.site.as_ref().map(|site| site.sp_pool.clone()));
+            virtual_services.push(vs);
         }
-        let listeners = listeners(&virtual_services);
-        Ok(Self { config, pools, virtual_services, listeners, retired })
-    }
-
-    /// Starts the monitors of all pools, on the runtime that is current.
-    pub fn start_monitors(&self, clock: &Clock) {
-        let monitors = Monitors::new(clock.clone());
-        for pool in &self.pools {
-            monitors.spawn(pool, &mut rand::rng(), &self.retired);
-        }
+        let listeners = listener::listeners(&virtual_services);
+        Ok(Self { config, pools, virtual_services, listeners, services, marks })
     }
 
     /// The pools whose first health results are not in.
     pub fn unchecked_pools(&self) -> impl Iterator<Item = &PoolName> {
         self.pools.iter().filter(|pool| !pool.checked()).map(|pool| pool.name())
-    }
-
-    /// Where a request to this listener with this host belongs.
-    pub fn route(&self, listener: &str, host: &str) -> Option<&Arc<VirtualService>> {
-        self.listeners.get(listener)?.route(host)
     }
 
     /// A pool by name, as an operator types it.
@@ -161,249 +228,93 @@ impl Snapshot {
     }
 }
 
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.retired.cancel();
-    }
+/// What there was before a reload; nothing at the start.
+struct Before<'a> {
+    snapshot: Option<&'a Snapshot>,
+    pools: HashMap<&'a PoolName, &'a Arc<Pool>>,
+    virtual_services: HashMap<&'a VsName, &'a Arc<VirtualService>>,
 }
 
-/// A virtual service, at work.
-pub struct VirtualService {
-    pub config: Arc<config::VirtualService>,
-    pub pool: Option<Arc<Pool>>,
-    pub chain: Chain,
-    pub services: Arc<Services>,
-    /// Its part in site persistence, where it has one.
-    pub site: Option<SiteSetup>,
-    /// Counters of its own pool.
-    pub requests: RequestMetrics,
-    /// Counters of the other pools that rules chose.
-    elsewhere: Mutex<HashMap<PoolName, Arc<RequestMetrics>>>,
-    pub connections_open: IntGauge,
-    /// Of the sections, then of rules' orders for other pools.
-    clone_pools: Mutex<Vec<Arc<ClonePool>>>,
-    /// Tells copies that come back from what clients mark as such.
-    pub marks: Arc<MarkKeys>,
-    pub metrics: Metrics,
-    /// Ends the lanes that are opened later.
-    retired: CancellationToken,
-}
-
-impl VirtualService {
-    pub fn name(&self) -> &VsName {
-        &self.config.name
-    }
-
-    /// The lanes to a pool: those of the section that names it, else lanes with default settings, for a rule
-    /// that orders copies to it. `None`: there is no such pool.
-    pub fn clone_pool(&self, pool: &PoolName) -> Option<Arc<ClonePool>> {
-        let mut clone_pools = self.clone_pools.lock();
-        if let Some(lanes) = clone_pools.iter().find(|lanes| lanes.pool() == pool) {
-            return Some(lanes.clone());
+impl<'a> Before<'a> {
+    fn of(snapshot: Option<&'a Snapshot>) -> Self {
+        let pools = snapshot.into_iter().flat_map(|snapshot| &snapshot.pools);
+        let virtual_services = snapshot.into_iter().flat_map(|snapshot| &snapshot.virtual_services);
+        Self {
+            snapshot,
+            pools: pools.map(|pool| (pool.name(), pool)).collect(),
+            virtual_services: virtual_services.map(|vs| (vs.name(), vs)).collect(),
         }
-        let members = self.services.pools().named(pool.as_str()).ok()?;
-        let section = CloneSection::of(pool.clone());
-        let lanes = ClonePool::new(
-            &section,
-            members.config(),
-            self.name(),
-            &self.marks,
-            &self.metrics,
-            self.retired.child_token(),
-        );
-        clone_pools.push(lanes.clone());
-        Some(lanes)
     }
 
-    /// Counts a request that ended; `None`: no pool was chosen.
-    pub fn count(&self, pool: Option<&PoolName>, status: u16, took: std::time::Duration) {
-        match (pool, &self.pool) {
-            (Some(pool), Some(own)) if pool == own.name() => self.requests.count(status, took),
-            (pool, _) => {
-                let pool = pool.map_or("-", PoolName::as_str);
-                let mut elsewhere = self.elsewhere.lock();
-                let requests = elsewhere.entry(pool.into()).or_insert_with(|| {
-                    Arc::new(RequestMetrics::new(&self.metrics, self.name().as_str(), pool))
-                });
-                let requests = requests.clone();
-                drop(elsewhere);
-                requests.count(status, took);
+    /// The pool that was, where nothing about it changed; else a new one that knows what it knew.
+    fn pool(&self, config: &Arc<config::Pool>, parts: &Parts) -> Arc<Pool> {
+        match self.pools.get(&config.name) {
+            Some(&same) if **same.config() == **config => same.clone(),
+            changed => {
+                let changed = changed.map(|pool| &***pool);
+                Pool::new(config, &parts.metrics, changed, parts.clock.wall())
             }
         }
     }
-}
 
-/// One address, and the virtual services that share it.
-pub struct Listener {
-    pub addr: SocketAddr,
-    pub profile: Arc<ApplicationProfile>,
-    pub address_lists: AddressLists,
-    /// One for each virtual service, with the names that it serves; empty: plain.
-    pub tls: Vec<(ServiceTls, Vec<String>)>,
-    exact: HashMap<String, Arc<VirtualService>>,
-    /// Suffixes with their dot, the longest first.
-    suffixes: Vec<(String, Arc<VirtualService>)>,
-    any: Option<Arc<VirtualService>>,
-    virtual_services: Vec<Arc<VirtualService>>,
-}
-
-impl Listener {
-    /// Those that share the address, in the order of the file.
-    pub fn virtual_services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
-        self.virtual_services.iter()
+    /// The services that were, where all configured pools are those that were.
+    fn services(&self, pools: &[Arc<Pool>]) -> Option<Arc<Services>> {
+        let before = self.snapshot?;
+        let configured = &before.pools[..before.config.pools.len()];
+        let same = |(a, b): (&Arc<Pool>, &Arc<Pool>)| Arc::ptr_eq(a, b);
+        (configured.len() == pools.len() && configured.iter().zip(pools).all(same))
+            .then(|| before.services.clone())
     }
 
-    /// The virtual service of a host, which is lower case and without port: exact names first, then the
-    /// longest `*.suffix`, then the virtual service without names.
-    pub fn route(&self, host: &str) -> Option<&Arc<VirtualService>> {
-        self.exact
-            .get(host)
-            .or_else(|| self.suffixes.iter().find(|(suffix, _)| is_below(host, suffix)).map(|(_, vs)| vs))
-            .or(self.any.as_ref())
+    /// The mark keys that were, where they come of the same secrets.
+    fn marks(&self, config: &Config) -> Option<Arc<MarkKeys>> {
+        let before = self.snapshot?;
+        (before.config.clone_mark_secrets() == config.clone_mark_secrets()).then(|| before.marks.clone())
     }
 
-    /// The virtual service, if there is only one.
-    fn only(&self) -> Option<&Arc<VirtualService>> {
-        match &*self.virtual_services {
-            [only] => Some(only),
-            _ => None,
-        }
+    /// The virtual service that was, where nothing that it or its rules could see changed.
+    fn virtual_service(
+        &self,
+        vs: &config::VirtualService,
+        config: &Config,
+        services: &Arc<Services>,
+        marks: &Arc<MarkKeys>,
+    ) -> Option<&'a Arc<VirtualService>> {
+        let before = self.snapshot?;
+        let same_site = before.config.site == config.site && before.config.gslb == config.gslb;
+        let same = self.virtual_services.get(&vs.name)?;
+        (same_site
+            && *same.config == *vs
+            && Arc::ptr_eq(&same.services, services)
+            && Arc::ptr_eq(&same.marks, marks))
+        .then_some(*same)
     }
-}
-
-/// `a.b.com` is below `.b.com`; `.b.com` itself and `b.com` are not.
-fn is_below(host: &str, suffix: &str) -> bool {
-    host.len() > suffix.len() && host.ends_with(suffix)
-}
-
-fn listeners(virtual_services: &[Arc<VirtualService>]) -> BTreeMap<Arc<str>, Listener> {
-    let mut listeners: BTreeMap<Arc<str>, Listener> = BTreeMap::new();
-    for vs in virtual_services {
-        for service in &vs.config.services {
-            let listener = listeners.entry(service.addr.to_string().into()).or_insert_with(|| Listener {
-                addr: service.addr,
-                profile: vs.config.profile.clone(),
-                address_lists: vs.config.address_lists.clone(),
-                tls: Vec::new(),
-                exact: HashMap::new(),
-                suffixes: Vec::new(),
-                any: None,
-                virtual_services: Vec::new(),
-            });
-            listener.virtual_services.push(vs.clone());
-            listener.tls.extend(service.tls.clone().map(|tls| (tls, vs.config.domain_names.clone())));
-            for name in &vs.config.domain_names {
-                match name.strip_prefix('*') {
-                    Some(suffix) => listener.suffixes.push((suffix.to_owned(), vs.clone())),
-                    None => drop(listener.exact.insert(name.clone(), vs.clone())),
-                }
-            }
-            if vs.config.domain_names.is_empty() {
-                listener.any = Some(vs.clone());
-            }
-        }
-    }
-    for listener in listeners.values_mut() {
-        listener.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-    }
-    listeners
 }
 
 fn site_setup(
     vs: &config::VirtualService,
     config: &Config,
     parts: &Parts,
+    before: &Before<'_>,
 ) -> Result<Option<SiteSetup>, BuildError> {
     let Some(gslb) = &config.gslb else { return Ok(None) };
-    let membership = Membership::of(vs, &config.site, gslb)
+    let pool = config.pools.iter().find(|pool| vs.pool.as_ref() == Some(&pool.name));
+    let servers: Vec<_> = pool.iter().flat_map(|pool| &pool.servers).map(|server| server.addr).collect();
+    let membership = Membership::of(vs, &servers, &config.site, gslb, parts.clock.unix_seconds())
         .map_err(|error| BuildError::Site { vs: vs.name.clone(), reason: error.to_string() })?;
     Ok(membership.map(|membership| {
         let SpPool { uuid, pool } = SpPool::of(vs, &membership, gslb);
-        let sp_pool = Pool::new(&pool, &parts.metrics, None, parts.clock.wall());
+        let sp_pool = before.pool(&pool, parts);
         SiteSetup {
+            census: parts.censuses.of(membership.own),
             membership: Arc::new(membership),
             sp_pool,
             sp_pool_uuid: uuid.into(),
             replay: parts.replay.clone(),
+            drains: parts.drains.clone(),
         }
     }))
 }
 
-/// Puts one virtual service to work.
-struct Builder<'a> {
-    vs: &'a Arc<config::VirtualService>,
-    site: Option<SiteSetup>,
-    services: &'a Arc<Services>,
-    marks: &'a Arc<MarkKeys>,
-    parts: &'a Parts,
-    retired: &'a CancellationToken,
-}
-
-impl Builder<'_> {
-    fn build(self, registry: &Registry) -> Result<VirtualService, BuildError> {
-        let metrics = &self.parts.metrics;
-        let name = self.vs.name.as_str();
-        let pool = self.vs.pool.as_ref().map(|pool| self.pool(pool));
-        let clone_pools = self.vs.clones.iter().map(|section| {
-            let members = self.pool(&section.pool);
-            let retired = self.retired.child_token();
-            ClonePool::new(section, members.config(), &self.vs.name, self.marks, metrics, retired)
-        });
-        let own = pool.as_ref().map_or("-", |pool| pool.name().as_str());
-        Ok(VirtualService {
-            requests: RequestMetrics::new(metrics, name, own),
-            elsewhere: Mutex::default(),
-            connections_open: metrics.connections_open.with_label_values(&[name]),
-            clone_pools: Mutex::new(clone_pools.collect()),
-            chain: self.chain(registry)?,
-            pool,
-            config: self.vs.clone(),
-            services: self.services.clone(),
-            site: self.site,
-            marks: self.marks.clone(),
-            metrics: metrics.clone(),
-            retired: self.retired.clone(),
-        })
-    }
-
-    fn pool(&self, name: &PoolName) -> Arc<Pool> {
-        self.services.pools().named(name.as_str()).expect("a checked configuration names known pools").clone()
-    }
-
-    /// Site persistence decides first and clone pools last, so that users' rules see who the client is and may
-    /// still choose what is copied.
-    fn chain(&self, registry: &Registry) -> Result<Chain, BuildError> {
-        let null = serde_yaml::Value::Null;
-        let setup = |config| Setup {
-            config,
-            virtual_service: self.vs,
-            services: self.services,
-            metrics: &self.parts.metrics,
-            site: self.site.as_ref(),
-        };
-        let mut entries = Vec::new();
-        let mut add =
-            |name: &str, on_error, rule| entries.push(ChainEntry { name: name.into(), rule, on_error });
-        if let Some(rule) = filter::SitePersistence::for_virtual_service(&setup(&null)) {
-            add("site_persistence", OnError::FailClosed, rule);
-        }
-        if let Some(rule) = filter::HttpsRedirect::for_virtual_service(&setup(&null)) {
-            add("http_to_https", OnError::FailClosed, rule);
-        }
-        for spec in &self.vs.rules {
-            let factory = registry
-                .named(&spec.rule)
-                .map_err(|source| BuildError::UnknownRule { vs: self.vs.name.clone(), source })?;
-            let rule = factory(&setup(&spec.config)).map_err(|reason| BuildError::Rule {
-                vs: self.vs.name.clone(),
-                rule: spec.name.to_string(),
-                reason,
-            })?;
-            add(spec.name.as_str(), spec.on_error, rule);
-        }
-        for rule in filter::ClonePools::for_virtual_service(&setup(&null)) {
-            add("clone_pool", OnError::FailOpen, rule);
-        }
-        Ok(Chain::new(entries, &self.parts.metrics))
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,14 @@
-//! Who may read the admin API: everyone on this machine, and beyond it who knows the token.
+//! Who may use the admin API: everyone on this machine, and beyond it who knows the token.
 
 use std::{fs, io, path::Path, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use axum::{
     extract::{Request, State},
-    http::{StatusCode, header::AUTHORIZATION, header::WWW_AUTHENTICATE},
+    http::{
+        StatusCode,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    },
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -49,38 +53,42 @@ impl Token {
     }
 }
 
+/// The token that is asked for, if one is; a reload may put another in its place. Clones share it.
+#[derive(Clone, Default)]
+pub struct CurrentToken(Arc<ArcSwapOption<Token>>);
+
+impl CurrentToken {
+    pub fn set(&self, token: Option<Token>) {
+        self.0.store(token.map(Arc::new));
+    }
+}
+
 /// The rule that one listener keeps.
 #[derive(Clone)]
-pub(super) enum Access {
-    /// Loopback or a Unix socket, whose reach the machine's own permissions limit.
-    Open,
-    Asks(Token),
-    /// Reachable from elsewhere, and no token to ask for.
-    Closed,
+pub(super) struct Access {
+    /// Else it is loopback or a Unix socket, whose reach the machine's own permissions limit.
+    reachable_from_elsewhere: bool,
+    token: CurrentToken,
 }
 
 impl Access {
-    pub(super) fn new(reachable_from_elsewhere: bool, token: Option<Token>) -> Self {
-        match (reachable_from_elsewhere, token) {
-            (false, _) => Self::Open,
-            (true, Some(token)) => Self::Asks(token),
-            (true, None) => Self::Closed,
-        }
+    pub(super) fn new(reachable_from_elsewhere: bool, token: CurrentToken) -> Self {
+        Self { reachable_from_elsewhere, token }
     }
 }
 
 /// Lets a request pass, or says what it lacks.
 pub(super) async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
-    match access {
-        Access::Open => next.run(request).await,
-        Access::Asks(token) if bearer(&request).is_some_and(|given| token.matches(given)) => {
-            next.run(request).await
-        }
-        Access::Asks(_) => {
+    if !access.reachable_from_elsewhere {
+        return next.run(request).await;
+    }
+    match access.token.0.load_full() {
+        Some(token) if bearer(&request).is_some_and(|given| token.matches(given)) => next.run(request).await,
+        Some(_) => {
             let why = "this needs the token of admin.token_file as `Authorization: Bearer TOKEN`";
             ([(WWW_AUTHENTICATE, "Bearer")], failure(StatusCode::UNAUTHORIZED, why)).into_response()
         }
-        Access::Closed => failure(
+        None => failure(
             StatusCode::FORBIDDEN,
             "beyond loopback this needs a token; set admin.token_file, or listen on loopback or unix:PATH",
         ),

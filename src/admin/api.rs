@@ -1,24 +1,25 @@
 //! What the admin API answers: one line per path in [`router`].
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, Uri, header::CONTENT_TYPE},
+    http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
+    Peer,
     access::{self, Access},
-    view,
+    peers, view, write,
 };
 use crate::names::same_name;
 
-/// The live state, as far as the admin API shows it. Looking changes nothing: no session is touched.
+/// The live state, as far as the admin API shows and changes it. Looking changes nothing: no session is touched.
 pub trait Source: Send + Sync + 'static {
     /// The page that Prometheus scrapes, text format 0.0.4.
     fn metrics(&self) -> String;
@@ -32,6 +33,28 @@ pub trait Source: Send + Sync + 'static {
     fn pools(&self) -> Vec<view::Pool>;
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime>;
+
+    /// The sites of the federation.
+    fn sites(&self) -> Vec<view::Site>;
+
+    /// Empties a site, of which sessions may stay for `how_long`; `None`: there is no such site.
+    fn drain(&self, site: &str, how_long: Duration) -> Option<view::Site>;
+
+    /// Puts a site into service again; `None`: there is no such site.
+    fn undrain(&self, site: &str) -> Option<view::Site>;
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again. What came of it is in the view, refused or not.
+    fn reload(&self) -> impl Future<Output = view::Reload> + Send;
+    /// The name of this site.
+    fn site_name(&self) -> String;
+
+    /// The other sites that have a member of a GSLB service.
+    fn peers(&self, service: &str) -> Vec<Peer>;
+
+    /// What becomes of a request with this site cookie; `None`: no virtual service of this name is enabled.
+    fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation>;
 
     fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey>;
 
@@ -47,12 +70,20 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
     Router::new()
         .route("/api/v1/virtualservices", get(virtual_services::<S>))
         .route("/api/v1/virtualservices/{name}", get(virtual_service::<S>))
+        .route("/api/v1/virtualservices/{name}/explain", get(explain::<S>))
         .route("/api/v1/pools", get(pools::<S>))
         .route("/api/v1/pools/{name}", get(pool::<S>))
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
+        .route("/api/v1/gslb/sites", get(sites::<S>))
+        .route("/api/v1/gslb/sites/{name}", get(site::<S>))
+        .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
+        .route("/api/v1/gslb/sites/{name}/undrain", post(undrain::<S>))
         .route("/api/v1/keys", get(site_cookie_keys::<S>))
         .route("/api/v1/sessions", get(sessions::<S>))
+        .route("/api/v1/configuration", get(configuration::<S>))
+        .route("/api/v1/reload", post(reload::<S>))
         .layer(middleware::from_fn_with_state(access, access::admit))
+        .layer(middleware::from_fn(write::guard))
         .route("/metrics", get(metrics::<S>))
         .route("/healthz", get("ok\n"))
         .route("/readyz", get(readyz::<S>))
@@ -93,9 +124,112 @@ async fn pool<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>)
     named("pool", &name, source.pools(), |pool| &pool.name)
 }
 
-async fn gslb_runtime<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
-    named("GSLB service", &name, source.gslb_services(), |service| &service.name)
+#[derive(Deserialize)]
+struct ExplainQuery {
+    cookie: String,
 }
+
+async fn explain<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(name): Path<String>,
+    query: Result<Query<ExplainQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return failure(StatusCode::BAD_REQUEST, "the query takes cookie=VALUE, once");
+    };
+    match source.explain(&name, &query.cookie) {
+        Some(explanation) => Json(explanation).into_response(),
+        None => {
+            let enabled = source.virtual_services().into_iter().filter(|vs| vs.enabled);
+            let enabled: Vec<_> = enabled.map(|vs| vs.name).collect();
+            unknown("virtual service", &name, enabled.iter().map(String::as_str))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RuntimeQuery {
+    scope: Option<Scope>,
+}
+
+/// How far a question about a GSLB service goes.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scope {
+    /// What this site knows itself: what sites ask one another.
+    Site,
+}
+
+async fn gslb_runtime<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(name): Path<String>,
+    query: Result<Query<RuntimeQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(query)) = query else {
+        return failure(StatusCode::BAD_REQUEST, "the query takes scope=site, or nothing for all sites");
+    };
+    let own = match find(&name, source.gslb_services(), |service| &service.name) {
+        Ok(own) => own,
+        Err(services) => return unknown("GSLB service", &name, services.iter().map(|it| it.name.as_str())),
+    };
+    match query.scope {
+        Some(Scope::Site) => Json(own).into_response(),
+        None => {
+            let others = peers::ask(source.peers(&own.name), &own.name).await;
+            Json(own.with_sites(&source.site_name(), others)).into_response()
+        }
+    }
+}
+
+async fn sites<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::Site>> {
+    Json(source.sites())
+}
+
+async fn site<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
+    named("site", &name, source.sites(), |site| &site.name)
+}
+
+#[derive(Deserialize)]
+struct DrainQuery {
+    /// As in YAML: `30m`.
+    #[serde(rename = "for")]
+    how_long: String,
+}
+
+async fn drain<S: Source>(
+    State(source): State<Arc<S>>,
+    Path(name): Path<String>,
+    query: Result<Query<DrainQuery>, QueryRejection>,
+) -> Response {
+    let Ok(Query(DrainQuery { how_long })) = query else {
+        return failure(StatusCode::BAD_REQUEST, "the query says how long sessions may stay; add for=30m");
+    };
+    match humantime::parse_duration(&how_long) {
+        Err(_) => {
+            let error = format!("`{how_long}` is not a duration; write digits and a unit, as in 30m or 90s");
+            failure(StatusCode::BAD_REQUEST, error)
+        }
+        Ok(long) if long > LONGEST_DRAIN => {
+            let most = humantime::format_duration(LONGEST_DRAIN);
+            failure(StatusCode::BAD_REQUEST, format!("{how_long} is too long; write at most {most}"))
+        }
+        Ok(how_long) => changed_site(&*source, &name, source.drain(&name, how_long)),
+    }
+}
+
+async fn undrain<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
+    changed_site(&*source, &name, source.undrain(&name))
+}
+
+fn changed_site(source: &impl Source, name: &str, site: Option<view::Site>) -> Response {
+    match site {
+        Some(site) => Json(site).into_response(),
+        None => unknown("site", name, source.sites().iter().map(|site| site.name.as_str())),
+    }
+}
+
+/// Who wants it longer disables the member in the federation's file.
+const LONGEST_DRAIN: Duration = Duration::from_secs(30 * 86_400);
 
 async fn site_cookie_keys<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::SiteCookieKey>> {
     Json(source.site_cookie_keys())
@@ -134,22 +268,49 @@ async fn sessions<S: Source>(
     Json(view::Sessions { tables: vec![table], entries, truncated }).into_response()
 }
 
+async fn configuration<S: Source>(State(source): State<Arc<S>>) -> Json<view::Configuration> {
+    Json(source.configuration())
+}
+
+async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
+    let done = source.reload().await;
+    let status = match done.result {
+        view::ReloadResult::Success => StatusCode::OK,
+        view::ReloadResult::Failure => StatusCode::UNPROCESSABLE_ENTITY,
+    };
+    (status, Json(done)).into_response()
+}
+
 async fn unknown_path(uri: Uri) -> Response {
-    let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME], /api/v1/pools[/NAME], \
-                 /api/v1/gslbservices/NAME/runtime, /api/v1/keys, /api/v1/sessions?table=&key=";
+    let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
+                 /api/v1/pools[/NAME], /api/v1/gslbservices/NAME/runtime[?scope=site], \
+                 /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, /api/v1/configuration; \
+                 POST /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 
-async fn unknown_method() -> Response {
-    failure(StatusCode::METHOD_NOT_ALLOWED, "this path can only be read; use GET")
+async fn unknown_method(method: Method) -> Response {
+    let help = match method {
+        Method::GET | Method::HEAD => "this path is for a change; use POST",
+        _ => "this path can only be read; use GET",
+    };
+    failure(StatusCode::METHOD_NOT_ALLOWED, help)
 }
 
 /// The object of that name, whatever the case in which it is asked for.
 fn named<T: Serialize>(kind: &str, name: &str, objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Response {
-    let exact = objects.iter().find(|object| name_of(object) == name);
-    match exact.or_else(|| objects.iter().find(|object| same_name(name_of(object), name))) {
-        Some(object) => Json(object).into_response(),
-        None => unknown(kind, name, objects.iter().map(|object| name_of(object).as_str())),
+    match find(name, objects, &name_of) {
+        Ok(object) => Json(object).into_response(),
+        Err(objects) => unknown(kind, name, objects.iter().map(|object| name_of(object).as_str())),
+    }
+}
+
+/// The same, or what there is instead.
+fn find<T>(name: &str, mut objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Result<T, Vec<T>> {
+    let exact = objects.iter().position(|object| name_of(object) == name);
+    match exact.or_else(|| objects.iter().position(|object| same_name(name_of(object), name))) {
+        Some(at) => Ok(objects.swap_remove(at)),
+        None => Err(objects),
     }
 }
 

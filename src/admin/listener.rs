@@ -12,7 +12,12 @@ use std::{
 };
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -25,6 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::write::Peer;
 use crate::config::AdminListen;
 
 /// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
@@ -100,14 +106,13 @@ impl AdminListener {
             let place = free.clone().acquire_owned().await.expect("the semaphore is never closed");
             let (router, shutdown) = (router.clone(), shutdown.clone());
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => listener
-                    .accept()
-                    .await
-                    .map(|(stream, _)| spawn(connection(stream, router, shutdown), place)),
-                Socket::Unix(listener, _) => listener
-                    .accept()
-                    .await
-                    .map(|(stream, _)| spawn(connection(stream, router, shutdown), place)),
+                Socket::Tcp(listener) => listener.accept().await.map(|(stream, addr)| {
+                    spawn(connection(stream, Peer::tcp(addr), router, shutdown), place)
+                }),
+                Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
+                    let peer = Peer::user(stream.peer_cred().ok().map(|process| process.uid()));
+                    spawn(connection(stream, peer, router, shutdown), place)
+                }),
             };
             if let Err(error) = accepted {
                 tracing::warn!(%error, "admin: a connection cannot be accepted");
@@ -126,15 +131,20 @@ fn spawn(connection: impl Future<Output = ()> + Send + 'static, place: OwnedSema
 }
 
 /// Serves one connection. Its end is bounded: a reader that stalls gives its place back.
-async fn connection<IO>(stream: IO, router: Router, shutdown: CancellationToken)
+async fn connection<IO>(stream: IO, peer: Peer, router: Router, shutdown: CancellationToken)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer.clone());
+        router.call(request)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -1,29 +1,38 @@
-//! The admin API: metrics, health, and read-only views of the live state as JSON.
+//! The admin API: metrics, health, views of the live state as JSON, and the few things that operators change
+//! while homing runs.
 //!
-//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. Nothing here changes
-//! the state, and nothing here serves clients' traffic.
+//! It shows a [`Source`] and knows nothing of how that is made; [`view`] holds the shapes. What concerns all sites of
+//! the federation it asks their admin APIs for. Nothing here serves clients' traffic. What changes something is
+//! logged, and refused to pages in browsers that are not ours.
 
 mod access;
 mod api;
+pub mod client;
+mod explain;
 mod listener;
+mod peers;
+mod sites;
 mod source;
 pub mod view;
+mod write;
 
-pub use access::{Token, TokenError};
+pub use access::{CurrentToken, Token, TokenError};
 pub use api::Source;
+pub use explain::explain;
 pub use listener::{AdminListener, BindError};
-pub use source::LiveSource;
+pub use peers::Peer;
+pub use source::{Control, LiveSource};
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
 /// Answers on `listener` until `shutdown`. Beyond loopback all but `/metrics`, `/healthz` and `/readyz` ask for
-/// `token`, and without one they are refused there.
+/// `token`, and while there is none they are refused there.
 pub async fn serve<S: Source>(
     listener: AdminListener,
     source: Arc<S>,
-    token: Option<Token>,
+    token: CurrentToken,
     shutdown: CancellationToken,
 ) {
     let access = access::Access::new(listener.is_reachable_from_elsewhere(), token);
@@ -32,6 +41,8 @@ pub async fn serve<S: Source>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpStream,
@@ -42,6 +53,7 @@ mod tests {
 
     struct Example {
         missing: Vec<String>,
+        reload: view::Reload,
     }
 
     impl Source for Example {
@@ -63,6 +75,38 @@ mod tests {
 
         fn gslb_services(&self) -> Vec<view::GslbRuntime> {
             vec![example::gslb_runtime()]
+        }
+
+        fn sites(&self) -> Vec<view::Site> {
+            example::sites().into()
+        }
+
+        fn drain(&self, site: &str, _: Duration) -> Option<view::Site> {
+            example::sites().into_iter().find(|known| known.name == site)
+        }
+
+        fn undrain(&self, site: &str) -> Option<view::Site> {
+            self.drain(site, Duration::ZERO)
+        }
+
+        fn configuration(&self) -> view::Configuration {
+            example::configuration()
+        }
+
+        async fn reload(&self) -> view::Reload {
+            self.reload.clone()
+        }
+
+        fn site_name(&self) -> String {
+            "site_A".into()
+        }
+
+        fn peers(&self, _: &str) -> Vec<Peer> {
+            vec![Peer { site_name: "site_B".into(), cluster_uuid: "cluster-b".into(), admin: None }]
+        }
+
+        fn explain(&self, vs: &str, _: &str) -> Option<view::Explanation> {
+            (vs == "pay@site_A").then(example::explanation)
         }
 
         fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey> {
@@ -87,18 +131,31 @@ mod tests {
     /// A running admin API; stops when dropped.
     struct Running {
         port: u16,
+        token: CurrentToken,
         _stop: tokio_util::sync::DropGuard,
     }
 
     impl Running {
         async fn start(listen: &str, missing: &[&str], token: Option<Token>) -> Self {
+            Self::start_with(listen, missing, token, example::reload()).await
+        }
+
+        async fn start_with(
+            listen: &str,
+            missing: &[&str],
+            token: Option<Token>,
+            reload: view::Reload,
+        ) -> Self {
             let listen = AdminListen::Tcp(listen.parse().expect("an address"));
             let listener = AdminListener::bind(&listen).await.expect("a free port").expect("not none");
             let port = listener.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-            let source = Arc::new(Example { missing: missing.iter().map(|text| text.to_string()).collect() });
+            let missing = missing.iter().map(|text| text.to_string()).collect();
+            let source = Arc::new(Example { missing, reload });
+            let current = CurrentToken::default();
+            current.set(token);
             let stop = CancellationToken::new();
-            tokio::spawn(serve(listener, source, token, stop.clone()));
-            Self { port, _stop: stop.drop_guard() }
+            tokio::spawn(serve(listener, source, current.clone(), stop.clone()));
+            Self { port, token: current, _stop: stop.drop_guard() }
         }
 
         /// Sends a request line and header lines; returns status and the whole answer.
@@ -134,6 +191,12 @@ mod tests {
             ("GET /api/v1/pools/pay", 200, r#""reason":"connection refused""#),
             ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
             ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""missing":"not asked: it has no `admin_url`"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=site", 200, r#""fraction_proxied":0.125}"#),
+            ("GET /api/v1/gslbservices/GS-1/runtime?scope=all", 400, "the query takes scope=site"),
+            ("GET /api/v1/virtualservices/pay@site_A/explain?cookie=1S", 200, r#""outcome":"proxied""#),
+            ("GET /api/v1/virtualservices/pay@site_A/explain", 400, "the query takes cookie=VALUE"),
+            ("GET /api/v1/virtualservices/ship/explain?cookie=1S", 404, "known: pay@site_A\""),
             ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
             (
                 "GET /api/v1/keys",
@@ -159,10 +222,36 @@ mod tests {
             ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
             ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
             ("DELETE /metrics", 405, "use GET"),
+            ("GET /api/v1/gslb/sites", 200, r#"[{"name":"site_A","cluster_uuid":"cluster-of-site_A"#),
+            ("GET /api/v1/gslb/sites/SITE_a", 200, r#""pinned_sessions":412"#),
+            ("GET /api/v1/gslb/sites/site_C", 404, "site site_C is not known; known: site_A, site_B"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=30m", 200, r#""drain_state":"DRAINING""#),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=0s", 200, r#""is_own":true"#),
+            ("POST /api/v1/gslb/sites/site_C/drain?for=30m", 404, "known: site_A, site_B"),
+            ("POST /api/v1/gslb/sites/site_A/drain", 400, "add for=30m"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=30", 400, "`30` is not a duration"),
+            ("POST /api/v1/gslb/sites/site_A/drain?for=31d", 400, "at most 30days"),
+            ("POST /api/v1/gslb/sites/site_A/undrain", 200, r#""name":"site_A""#),
+            ("POST /api/v1/gslb/sites/site_C/undrain", 404, "known: site_A, site_B"),
+            ("GET /api/v1/gslb/sites/site_A/drain", 405, "use POST"),
+            ("GET /api/v1/configuration", 200, r#""file":"conf/homing.yaml""#),
+            ("POST /api/v1/reload", 200, r#""added":["new"]"#),
+            ("GET /api/v1/reload", 405, "use POST"),
+            ("POST /api/v1/reload\nOrigin: http://evil.example\r\n", 403, "for another page"),
         ] {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{request}: {answer}");
             assert!(answer.contains(part), "{request}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_reload_is_no_success() {
+        let admin = Running::start_with("127.0.0.1:0", &[], None, example::refused_reload()).await;
+        let (status, answer) = admin.ask("POST /api/v1/reload").await;
+        assert_eq!(status, 422, "{answer}");
+        for part in ["pools[pay].lb_algoritm", r#""error":"the configuration has 2 problems"#] {
+            assert!(answer.contains(part), "{answer}");
         }
     }
 
@@ -188,7 +277,10 @@ mod tests {
             ("0.0.0.0:0", token(), right, 200),
             ("0.0.0.0:0", token(), wrong, 401),
             ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
+            ("0.0.0.0:0", token(), "POST /api/v1/reload", 401),
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
+            ("0.0.0.0:0", token(), "POST /api/v1/gslb/sites/site_A/undrain", 401),
+            ("0.0.0.0:0", None, "POST /api/v1/gslb/sites/site_A/undrain", 403),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),
             ("0.0.0.0:0", token(), "GET /readyz", 200),
@@ -200,6 +292,23 @@ mod tests {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{listen}, {request}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_token_may_change_while_connections_are_served() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("token");
+        let token = |text: &str| {
+            std::fs::write(&file, text).expect("written");
+            Token::read(&file).unwrap_or_else(|error| panic!("{error}"))
+        };
+        let admin = Running::start("0.0.0.0:0", &[], Some(token("0123456789abcdef"))).await;
+        let request = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdef\r\n";
+        assert_eq!(admin.ask(request).await.0, 200);
+        admin.token.set(Some(token("fedcba9876543210")));
+        assert_eq!(admin.ask(request).await.0, 401);
+        admin.token.set(None);
+        assert_eq!(admin.ask(request).await.0, 403);
     }
 
     #[tokio::test]

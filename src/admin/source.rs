@@ -1,9 +1,18 @@
 //! The live state, seen through the views of the admin API.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use super::{
-    Source,
+    Peer, Source,
+    explain::explain,
+    sites,
     view::{self, OperState, OperStatus},
 };
 use crate::{
@@ -17,22 +26,41 @@ use crate::{
 };
 
 /// What the admin API shows of a running instance.
-pub struct LiveSource {
+pub struct LiveSource<C> {
     live: Arc<Live>,
-    /// What the instance itself still waits for, beside health results.
-    waiting: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    control: Arc<C>,
+    /// Every pool has been checked once. A pool that a reload adds is not waited for: the node has served without
+    /// it, and its servers count as up until their first result.
+    checked: AtomicBool,
 }
 
-impl LiveSource {
-    /// `waiting` tells what is missing before the instance may get traffic, each as a sentence.
-    pub fn new(live: Arc<Live>, waiting: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self { live, waiting: Box::new(waiting) }
+/// What the admin API asks of the instance that it is part of.
+pub trait Control: Send + Sync + 'static {
+    /// What is missing before it may get traffic, beside health results, each as a sentence.
+    fn missing(&self) -> Vec<String>;
+
+    /// Which configuration is in force.
+    fn configuration(&self) -> view::Configuration;
+
+    /// Loads the configuration again.
+    fn reload(self: &Arc<Self>) -> impl Future<Output = view::Reload> + Send;
+}
+
+impl<C: Control> LiveSource<C> {
+    pub fn new(live: Arc<Live>, control: Arc<C>) -> Self {
+        Self { live, control, checked: AtomicBool::new(false) }
     }
 }
 
-impl Source for LiveSource {
+impl<C: Control> Source for LiveSource<C> {
     fn metrics(&self) -> String {
         let snapshot = self.live.snapshot();
+        let up = &self.live.metrics.pool_server_up;
+        for (pool, server) in
+            snapshot.pools.iter().flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)))
+        {
+            up.with_label_values(&[pool.name().as_str(), server.name()]).set(server.is_up().into());
+        }
         for site in snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref()) {
             let pool = &site.sp_pool;
             let up = pool.up_count();
@@ -48,10 +76,23 @@ impl Source for LiveSource {
     }
 
     fn missing(&self) -> Vec<String> {
-        let snapshot = self.live.snapshot();
-        let unchecked =
-            snapshot.unchecked_pools().map(|pool| format!("pool {pool} has no health result yet"));
-        (self.waiting)().into_iter().chain(unchecked).collect()
+        let mut missing = self.control.missing();
+        if !self.checked.load(Relaxed) {
+            let snapshot = self.live.snapshot();
+            let before = missing.len();
+            let unchecked = snapshot.unchecked_pools();
+            missing.extend(unchecked.map(|pool| format!("pool {pool} has no health result yet")));
+            self.checked.store(missing.len() == before, Relaxed);
+        }
+        missing
+    }
+
+    fn configuration(&self) -> view::Configuration {
+        self.control.configuration()
+    }
+
+    async fn reload(&self) -> view::Reload {
+        self.control.reload().await
     }
 
     fn virtual_services(&self) -> Vec<view::VirtualService> {
@@ -73,6 +114,45 @@ impl Source for LiveSource {
         let snapshot = self.live.snapshot();
         let Some(gslb) = &snapshot.config.gslb else { return Vec::new() };
         gslb.services.iter().map(|service| self.gslb_service(service, gslb, &snapshot)).collect()
+    }
+
+    fn sites(&self) -> Vec<view::Site> {
+        sites::sites(&self.live)
+    }
+
+    fn drain(&self, site: &str, how_long: Duration) -> Option<view::Site> {
+        sites::drain(&self.live, site, how_long)
+    }
+
+    fn undrain(&self, site: &str) -> Option<view::Site> {
+        sites::undrain(&self.live, site)
+    }
+
+    fn site_name(&self) -> String {
+        self.live.snapshot().config.site.name.to_string()
+    }
+
+    fn peers(&self, service: &str) -> Vec<Peer> {
+        let snapshot = self.live.snapshot();
+        let Some(gslb) = &snapshot.config.gslb else { return Vec::new() };
+        let services = gslb.services.iter().filter(|known| known.name.as_str() == service);
+        let members: Vec<_> =
+            services.flat_map(|service| &service.groups).flat_map(|group| &group.members).collect();
+        let own = snapshot.config.site.cluster_uuid.as_ref();
+        let others = gslb.sites.iter().filter(|site| Some(&site.cluster_uuid) != own);
+        let with_member =
+            others.filter(|site| members.iter().any(|member| member.cluster_uuid == site.cluster_uuid));
+        with_member
+            .map(|site| Peer {
+                site_name: site.name.to_string(),
+                cluster_uuid: site.cluster_uuid.to_string(),
+                admin: site.admin.clone(),
+            })
+            .collect()
+    }
+
+    fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation> {
+        explain(&self.live, vs, cookie)
     }
 
     fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey> {
@@ -119,7 +199,7 @@ impl Source for LiveSource {
     }
 }
 
-impl LiveSource {
+impl<C> LiveSource<C> {
     fn gslb_service(
         &self,
         service: &config::GslbService,
@@ -153,11 +233,18 @@ impl LiveSource {
                 health_monitor_refs: monitor_names(&service.monitors),
                 ttl: service.ttl,
             }),
-            groups: service.groups.iter().map(|group| gslb_group(group, gslb, snapshot, &own)).collect(),
+            groups: service
+                .groups
+                .iter()
+                .map(|group| gslb_group(group, gslb, snapshot, &own, self.live.clock.unix_seconds()))
+                .collect(),
+            checksum: Some(gslb.checksum.clone()),
             services_state: None,
             sp_oper_status: sp_oper_status(&own),
             fraction_proxied: view::GslbRuntime::fraction_proxied(&requests),
             requests,
+            advice: None,
+            sites: Vec::new(),
         }
     }
 }
@@ -184,6 +271,7 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             .collect(),
         pool_ref: config.pool.as_ref().map(|pool| pool.to_string()),
         application_profile_ref: config.profile.name.clone(),
+        http_rules: config.http_rules.iter().map(http_rule).collect(),
         clone: config
             .clones
             .iter()
@@ -202,6 +290,11 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             .collect(),
         oper_status,
     }
+}
+
+fn http_rule(rule: &config::HttpRule) -> view::HttpRule {
+    let config::HttpRule { name, ports, https_port } = rule.clone();
+    view::HttpRule { name, vs_port: ports, redirect_port: https_port }
 }
 
 fn site_of<'a>(pool: &Arc<Pool>, snapshot: &'a Snapshot) -> Option<&'a SiteSetup> {
@@ -223,9 +316,11 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
         oper_status: pool_status(pool),
         site_persistence: site.map(|site| view::SpPool {
             gslb_sp_enabled: true,
+            default_server_port: pool.servers().first().map(|server| server.addr().port()),
             application_persistence_profile_ref: site.membership.profile.name.clone(),
             graceful_disable_timeout: gslb::GRACEFUL_DISABLE_TIMEOUT,
             connection_ramp_duration: gslb::CONNECTION_RAMP_DURATION,
+            request_queue_enabled: false,
             request_queue_depth: gslb::REQUEST_QUEUE_DEPTH,
             inline_health_monitor: true,
             sni_enabled: true,
@@ -234,14 +329,15 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
     }
 }
 
-fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
+pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
     let config = server.config();
     let status = server.status();
     let peer = site.and_then(|site| site.membership.peers.iter().find(|peer| peer.addr == server.addr()));
     view::Server {
         ip: server.addr().ip(),
         port: server.addr().port(),
-        hostname: config.hostname.clone(),
+        // Avi shows the address of a virtual service in this place, too.
+        hostname: config.hostname.clone().or_else(|| peer.map(|peer| peer.addr.ip().to_string())),
         enabled: config.enabled,
         ratio: config.ratio,
         oper_status: OperStatus {
@@ -260,7 +356,7 @@ fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
 }
 
 /// A pool is up while one server is; its last change is the latest of its servers'.
-fn pool_status(pool: &Arc<Pool>) -> OperStatus {
+pub(super) fn pool_status(pool: &Arc<Pool>) -> OperStatus {
     let last_changed = pool.servers().iter().map(|server| server.status().last_changed).max();
     let (state, reason) = match (pool.config().enabled, pool.up_count()) {
         (false, _) => (OperState::OperDisabled, Some("the pool is disabled")),
@@ -275,12 +371,13 @@ fn gslb_group(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbGroup {
     view::GslbGroup {
         name: group.name.clone(),
         priority: Some(group.priority),
         algorithm: Some(group.algorithm.as_str().to_owned()),
-        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own)).collect(),
+        members: group.members.iter().map(|member| gslb_member(member, gslb, snapshot, own, now)).collect(),
     }
 }
 
@@ -289,6 +386,7 @@ fn gslb_member(
     gslb: &config::Gslb,
     snapshot: &Snapshot,
     own: &[&Arc<VirtualService>],
+    now: u64,
 ) -> view::GslbMember {
     let site_name = |uuid: &ClusterUuid| gslb.sites.iter().find(|site| &site.cluster_uuid == uuid);
     let is_own = snapshot.config.site.cluster_uuid.as_ref() == Some(&member.cluster_uuid);
@@ -299,6 +397,12 @@ fn gslb_member(
         let site = vs.site.as_ref()?;
         site.sp_pool.server(site.membership.peer(&id)?.addr)
     });
+    let site = vs.and_then(|vs| vs.site.as_ref());
+    let until = site.map(|site| site.membership.own_until(&site.drains)).or_else(|| {
+        let site = own.iter().find_map(|vs| vs.site.as_ref())?;
+        Some(site.membership.peer_until(site.membership.peer(&id)?, &site.drains))
+    });
+    let progress = sites::progress(until.flatten(), now);
     view::GslbMember {
         cluster_uuid: member.cluster_uuid.to_string(),
         site_name: site_name(&member.cluster_uuid).map(|site| site.name.to_string()).unwrap_or_default(),
@@ -314,6 +418,9 @@ fn gslb_member(
             .collect(),
         ratio: Some(member.ratio),
         enabled: Some(member.enabled),
+        drain_state: progress.map(|(state, _)| state),
+        drain_until: progress.map(|(_, until)| until),
+        pinned_sessions: site.map(|site| site.census.sessions(now)),
         sp_pools: vs.and_then(|vs| vs.site.as_ref()).map(sp_pool_status).into_iter().collect(),
         controller_status: match (vs, peer) {
             (Some(vs), _) => vs.pool.as_ref().map_or_else(|| OperStatus::new(OperState::OperUp), pool_status),

@@ -14,6 +14,15 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 pub(crate) mod example;
+mod explanation;
+mod reload;
+mod site;
+mod sites;
+
+pub use explanation::{Explanation, Home, Recovery, SiteCookie};
+pub use reload::{Changes, Configuration, Reload, ReloadResult};
+pub use site::{DrainState, Site};
+pub use sites::{Answer, SitePart};
 
 /// What clients connect to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +38,9 @@ pub struct VirtualService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_ref: Option<String>,
     pub application_profile_ref: String,
+    /// Which plain ports are redirected where to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub http_rules: Vec<HttpRule>,
     /// Which pools get copies of its requests.
     pub clone: Vec<CloneSection>,
     pub rule_refs: Vec<String>,
@@ -45,6 +57,14 @@ pub struct Service {
     pub address: Option<IpAddr>,
     pub port: u16,
     pub enable_ssl: bool,
+}
+
+/// Which of a virtual service's plain ports are redirected to which HTTPS port.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HttpRule {
+    pub name: String,
+    pub vs_port: Vec<u16>,
+    pub redirect_port: u16,
 }
 
 /// How a virtual service's requests are copied.
@@ -81,11 +101,17 @@ pub struct Pool {
 pub struct SpPool {
     /// Always true: such a pool cannot be configured.
     pub gslb_sp_enabled: bool,
+    /// Of the servers, which are virtual services; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_server_port: Option<u16>,
     pub application_persistence_profile_ref: String,
     #[serde(with = "duration")]
     pub graceful_disable_timeout: Duration,
     #[serde(with = "duration")]
     pub connection_ramp_duration: Duration,
+    /// Always false: a request whose home is away is the recovery's, and does not wait.
+    #[serde(default)]
+    pub request_queue_enabled: bool,
     pub request_queue_depth: u32,
     pub inline_health_monitor: bool,
     pub sni_enabled: bool,
@@ -151,15 +177,24 @@ pub struct GslbRuntime {
     pub configured: Option<GslbConfigured>,
     /// The highest priority first.
     pub groups: Vec<GslbGroup>,
+    /// Of what the federation's file says, here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<String>,
     /// Whether the sites agree on the federated objects, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub services_state: Option<String>,
     pub sp_oper_status: OperStatus,
-    /// Requests that entered at this site, by what became of them.
+    /// Requests that entered at this site, by what became of them; with `sites`, at all that told theirs.
     pub requests: BTreeMap<String, u64>,
     /// The share of them that was proxied to another site, 0 to 1; absent before the first request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fraction_proxied: Option<f64>,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// What each site told, this one first, and who told nothing; empty in a site's answer to another.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<SitePart>,
 }
 
 /// The configured fields of a GSLB service.
@@ -204,6 +239,14 @@ pub struct GslbMember {
     pub ratio: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
+    /// Absent while it is in service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_state: Option<DrainState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<Timestamp>,
+    /// As of a [`Site`], for this member alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned_sessions: Option<u64>,
     /// The pools that lead from this member to its peers, as far as this site has them.
     pub sp_pools: Vec<SpPoolStatus>,
     pub controller_status: OperStatus,
@@ -278,19 +321,6 @@ pub struct Failure {
 }
 
 impl GslbRuntime {
-    /// The outcome of a request that was sent on to another site.
-    const PROXIED: &str = "proxied";
-    /// The outcome of a request that a peer sent here: it was counted where it entered.
-    const FROM_PEER: &str = "from_peer";
-
-    /// The share of requests that were sent on, over all but those that peers sent here, to four digits.
-    pub fn fraction_proxied(requests: &BTreeMap<String, u64>) -> Option<f64> {
-        let entered: u64 =
-            requests.iter().filter(|(outcome, _)| *outcome != Self::FROM_PEER).map(|(_, count)| count).sum();
-        let proxied = requests.get(Self::PROXIED).copied().unwrap_or(0);
-        (entered > 0).then(|| (proxied as f64 / entered as f64 * 1e4).round() / 1e4)
-    }
-
     /// `filter sp_status`: what concerns site persistence, without what the configuration says anyway.
     pub fn sp_status(mut self) -> Self {
         self.configured = None;
@@ -355,20 +385,13 @@ mod tests {
         example::pools().into_iter().for_each(check);
         check(example::gslb_runtime());
         check(example::gslb_runtime().sp_status());
+        check(example::gslb_service());
+        check(example::explanation());
         check(example::sessions());
+        example::sites().into_iter().for_each(check);
+        check(example::configuration());
+        check(example::refused_reload());
         example::site_cookie_keys().into_iter().for_each(check);
-    }
-
-    #[test]
-    fn requests_from_peers_do_not_count_twice_in_the_fraction() {
-        let count = |pairs: &[(&str, u64)]| {
-            GslbRuntime::fraction_proxied(&pairs.iter().map(|(name, n)| (name.to_string(), *n)).collect())
-        };
-        assert_eq!(count(&[("new", 3), ("proxied", 1), ("from_peer", 96)]), Some(0.25));
-        assert_eq!(count(&[("new", 2)]), Some(0.0));
-        assert_eq!(count(&[("local", 2), ("proxied", 1)]), Some(0.3333));
-        assert_eq!(count(&[("from_peer", 7)]), None);
-        assert_eq!(count(&[]), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Error, check, print, table};
 use crate::{
     config::{Config, GslbMember, GslbService, HmDownRecovery},
     server::Builder,
-    site_cookie::{Claims, Codec, KeyRing, Opened, Refusal, member_id},
+    site_cookie::{Codec, KeyRing, Opened, Refusal, member_id},
 };
 
 #[derive(Subcommand, Debug)]
@@ -102,7 +102,7 @@ fn inspect_as(config: &Config, service: &GslbService, value: &str, now: u64) -> 
     let meaning = match &verdict {
         Ok(opened) => accepted(config, opened, home, profile.recovery, now),
         Err(refusal) => {
-            format!("like no cookie: served here and issued anew; {}", refused(*refusal, claims, now))
+            format!("like no cookie: served here and issued anew; {}", refusal.why(claims.as_ref(), now))
         }
     };
     Some(Inspection {
@@ -145,21 +145,6 @@ fn accepted(
         }
     };
     where_to + renewed
-}
-
-fn refused(refusal: Refusal, claims: Option<Claims>, now: u64) -> &'static str {
-    match refusal {
-        Refusal::Undecryptable => {
-            "it is cut or changed, or made for another key, GSLB service, cookie name or domain"
-        }
-        Refusal::UnknownKey => "no configured key has its key id",
-        Refusal::Future => "it was issued ahead of this machine's clock",
-        Refusal::Expired if claims.is_some_and(|claims| claims.exp == 0 || now < claims.exp) => {
-            "its drain_epoch is below its member's"
-        }
-        Refusal::Expired => "its time is over",
-        Refusal::WrongService => "it names no member of this GSLB service",
-    }
 }
 
 fn describe(config: &Config, id: &[u8; 32], home: Option<&GslbMember>) -> Member {

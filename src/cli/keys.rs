@@ -5,14 +5,10 @@ use std::{path::PathBuf, time::SystemTime};
 use clap::Subcommand;
 use rand::Rng;
 
-use super::{
-    Error, check,
-    client::{AdminUrl, Client},
-    table,
-};
+use super::{Error, check, client::Client, table};
 use crate::{
     admin::view,
-    config::{AdminListen, Config},
+    config::{AdminListen, AdminUrl, Config},
     server::Builder,
     site_cookie::{KeyConcern, KeyFileError, Secret, write_new_secret},
 };

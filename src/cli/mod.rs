@@ -4,11 +4,13 @@
 //! wrong, the arguments or the configuration.
 
 mod check;
-mod client;
 mod cookie;
 mod demo;
+mod explain;
+mod gslb;
 mod keys;
 mod log;
+mod reload;
 mod run;
 mod show;
 mod table;
@@ -18,6 +20,7 @@ use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    admin::client,
     config::Problems,
     server::{Builder, StartError},
     site_cookie::KeyFileError,
@@ -46,6 +49,12 @@ enum Command {
     Demo,
     /// Show what a running homing is doing
     Show(show::Show),
+    /// Empty a site before it is worked on, and put it into service again
+    Gslb(gslb::Gslb),
+    /// Load the configuration again, all of it or nothing
+    Reload(reload::Reload),
+    /// Say what becomes of a request with a certain site cookie, and why
+    Explain(explain::Explain),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -75,6 +84,8 @@ enum Error {
     Runtime(#[source] io::Error),
     #[error("the demo cannot start: {0}")]
     Demo(#[source] io::Error),
+    #[error("virtual service {name} is not known, or not enabled, in {}", file.display())]
+    UnknownVirtualService { file: PathBuf, name: String },
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error(transparent)]
@@ -90,6 +101,7 @@ impl Error {
             Self::Start(_)
             | Self::Runtime(_)
             | Self::Demo(_)
+            | Self::UnknownVirtualService { .. }
             | Self::Client(_)
             | Self::Keys(_)
             | Self::Print(_) => ExitCode::FAILURE,
@@ -105,9 +117,12 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => ask(async { Ok(show::show(args).await?) }),
+        Command::Show(args) => wait(show::show(args)).and_then(print),
+        Command::Gslb(args) => wait(gslb::gslb(args)).and_then(print),
+        Command::Reload(args) => wait(reload::reload(args)),
+        Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
-        Command::Keys(args) => ask(keys::keys(&builder, args)),
+        Command::Keys(args) => wait(keys::keys(&builder, args)).and_then(print),
     };
     done.unwrap_or_else(|error| {
         match &error {
@@ -125,18 +140,27 @@ impl Command {
         match self {
             Self::Run(_) => "info",
             // They print what they have to say.
-            Self::Check(_) | Self::Show(_) | Self::Cookie(_) | Self::Keys(_) => "warn",
+            Self::Check(_)
+            | Self::Show(_)
+            | Self::Gslb(_)
+            | Self::Reload(_)
+            | Self::Explain(_)
+            | Self::Cookie(_)
+            | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
         }
     }
 }
 
-/// Runs a command that may ask a running homing, and prints what it returns.
-fn ask(command: impl Future<Output = Result<String, Error>>) -> Result<ExitCode, Error> {
+/// Runs a command that asks, or may ask, a running homing.
+fn wait<T, E>(command: impl Future<Output = Result<T, E>>) -> Result<T, Error>
+where
+    Error: From<E>,
+{
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
-    print(runtime.block_on(command)?)
+    Ok(runtime.block_on(command)?)
 }
 
 /// Prints on stdout. A reader that has seen enough, such as `head`, is no failure.

@@ -2,37 +2,35 @@
 
 use std::{io, path::Path, process::ExitCode};
 
-use tokio::{
-    runtime::Runtime,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Error, check};
-use crate::server::{Builder, Homing};
+use crate::server::{Builder, Homing, Trigger};
 
 /// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
-/// A second signal ends at once.
+/// A second signal ends at once. SIGHUP loads the configuration again.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
     let loaded = check::load(builder, file)?;
-    let runtime = runtime(loaded.config.threads).map_err(Error::Runtime)?;
+    // It accepts and administers, and serves too if there is to be one thread.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
     let homing = check::build(builder, loaded.config)?;
     let done = runtime.block_on(serve(homing));
     runtime.shutdown_background();
     done
 }
 
-/// A single thread needs no scheduler that shares work, and costs less without one.
-fn runtime(threads: usize) -> io::Result<Runtime> {
-    match threads {
-        1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build(),
-    }
-}
-
 async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     let mut signals = Signals::new().map_err(Error::Runtime)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
     let running = homing.start().await?;
-    signals.next().await;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            // What comes of it is in the log. It may take its time, which SIGTERM does not wait for.
+            _ = hangup.recv() => drop(tokio::spawn(running.reload(Trigger::Signal))),
+        }
+    }
     let grace = running.grace_period();
     tracing::info!("stopping; what is in flight has {}", humantime::format_duration(grace));
     tokio::select! {

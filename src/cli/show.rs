@@ -6,10 +6,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    client::{AdminUrl, Client, Error, escaped},
+    client::{Client, Error, escaped},
     table,
 };
-use crate::admin::view;
+use crate::{admin::view, config::AdminUrl};
 
 #[derive(Args, Debug)]
 pub struct Show {
@@ -24,7 +24,7 @@ pub struct Show {
 
 /// Which running homing is asked.
 #[derive(Args, Debug)]
-struct AdminArgs {
+pub(super) struct AdminArgs {
     /// Where its admin API listens: http://HOST:PORT or unix:PATH
     #[arg(
         long,
@@ -39,6 +39,12 @@ struct AdminArgs {
     token_file: Option<PathBuf>,
 }
 
+impl AdminArgs {
+    pub(super) fn client(self) -> Result<Client, Error> {
+        Client::new(self.admin, self.token_file.as_deref())
+    }
+}
+
 #[derive(Subcommand, Debug)]
 enum What {
     /// All virtual services, or one in detail
@@ -51,6 +57,10 @@ enum What {
         #[command(subcommand)]
         view: GslbView,
     },
+    /// The sites of the federation, or one: whether it is being emptied, and how many sessions it has
+    Gslbsite { name: Option<String> },
+    /// Which configuration is in force, since when, and what the last reload changed
+    Configuration,
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
@@ -61,7 +71,7 @@ enum What {
 
 #[derive(Subcommand, Debug)]
 enum GslbView {
-    /// Its state as this site sees it
+    /// Its state, over all sites whose admin API is in the federation's file
     Runtime {
         #[command(subcommand)]
         filter: Option<Filter>,
@@ -82,14 +92,14 @@ enum Part {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     Table,
     Json,
 }
 
 /// Asks the running homing and returns what to print.
 pub async fn show(args: Show) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let as_json = args.output == Output::Json;
     Ok(match args.what {
         What::Virtualservice { name: None } => {
@@ -116,6 +126,18 @@ pub async fn show(args: Show) -> Result<String, Error> {
                 Some(Filter::Filter { part: Part::SpStatus }) => one(as_json, &runtime.sp_status()),
             }
         }
+        What::Gslbsite { name: None } => {
+            let all: Vec<view::Site> = client.get("/api/v1/gslb/sites").await?;
+            if as_json { json(&all) } else { sites(&all) }
+        }
+        What::Gslbsite { name: Some(name) } => {
+            let path = format!("/api/v1/gslb/sites/{}", escaped(&name));
+            one(as_json, &client.get::<view::Site>(&path).await?)
+        }
+        What::Configuration => {
+            let configuration = client.get::<view::Configuration>("/api/v1/configuration").await?;
+            one(as_json, &configuration)
+        }
         What::Session { table, key } => {
             let query = [("table", &table), ("key", &key)];
             let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
@@ -126,11 +148,12 @@ pub async fn show(args: Show) -> Result<String, Error> {
     })
 }
 
-fn one(as_json: bool, object: &impl Serialize) -> String {
+/// One object, as wanted.
+pub(super) fn one(as_json: bool, object: &impl Serialize) -> String {
     if as_json { json(object) } else { table::fields(object) }
 }
 
-fn json(view: &impl Serialize) -> String {
+pub(super) fn json(view: &impl Serialize) -> String {
     serde_json::to_string_pretty(view).expect("views consist of what JSON has") + "\n"
 }
 
@@ -174,6 +197,15 @@ fn ports(pool: &view::Pool) -> String {
     ports.join(" ")
 }
 
+fn sites(all: &[view::Site]) -> String {
+    let row = |site: &view::Site| {
+        let until = site.drain_until.map_or(String::new(), |until| table::date(until.secs, None));
+        let sessions = site.pinned_sessions.map_or(String::new(), |sessions| sessions.to_string());
+        [site.name.clone(), word(&site.drain_state), until, sessions]
+    };
+    table::list(["Name", "Drain State", "Until", "Sessions"], all.iter().map(row).collect())
+}
+
 fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
     match (of_table, of_key, found.entries.first()) {
         (false, ..) => {
@@ -199,7 +231,7 @@ fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
 }
 
 /// The word that JSON has for it.
-fn word(state: &view::OperState) -> String {
+fn word(state: &impl Serialize) -> String {
     match serde_json::to_value(state) {
         Ok(serde_json::Value::String(word)) => word,
         _ => unreachable!("a state is a word"),
@@ -219,7 +251,11 @@ mod tests {
         check("pool-name.txt", &table::fields(&example::pools()[1]));
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
+        check("gslbservice-sites.txt", &table::fields(&example::gslb_service()));
+        check("explain.txt", &table::fields(&example::explanation()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
+        check("gslbsite.txt", &sites(&example::sites()));
+        check("configuration.txt", &table::fields(&example::configuration()));
         check("session.txt", &sessions(&example::sessions(), false, false));
         check("session-table.txt", &sessions(&example::sessions(), true, false));
         check("session-key.txt", &sessions(&example::sessions(), true, true));

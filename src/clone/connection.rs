@@ -1,67 +1,65 @@
 //! One connection of a lane: copies are pipelined on it (RFC 9112 section 9.3.2), and their answers counted.
 //!
-//! How many copies may be under way grows from one by one with each answer, so that a member that closes after
-//! an answer loses none, and a connection that had to be closed after n answers makes the next one stop for a
-//! moment after n. What was sent whole when the connection ends is unanswered and not sent again; what was
-//! sent in part has failed; what was not sent goes on the next connection.
+//! How many may be under way is for [`Pace`] to say. What was sent whole when the connection ends is unanswered and
+//! not sent again, unless `retry_lost` asks for that; what was sent in part has failed; what was not sent goes on
+//! the next connection.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     select,
     time::{Instant, MissedTickBehavior, interval},
 };
 
 use super::{
-    answer::Framer,
-    count::{Loss, Outcome},
-    lane::{Copies, Copy, Lane},
+    answer::{Answer, Framer},
+    copies::{Copies, Copy},
+    count::{Loss, Outcome, Reply},
+    lane::Lane,
     member::{Member, WRITE_TIMEOUT},
+    pace::Pace,
+    transport::Transport,
 };
-
-/// What a lane has learned of its member.
-#[derive(Default)]
-pub(super) struct Habits {
-    /// Answers after which the member closed its last connection.
-    answers_per_connection: Option<u64>,
-}
 
 /// How a connection served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// It brought answers, or nothing was asked of it.
     Usefully,
+    /// The next one should wait a little.
     Uselessly,
 }
 
 /// Sends copies until the connection ends, or has been idle for long.
-pub(super) async fn run(
-    mut stream: TcpStream,
-    member: &Member,
-    lane: usize,
-    copies: &mut Copies,
-    habits: &mut Habits,
-) -> Ended {
+pub(super) async fn run(transport: Transport, member: &Member, lane: usize, copies: &mut Copies) -> Ended {
     let mut connection = Connection {
         member,
         lane,
         copies,
         sent: VecDeque::new(),
-        window: 1,
+        kept: member.settings.retry_lost.then(Copies::default),
+        pace: Pace::new(member.lanes[lane].habits.lock().clone(), member.settings.depth),
         used: false,
-        answers: 0,
-        limit: habits.answers_per_connection,
         framer: Framer::default(),
         progress: Instant::now(),
         awaited: Instant::now(),
     };
-    let end = connection.serve(&mut stream).await;
-    connection.account(end);
-    *habits = connection.habits(end);
+    let end = match transport {
+        Transport::Plain(mut stream) => {
+            let (reader, writer) = stream.split();
+            connection.serve(reader, writer).await
+        }
+        Transport::Tls(stream) => {
+            let (reader, writer) = tokio::io::split(stream);
+            connection.serve(reader, writer).await
+        }
+    };
     let in_demand = connection.used || !connection.copies.is_empty();
-    if in_demand && connection.answers == 0 { Ended::Uselessly } else { Ended::Usefully }
+    let useless = in_demand && connection.pace.answers() == 0;
+    connection.end(end);
+    let nonsense = matches!(end, End::Lost(Loss::NotHttp | Loss::UnexpectedAnswer));
+    if useless || nonsense { Ended::Uselessly } else { Ended::Usefully }
 }
 
 struct Connection<'a> {
@@ -69,14 +67,12 @@ struct Connection<'a> {
     lane: usize,
     copies: &'a mut Copies,
     /// Sent whole, and not answered yet.
-    sent: VecDeque<Copy>,
-    /// How many copies may be under way.
-    window: usize,
+    sent: VecDeque<Sent>,
+    /// The bytes of what is in `sent`, where they are sent again.
+    kept: Option<Copies>,
+    pace: Pace,
     /// Something was written.
     used: bool,
-    answers: u64,
-    /// Answers after which to see whether the member closes.
-    limit: Option<u64>,
     framer: Framer,
     /// When bytes were written or an answer was complete.
     progress: Instant,
@@ -84,25 +80,34 @@ struct Connection<'a> {
     awaited: Instant,
 }
 
+/// A copy that is awaiting its answer.
+struct Sent {
+    copy: Copy,
+    at: Instant,
+}
+
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It was idle, and nothing is lost.
+    /// It was idle for long, and nothing is lost.
     Idle,
     Lost(Loss),
 }
 
 impl Connection<'_> {
-    async fn serve(&mut self, stream: &mut TcpStream) -> End {
-        let (mut reader, mut writer) = stream.split();
+    async fn serve(
+        &mut self,
+        mut reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
+    ) -> End {
         let mut buffer = vec![0; READ_BUFFER];
-        let mut tick = interval(self.tick());
+        let mut tick = interval(self.member.settings.tick());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if self.copies.is_empty() {
                 self.member.lanes[self.lane].fetch_or_wait(self.copies);
             }
-            let next = self.copies.next(self.allowed());
+            let next = self.copies.next(self.pace.allowed(self.sent.len()));
             let writing = !next.is_empty();
             // Reading comes first, so that a connection that has ended is not written to.
             select! {
@@ -133,73 +138,61 @@ impl Connection<'_> {
         &self.member.lanes[self.lane]
     }
 
-    /// How many of the copies that are not sent may be.
-    fn allowed(&self) -> usize {
-        let free = self.window.saturating_sub(self.sent.len());
-        match self.limit {
-            Some(limit) => {
-                let begun = self.answers + self.sent.len() as u64;
-                free.min(usize::try_from(limit.saturating_sub(begun)).unwrap_or(usize::MAX))
-            }
-            None => free,
-        }
-    }
-
     fn wrote(&mut self, length: usize) {
         self.used = true;
         self.progress = Instant::now();
         if self.sent.is_empty() {
             self.awaited = self.progress;
         }
-        let (sent, share) = (&mut self.sent, &self.member.share);
-        self.copies.wrote(length, |copy| {
-            share.give_back(copy.charge());
-            sent.push_back(copy);
+        let (sent, kept, share, at) = (&mut self.sent, &mut self.kept, &self.member.share, self.progress);
+        self.copies.wrote(length, |copy, bytes| {
+            match kept {
+                Some(kept) => kept.push(copy, bytes),
+                None => share.give_back(copy.charge()),
+            }
+            sent.push_back(Sent { copy, at });
         });
     }
 
     /// Counts the answers that are complete with `input`.
     fn read(&mut self, mut input: &[u8]) -> Option<End> {
+        let now = Instant::now();
         while !input.is_empty() {
-            let Some(copy) = self.sent.front().copied() else {
+            let Some(sent) = self.sent.front() else {
                 return Some(End::Lost(Loss::UnexpectedAnswer));
             };
-            let Ok(answer) = self.framer.next(&mut input, copy.head_request) else {
+            let Ok(answer) = self.framer.next(&mut input, sent.copy.head_request) else {
                 return Some(End::Lost(Loss::NotHttp));
             };
             let Some(answer) = answer else { break };
-            self.answered(copy);
+            self.answered(answer, now);
             if answer.closes {
                 return Some(End::Lost(Loss::Closed));
             }
-            self.window = (self.window + 1).min(self.member.settings.depth);
-            if self.limit.is_some_and(|limit| self.answers >= limit) {
-                self.limit = None;
-            }
         }
         // Where there is always something to read, no tick comes.
-        self.answer_overdue(Instant::now())
+        self.answer_overdue(now)
     }
 
-    fn answered(&mut self, copy: Copy) {
-        self.sent.pop_front();
-        self.member.counts.ended(copy.answered());
-        self.answers += 1;
-        self.progress = Instant::now();
-        self.awaited = self.progress;
+    /// Counts the answer to the copy that was sent first.
+    fn answered(&mut self, answer: Answer, now: Instant) {
+        let Some(Sent { copy, at }) = self.sent.pop_front() else { return };
+        if let Some(kept) = &mut self.kept {
+            kept.pop();
+            self.member.share.give_back(copy.charge());
+        }
+        self.member.counts.ended(copy.answered(Reply { status: answer.status, took: now - at }));
+        self.pace.answered(now - self.awaited);
+        self.progress = now;
+        self.awaited = now;
     }
 
     /// The member ended the connection, which may be the end of an answer.
     fn closed(&mut self) -> End {
-        if let (Some(copy), Some(_)) = (self.sent.front().copied(), self.framer.close()) {
-            self.answered(copy);
-            return End::Lost(Loss::Closed);
+        if let Some(answer) = self.framer.close() {
+            self.answered(answer, Instant::now());
         }
-        if self.sent.is_empty() && !self.copies.is_partly_written() {
-            End::Idle
-        } else {
-            End::Lost(Loss::Closed)
-        }
+        End::Lost(Loss::Closed)
     }
 
     /// Whether something took too long.
@@ -222,37 +215,36 @@ impl Connection<'_> {
         overdue.then_some(End::Lost(Loss::AnswerTimeout))
     }
 
-    /// How often to look for what is overdue.
-    fn tick(&self) -> Duration {
-        let settings = &self.member.settings;
-        (settings.answer_timeout.min(settings.idle_timeout) / 4).clamp(MIN_TICK, MAX_TICK)
-    }
-
-    /// Counts what the end of the connection lost.
-    fn account(&mut self, end: End) {
+    /// Counts what the end of the connection lost, or leaves it to the next one.
+    fn end(mut self, end: End) {
         let loss = match end {
-            End::Idle => Loss::Closed,
-            End::Lost(loss) => loss,
+            End::Idle => None,
+            End::Lost(loss) => Some(loss),
         };
-        for _ in self.sent.drain(..) {
-            self.member.counts.ended(Outcome::Unanswered(loss));
-        }
+        *self.lane().habits.lock() = self.pace.habits_after(loss, self.sent.len());
+        let loss = loss.unwrap_or(Loss::Closed);
         if self.copies.is_partly_written() {
             let copy = self.copies.pop().expect("what is partly written is there");
             self.member.share.give_back(copy.charge());
             self.member.counts.ended(Outcome::Failed(loss));
         }
-    }
-
-    fn habits(&self, end: End) -> Habits {
-        let closed_by_member = end == End::Lost(Loss::Closed) && self.answers > 0;
-        Habits { answers_per_connection: if closed_by_member { Some(self.answers) } else { self.limit } }
+        let mut again = Copies::default();
+        for Sent { copy, .. } in self.sent.drain(..) {
+            let Some(kept) = &mut self.kept else {
+                self.member.counts.ended(Outcome::Unanswered(loss));
+                continue;
+            };
+            if let (None, Some((_, bytes))) = (copy.lost, kept.front()) {
+                again.push(Copy { lost: Some(loss), ..copy }, bytes);
+            } else {
+                self.member.share.give_back(copy.charge());
+                self.member.counts.ended(Outcome::Unanswered(loss));
+            }
+            kept.pop();
+        }
+        self.copies.put_back(again);
     }
 }
 
 /// Many answers with one read.
 const READ_BUFFER: usize = 16 * 1024;
-
-const MIN_TICK: Duration = Duration::from_millis(10);
-
-const MAX_TICK: Duration = Duration::from_secs(1);

@@ -5,16 +5,19 @@
 //! client's address and scheme are told by homing, and nothing that the client says of them. The body is framed
 //! anew, whatever framed the original. Each copy is marked, see [`super::MARK`].
 
-use std::{fmt, io::Write, net::IpAddr};
+use std::io::Write;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{
     count::DropReason,
     left_out::{CLIENTS_WORD, FORWARDED_FOR, FORWARDED_PROTO, NEVER_COPIED, OfConnection},
-    mark::Marker,
+    mark::{MarkKeys, Marker},
 };
-use crate::config::{CloneSection, PathPrefix};
+use crate::{
+    config::{CloneSection, PathPrefix},
+    names::VsName,
+};
 
 /// A request, as far as its copy needs it.
 pub struct CopyHead<'a> {
@@ -25,13 +28,14 @@ pub struct CopyHead<'a> {
     pub host: &'a str,
     pub headers: &'a HeaderMap,
     /// The client's address, and whether it speaks TLS: told as `X-Forwarded-For` and `X-Forwarded-Proto`.
-    pub client: IpAddr,
+    pub client: &'a str,
     pub secure: bool,
     /// Names the session to analysers; copies of one session share a lane.
     pub session: u64,
     /// The number of the request within its session.
     pub seq: u64,
-    pub request_id: &'a dyn fmt::Display,
+    /// Written as 16 hex digits.
+    pub request_id: u64,
     /// A cookie that is not copied: the site cookie.
     pub drop_cookie: Option<&'a str>,
     pub body: BodyKind,
@@ -47,7 +51,7 @@ pub enum BodyKind {
 }
 
 /// What the heads of all copies of a clone section have in common.
-pub(super) struct Recipe {
+pub struct Recipe {
     left_out: Vec<HeaderName>,
     copies_cookies: bool,
     rewrite_path_prefix: Option<PathPrefix>,
@@ -75,7 +79,7 @@ pub(super) enum Framing {
 }
 
 impl Recipe {
-    pub fn new(section: &CloneSection, marker: Marker) -> Self {
+    pub fn new(section: &CloneSection, vs: &VsName, marks: &MarkKeys) -> Self {
         let mut left_out = NEVER_COPIED.to_vec();
         left_out.extend(section.strip_headers.iter().filter_map(|name| name.parse::<HeaderName>().ok()));
         let mut added = Vec::new();
@@ -101,7 +105,7 @@ impl Recipe {
                 .map(|(_, host)| host.clone()),
             left_out,
             added,
-            marker,
+            marker: Marker::new(vs, marks),
         }
     }
 
@@ -126,7 +130,7 @@ impl Recipe {
             write_cookies(head, out);
         }
         if self.writes_client {
-            write!(out, "X-Forwarded-For: {}\r\n", head.client).expect("a Vec takes every write");
+            write_field(out, "X-Forwarded-For", head.client.as_bytes());
         }
         if self.writes_scheme {
             write_field(out, "X-Forwarded-Proto", if head.secure { b"https" } else { b"http" });
@@ -197,13 +201,11 @@ pub(super) const TRUNCATED: &str = "X-Homing-Truncated";
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
-    use crate::clone::{MarkKeys, tests::section};
+    use crate::clone::tests::section;
 
-    fn marker(vs: &str) -> Marker {
-        Marker::new(&vs.into(), &MarkKeys::new([], &[7; 16]))
+    fn marks() -> MarkKeys {
+        MarkKeys::new([], &[7; 16])
     }
 
     /// The copy's head of a GET with these headers, as text.
@@ -217,23 +219,22 @@ mod tests {
             target: b"/a?b=c",
             host: "a.com:80",
             headers: &headers,
-            client: Ipv4Addr::new(192, 0, 2, 7).into(),
+            client: "192.0.2.7",
             secure: true,
             session: 0xabc,
             seq: 7,
-            request_id: &"0123",
+            request_id: 0x123,
             drop_cookie,
             body: BodyKind::None,
         };
         let mut out = Vec::new();
-        Recipe::new(section, marker("pay@site A")).write(&head, &mut out).expect("a good head");
+        Recipe::new(section, &"pay@site A".into(), &marks()).write(&head, &mut out).expect("a good head");
         Framing::None.write(&mut out);
         String::from_utf8(out).expect("text")
     }
 
     const CLIENT: &str = "X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\n";
-    const MARKED: &str =
-        "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0123;mac=1eae20bd4fb2ff97\r\n\r\n";
+    const MARKED: &str = "X-Homing-Clone: vs=pay@site%20A;session=0000000000000abc;seq=7;id=0000000000000123;mac=23bdf3719d644ed2\r\n\r\n";
 
     #[test]
     fn a_copy_has_what_the_request_had_and_the_mark() {
@@ -333,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_host_or_target_that_would_break_the_head_is_refused() {
-        let (recipe, headers) = (Recipe::new(&section(), marker("vs")), HeaderMap::new());
+        let (recipe, headers) = (Recipe::new(&section(), &"vs".into(), &marks()), HeaderMap::new());
         for (host, target, good) in [
             ("a.com", "/", true),
             ("", "*", true),
@@ -347,11 +348,11 @@ mod tests {
                 target: target.as_bytes(),
                 host,
                 headers: &headers,
-                client: Ipv4Addr::LOCALHOST.into(),
+                client: "127.0.0.1",
                 secure: false,
                 session: 0,
                 seq: 0,
-                request_id: &"",
+                request_id: 0,
                 drop_cookie: None,
                 body: BodyKind::None,
             };

@@ -17,19 +17,21 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     budget::Share,
-    count::{MemberCounts, PoolCounts},
+    count::{DropReason, MemberCounts},
     lane::Lane,
+    transport::{Link, Transport},
 };
-use crate::{config::OnOverflow, names::PoolName};
+use crate::{config::OnOverflow, names::PoolName, tls};
 
 pub(super) struct Member {
     pub pool: PoolName,
     pub addr: SocketAddr,
     pub settings: Settings,
+    /// The member wants TLS.
+    pub tls: Option<tls::Server>,
     pub lanes: Box<[Lane]>,
     pub share: Arc<Share>,
     pub counts: MemberCounts,
-    pub pool_counts: Arc<PoolCounts>,
     /// Set when what is idle shall end.
     pub retired: CancellationToken,
     /// Bodies that have a connection of their own.
@@ -47,12 +49,21 @@ pub(super) struct Settings {
     pub on_overflow: OnOverflow,
     /// A longer body is cut.
     pub max_body_bytes: u64,
+    pub http2: bool,
+    pub retry_lost: bool,
     pub max_streams: usize,
     pub connect_timeout: Duration,
     /// The longest wait for an answer.
     pub answer_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+}
+
+impl Settings {
+    /// How often to look for what is overdue.
+    pub fn tick(&self) -> Duration {
+        (self.answer_timeout.min(self.idle_timeout) / 4).clamp(MIN_TICK, MAX_TICK)
+    }
 }
 
 /// One of the member's connections for streamed bodies, given back when dropped.
@@ -65,13 +76,11 @@ impl Member {
     }
 
     /// Opens a connection. Only the first failure of a series and its end are logged.
-    pub async fn connect(&self) -> Result<TcpStream, Unreachable> {
-        let connected = async {
-            let stream = timeout(self.settings.connect_timeout, TcpStream::connect(self.addr)).await??;
-            stream.set_nodelay(true)?;
-            Ok(stream)
+    pub async fn connect(&self) -> Result<Link, Unreachable> {
+        let connected = match timeout(self.settings.connect_timeout, self.open()).await {
+            Ok(connected) => connected,
+            Err(late) => Err(late.into()),
         };
-        let connected: Result<_, Unreachable> = connected.await;
         let (pool, server) = (&self.pool, self.addr);
         match &connected {
             Ok(_) => {
@@ -86,6 +95,15 @@ impl Member {
             }
         }
         connected
+    }
+
+    async fn open(&self) -> Result<Link, Unreachable> {
+        let stream = TcpStream::connect(self.addr).await?;
+        stream.set_nodelay(true)?;
+        let http2 = self.settings.http2;
+        let Some(tls) = &self.tls else { return Ok(Link { transport: Transport::Plain(stream), http2 }) };
+        let stream = tls.connect(stream).await?;
+        Ok(Link { http2: http2 && stream.speaks(b"h2"), transport: Transport::Tls(stream) })
     }
 
     /// A connection for a streamed body, if there are not too many.
@@ -108,7 +126,23 @@ pub(super) enum Unreachable {
     Timeout(#[from] Elapsed),
     #[error("{0}")]
     Io(#[from] std::io::Error),
+    #[error("{0}")]
+    Tls(#[from] tls::ConnectError),
 }
+
+impl Unreachable {
+    /// What becomes of the copies that waited for the connection.
+    pub fn reason(&self) -> DropReason {
+        match self {
+            Self::Timeout(_) | Self::Io(_) => DropReason::Connect,
+            Self::Tls(_) => DropReason::Tls,
+        }
+    }
+}
+
+const MIN_TICK: Duration = Duration::from_millis(10);
+
+const MAX_TICK: Duration = Duration::from_secs(1);
 
 /// How long a member may take no byte of what is written to it.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);

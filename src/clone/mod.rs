@@ -4,7 +4,8 @@
 //! A [`ClonePool`] serves one clone section of a virtual service. [`ClonePool::tap`] opens a copy to the member
 //! that was chosen; the [`Tap`] is told of the body as it goes by. A copy is written on one of a few long-lived
 //! connections per member, its lanes; a large body has a connection of its own. Answers are read to their end,
-//! counted and forgotten.
+//! counted and forgotten. Members are spoken to in HTTP/1.1 or HTTP/2, plain or over TLS. A lane is opened by the
+//! first copy of a session that falls to it and closed when it is idle, so there are as many as there is use for.
 //!
 //! The app's path never waits here: it makes the copy's head, puts bytes into a queue that a budget bounds, and
 //! wakes a task. Whatever a member does, at worst copies are lost, and each loss is counted once.
@@ -15,29 +16,37 @@
 mod answer;
 mod budget;
 mod connection;
+mod copies;
 mod copy;
 mod count;
+mod http2;
 mod lane;
 mod left_out;
+mod loss_log;
 mod mark;
 mod member;
+mod pace;
 pub mod selection;
 mod stream;
 mod tap;
 pub mod token;
+mod transport;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use budget::{Budget, Share};
-pub use copy::{BodyKind, CopyHead};
-use copy::{Framing, Recipe};
+use copies::Copy;
+use copy::Framing;
+pub use copy::{BodyKind, CopyHead, Recipe};
 pub use count::{DropReason, SkipReason};
 use count::{MemberCounts, PoolCounts};
 use http::Method;
-use lane::{Copy, Lane};
-use mark::Marker;
+use lane::Lane;
+use loss_log::{Line, LossLog};
 pub use mark::{MARK, MarkKeys, is_copy};
 use member::{Member, Settings};
+use openssl::error::ErrorStack;
+use parking_lot::Mutex;
 use stream::Stream;
 use tap::Gathering;
 pub use tap::Tap;
@@ -47,25 +56,29 @@ use crate::{
     config::{self, CloneSection},
     metrics::Metrics,
     names::{PoolName, VsName},
+    tls::Connector,
 };
 
 /// The lanes of one clone section to the members of its pool.
 pub struct ClonePool {
+    vs: VsName,
     pool: PoolName,
     recipe: Recipe,
     inline_body_bytes: u64,
     max_body_bytes: u64,
     headers_only: bool,
-    /// Members want TLS.
-    tls: bool,
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
+    losses: Mutex<LossLog>,
 }
 
 impl ClonePool {
     /// Connections are opened when the first copies come. Once `retired` is cancelled, those without work end;
     /// copies that are under way then, or come later, are still sent.
+    ///
+    /// # Errors
+    /// OpenSSL refuses the pool's TLS settings.
     pub fn new(
         section: &CloneSection,
         members: &config::Pool,
@@ -73,7 +86,7 @@ impl ClonePool {
         marks: &MarkKeys,
         metrics: &Metrics,
         retired: CancellationToken,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>, ErrorStack> {
         let (vs_name, pool) = (vs.as_str(), section.pool.as_str());
         let lanes = section.connections_per_server.get();
         let settings = Settings {
@@ -81,11 +94,15 @@ impl ClonePool {
             depth: section.pipeline_depth.get(),
             on_overflow: section.on_overflow,
             max_body_bytes: section.copied.max_body_bytes.map_or(u64::MAX, |most| most as u64),
+            http2: section.http2,
+            retry_lost: section.retry_lost,
             max_streams: lanes * STREAMS_PER_LANE,
             connect_timeout: members.connect_timeout,
             answer_timeout: members.read_timeout,
             idle_timeout: members.idle_timeout,
         };
+        let alpn: &[u8] = if section.http2 { b"\x02h2\x08http/1.1" } else { b"" };
+        let connector = members.enable_ssl.then(|| Connector::new(members, alpn)).transpose()?;
         let counts = PoolCounts::new(metrics, vs_name, pool);
         let gauge = metrics.clone_buffered_bytes.with_label_values(&[pool]);
         let budget = Budget::new(section.max_buffered_bytes, gauge);
@@ -94,10 +111,10 @@ impl ClonePool {
                 pool: section.pool.clone(),
                 addr: server.addr,
                 settings: settings.clone(),
+                tls: connector.as_ref().map(|connector| connector.server(tls_name(members, server))),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),
-                counts: MemberCounts::new(metrics, vs_name, pool, server.addr),
-                pool_counts: counts.clone(),
+                counts: MemberCounts::new(metrics, vs_name, pool, server.addr, &counts),
                 retired: retired.clone(),
                 streams: Default::default(),
                 unreachable: Default::default(),
@@ -105,16 +122,18 @@ impl ClonePool {
         };
         let mut by_address: Vec<_> = members.servers.iter().map(member).collect();
         by_address.sort_by_key(|member| member.addr);
-        Arc::new(Self {
+        let losses = Mutex::new(LossLog::new(lost(&by_address, &counts)));
+        Ok(Arc::new(Self {
+            vs: vs.clone(),
             pool: section.pool.clone(),
-            recipe: Recipe::new(section, Marker::new(vs, marks)),
+            recipe: Recipe::new(section, vs, marks),
             inline_body_bytes: section.inline_body_bytes as u64,
             max_body_bytes: settings.max_body_bytes,
             headers_only: section.copied.headers_only,
-            tls: members.enable_ssl,
             members: by_address,
             counts,
-        })
+            losses,
+        }))
     }
 
     /// The pool that the copies go to.
@@ -128,7 +147,8 @@ impl ClonePool {
     /// # Errors
     /// Why the copy was dropped; that is counted.
     pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        self.open(to, head).inspect_err(|reason| self.counts.dropped(*reason, 1))
+        let member = self.member(to).inspect_err(|reason| self.counts.dropped(*reason))?;
+        self.open(member, head).inspect_err(|reason| member.counts.dropped(*reason))
     }
 
     /// Counts a request that is not meant to be copied.
@@ -136,12 +156,23 @@ impl ClonePool {
         self.counts.skipped(reason);
     }
 
-    fn open(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
-        if self.tls {
-            return Err(DropReason::Tls);
+    /// Tells the log of copies that were lost, of each member and reason once a minute at most. Call it now and
+    /// then.
+    pub fn log_losses(&self, now: Instant) {
+        let (vs, pool) = (&self.vs, &self.pool);
+        for Line { server, reason, copies } in self.losses.lock().due(lost(&self.members, &self.counts), now)
+        {
+            let server = server.map(tracing::field::display);
+            tracing::warn!(%vs, %pool, server, reason, copies, "clone copies lost");
         }
-        let member = self.members.binary_search_by_key(&to, |member| member.addr);
-        let member = &self.members[member.map_err(|_| DropReason::UnknownServer)?];
+    }
+
+    fn member(&self, addr: SocketAddr) -> Result<&Arc<Member>, DropReason> {
+        let member = self.members.binary_search_by_key(&addr, |member| member.addr);
+        member.map(|member| &self.members[member]).map_err(|_| DropReason::UnknownServer)
+    }
+
+    fn open(&self, member: &Arc<Member>, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
         let head_request = head.method == Method::HEAD;
         let lane = member.lane_of(head.session);
         let length = match head.body {
@@ -178,6 +209,23 @@ impl ClonePool {
         let gathering = Gathering::begin(member, lane, bytes, head_request, length)?;
         Ok(Tap::gathering(gathering, self.max_body_bytes))
     }
+}
+
+/// The name that a member's certificate must have. Lanes carry requests for many hosts, so it is not theirs.
+fn tls_name(pool: &config::Pool, member: &config::Server) -> String {
+    let name = pool.sni.as_ref().or(member.hostname.as_ref());
+    name.cloned().unwrap_or_else(|| member.addr.ip().to_string())
+}
+
+/// Copies lost so far, by member, if one is known, and reason.
+fn lost(
+    members: &[Arc<Member>],
+    counts: &PoolCounts,
+) -> impl Iterator<Item = ((Option<SocketAddr>, &'static str), u64)> {
+    let of_members = members.iter().flat_map(|member| {
+        member.counts.lost().map(|(reason, copies)| ((Some(member.addr), reason), copies))
+    });
+    of_members.chain(counts.lost().map(|(reason, copies)| ((None, reason), copies)))
 }
 
 /// Streamed bodies at a time, for each lane of a member.

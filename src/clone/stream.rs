@@ -4,25 +4,35 @@
 //! The app's path puts chunks into a queue that the budget bounds. When the member takes them more slowly than
 //! the client sends and the budget is used up, the copy is given up, or cut and marked so at its end.
 
-use std::{collections::VecDeque, mem, pin::pin, sync::Arc};
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    mem,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Buf, Bytes};
+use h2::SendStream;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::tcp::{ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     runtime::Handle,
     select,
     sync::Notify,
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::{
     answer::Framer,
     budget::Charge,
     copy::{Framing, TRUNCATED},
-    count::{DropReason, Loss, Outcome},
+    count::{DropReason, Loss, Outcome, Reply},
+    http2,
     member::{Member, StreamSlot, WRITE_TIMEOUT},
+    transport::{Link, Transport},
 };
 use crate::config::OnOverflow;
 
@@ -146,52 +156,95 @@ impl Stream {
     async fn run(self: Arc<Self>, head: Vec<u8>, head_request: bool, _slot: StreamSlot) {
         match self.send(head, head_request).await {
             Ok(outcome) => self.member.counts.ended(outcome),
-            Err(reason) => self.member.pool_counts.dropped(reason, 1),
+            Err(reason) => self.member.counts.dropped(reason),
         }
         self.queue.lock().abort(Loss::Closed);
     }
 
     /// The whole life of the copy; `Err`: it never left.
     async fn send(&self, head: Vec<u8>, head_request: bool) -> Result<Outcome, DropReason> {
-        let mut socket = self.member.connect().await.map_err(|_| DropReason::Connect)?;
+        let Link { transport, http2 } = self.member.connect().await.map_err(|error| error.reason())?;
         match self.aborted() {
             Some(Loss::Budget) => return Err(DropReason::Budget),
+            Some(Loss::Unfinished) => return Err(DropReason::Unfinished),
             Some(_) => return Err(DropReason::ClientAborted),
             None => {}
         }
-        let (mut reader, mut writer) = socket.split();
-        let mut answer = pin!(read_answer(&mut reader, head_request));
-        let mut body = pin!(self.write(&mut writer, head));
-        let mut answered = false;
+        if http2 {
+            return self.send_http2(transport, head.into()).await;
+        }
+        let (mut reader, mut writer) = tokio::io::split(transport);
+        let answer = read_answer(&mut reader, head_request);
+        Ok(self.converse(answer, self.write(&mut writer, head)).await)
+    }
+
+    async fn send_http2(&self, transport: Transport, head: Bytes) -> Result<Outcome, DropReason> {
+        let (request, _) = http2::parse(&head, &transport.scheme()).ok_or(DropReason::Malformed)?;
+        let (mut requests, connection) =
+            http2::handshake(transport).await.map_err(|_| DropReason::Connect)?;
+        let begun = requests.send_request(request, false);
+        let (answer, mut body) = begun.map_err(|_| DropReason::Connect)?;
+        let answer = async { http2::read_answer(answer).await.map_err(|error| http2::loss(&error)) };
+        let connection = async {
+            // What is to be known of its end, the answer and the body know.
+            let _ = connection.await;
+            pending().await
+        };
+        select! {
+            outcome = self.converse(answer, self.write_http2(&mut body)) => Ok(outcome),
+            never = connection => match never {},
+        }
+    }
+
+    /// Sends the body and waits for the answer, of which its status is kept.
+    async fn converse(
+        &self,
+        answer: impl Future<Output = Result<u16, Loss>>,
+        body: impl Future<Output = Result<End, Loss>>,
+    ) -> Outcome {
+        let mut answer = pin!(answer);
+        let mut body = pin!(body);
+        let mut early = None;
         let sent = loop {
             // In no order, so that an answer without end does not keep the body from being written.
             select! {
-                answer = &mut answer, if !answered => match answer {
-                    Ok(()) => answered = true,
+                status = &mut answer, if early.is_none() => match status {
+                    Ok(status) => early = Some(Reply { status, took: Duration::ZERO }),
                     Err(loss) => break Err(loss),
                 },
                 sent = &mut body => break sent,
             }
         };
-        let loss = match sent {
+        match sent {
             Ok(end) => {
-                if !answered {
-                    let answer = timeout(self.member.settings.answer_timeout, answer).await;
-                    if let Err(loss) = answer.unwrap_or(Err(Loss::AnswerTimeout)) {
-                        return Ok(Outcome::Unanswered(loss));
-                    }
+                let reply = match early {
+                    Some(reply) => Ok(reply),
+                    None => self.late(answer).await,
+                };
+                match (reply, end) {
+                    (Ok(reply), End::Cut) => Outcome::Truncated(reply),
+                    (Ok(reply), _) => Outcome::Answered(reply),
+                    (Err(loss), _) => Outcome::Unanswered(loss),
                 }
-                return Ok(if end == End::Cut { Outcome::Truncated } else { Outcome::Answered });
             }
-            Err(loss) => self.aborted().unwrap_or(loss),
-        };
-        // A member may answer and close without wanting the rest.
-        let refused = answered && loss == Loss::Closed;
-        Ok(if refused { Outcome::Answered } else { Outcome::Failed(loss) })
+            Err(loss) => match (early, self.aborted().unwrap_or(loss)) {
+                // A member may answer and close without wanting the rest.
+                (Some(reply), Loss::Closed | Loss::Reset) => Outcome::Answered(reply),
+                (_, loss) => Outcome::Failed(loss),
+            },
+        }
+    }
+
+    /// Waits for the answer to a copy that has been sent.
+    async fn late(&self, answer: impl Future<Output = Result<u16, Loss>>) -> Result<Reply, Loss> {
+        let sent = Instant::now();
+        let status = timeout(self.member.settings.answer_timeout, answer).await;
+        let status = status.unwrap_or(Err(Loss::AnswerTimeout))?;
+        Ok(Reply { status, took: sent.elapsed() })
     }
 
     /// Writes the copy; how its body ended.
-    async fn write(&self, writer: &mut WriteHalf<'_>, head: Vec<u8>) -> Result<End, Loss> {
+    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin), head: Vec<u8>) -> Result<End, Loss> {
         write_all(writer, &head[..]).await?;
         let mut length = 0;
         loop {
@@ -220,6 +273,28 @@ impl Stream {
                     return Ok(end);
                 }
             }
+        }
+    }
+
+    /// Sends the body on an HTTP/2 stream; how it ended.
+    async fn write_http2(&self, stream: &mut SendStream<Bytes>) -> Result<End, Loss> {
+        let mut length = 0;
+        loop {
+            let (chunks, end) = self.next().await;
+            for Chunk { bytes, _charge } in chunks {
+                length += bytes.len();
+                http2::send(stream, bytes, false).await?;
+            }
+            let ended = match end {
+                None => continue,
+                Some(End::Aborted(loss)) => return Err(loss),
+                Some(End::Whole) => stream.send_data(Bytes::new(), true),
+                Some(End::Cut) => {
+                    let name = HeaderName::from_static("x-homing-truncated");
+                    stream.send_trailers(HeaderMap::from_iter([(name, HeaderValue::from(length))]))
+                }
+            };
+            return ended.map_err(|error| http2::loss(&error)).and(end.ok_or(Loss::Closed));
         }
     }
 
@@ -252,7 +327,7 @@ impl Queue {
 }
 
 /// Writes it all; a member that takes nothing for long has lost it.
-async fn write_all(writer: &mut WriteHalf<'_>, mut bytes: impl Buf) -> Result<(), Loss> {
+async fn write_all(writer: &mut (impl AsyncWrite + Unpin), mut bytes: impl Buf) -> Result<(), Loss> {
     while bytes.has_remaining() {
         match timeout(WRITE_TIMEOUT, writer.write_buf(&mut bytes)).await {
             Ok(Ok(1..)) => {}
@@ -263,17 +338,17 @@ async fn write_all(writer: &mut WriteHalf<'_>, mut bytes: impl Buf) -> Result<()
     Ok(())
 }
 
-/// Reads one answer to its end.
-async fn read_answer(reader: &mut ReadHalf<'_>, head_request: bool) -> Result<(), Loss> {
+/// Reads one answer to its end; its status.
+async fn read_answer(reader: &mut (impl AsyncRead + Unpin), head_request: bool) -> Result<u16, Loss> {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_BUFFER];
     loop {
         let length = reader.read(&mut buffer).await.unwrap_or(0);
         if length == 0 {
-            return framer.close().map(drop).ok_or(Loss::Closed);
+            return framer.close().map(|answer| answer.status).ok_or(Loss::Closed);
         }
         match framer.next(&mut &buffer[..length], head_request) {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(answer)) => return Ok(answer.status),
             Ok(None) => {}
             Err(_) => return Err(Loss::NotHttp),
         }

@@ -6,16 +6,17 @@ use bytes::Bytes;
 
 use super::{
     budget::Charge,
+    copies::Copy,
     copy::Framing,
     count::{DropReason, Loss},
-    lane::{Copy, Lane},
+    lane::Lane,
     member::Member,
     stream::Stream,
 };
 use crate::config::OnOverflow;
 
-/// A copy whose request is not complete. Dropped before [`Tap::end`], the copy is given up: the client went
-/// away. Nothing here blocks, waits, or fails the request.
+/// A copy whose request is not complete. Dropped before [`Tap::end`] or [`Tap::unfinished`], the copy is given up:
+/// the client went away. Nothing here blocks, waits, or fails the request.
 pub struct Tap {
     state: State,
     /// How much more of the body is copied.
@@ -100,18 +101,21 @@ impl Tap {
 
     /// The client went away before the request was complete. Says so, if the copy is dropped and not just failed.
     pub fn abort(mut self) -> Option<DropReason> {
-        self.aborted()
+        self.stop(DropReason::ClientAborted, Loss::ClientAborted)
     }
 
-    fn aborted(&mut self) -> Option<DropReason> {
-        match &self.state {
-            State::Done => None,
-            State::Streaming(stream) => {
-                stream.abort(Loss::ClientAborted);
-                None
-            }
-            State::Gathering(_) => self.give_up(DropReason::ClientAborted),
+    /// The request was answered, or failed, before its body had come whole. Says so, if the copy is dropped and not
+    /// just failed.
+    pub fn unfinished(mut self) -> Option<DropReason> {
+        self.stop(DropReason::Unfinished, Loss::Unfinished)
+    }
+
+    /// The body will not be complete: a copy that waits is dropped, one that may have left in part has failed.
+    fn stop(&mut self, reason: DropReason, loss: Loss) -> Option<DropReason> {
+        if let State::Streaming(stream) = &self.state {
+            stream.abort(loss);
         }
+        self.give_up(reason)
     }
 
     /// What has come of the body is all that is copied: the copy need not wait for the request's end.
@@ -131,7 +135,7 @@ impl Tap {
         let State::Gathering(gathering) = self.take() else { return None };
         let Gathering { member, head, head_request, length, body, charge, .. } = gathering;
         let Some(slot) = member.stream_slot() else {
-            member.pool_counts.dropped(DropReason::Streams, 1);
+            member.counts.dropped(DropReason::Streams);
             return Some(DropReason::Streams);
         };
         let stream = Stream::start(&member, slot, head, head_request, length);
@@ -144,7 +148,7 @@ impl Tap {
 
     fn give_up(&mut self, reason: DropReason) -> Option<DropReason> {
         let State::Gathering(gathering) = self.take() else { return None };
-        gathering.member.pool_counts.dropped(reason, 1);
+        gathering.member.counts.dropped(reason);
         Some(reason)
     }
 
@@ -155,7 +159,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        self.aborted();
+        self.stop(DropReason::ClientAborted, Loss::ClientAborted);
     }
 }
 
@@ -197,7 +201,7 @@ impl Gathering {
         let Self { member, lane, head, head_request, body, cut, charge, .. } = self;
         let length = body.len() as u64;
         let framing = if cut { Framing::CutTo(length) } else { Framing::Length(length) };
-        let copy = Copy { length: 0, head_request, cut };
+        let copy = Copy { head_request, cut, ..Copy::default() };
         let queued = Lane::push(&member, lane, copy, charge.hand_over(), |out| {
             out.extend_from_slice(&head);
             framing.write(out);
@@ -205,7 +209,7 @@ impl Gathering {
             Ok(())
         });
         let reason = queued.err()?;
-        member.pool_counts.dropped(reason, 1);
+        member.counts.dropped(reason);
         Some(reason)
     }
 }

@@ -6,6 +6,7 @@ use std::{borrow::Cow, io::Write, net::IpAddr};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderMap, header};
+use sha2::{Digest, Sha256};
 
 use crate::config::Token;
 
@@ -28,8 +29,8 @@ pub fn find<'t, 'a>(chain: &'t [Token], facts: &Facts<'a>) -> Option<(&'t Token,
 }
 
 /// The key of a token's value in the session table, in words: `cookie:SID=abc`, `source_ip=192.0.2.1`,
-/// `tls_session_id=00ff…`. A value longer than 4 KiB counts with its first 4 KiB and its length, so that a
-/// client cannot make us hash without end.
+/// `tls_session_id=00ff…`. Of a value longer than 4 KiB its SHA-256 stands there, so that keys are bounded, and
+/// long values that differ only at their end, as those of apps that keep all in a cookie, are told apart.
 pub fn key(token: &Token, value: &[u8]) -> Vec<u8> {
     let mut key = Vec::with_capacity(64 + value.len().min(MAX_VALUE));
     let written = match token {
@@ -41,19 +42,21 @@ pub fn key(token: &Token, value: &[u8]) -> Vec<u8> {
         Token::SourceIp => write!(key, "source_ip="),
     };
     written.expect("a Vec takes every write");
-    let (value, rest) = value.split_at(value.len().min(MAX_VALUE));
     match token {
-        Token::TlsSessionId => {
-            for byte in value {
-                key.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-            }
+        _ if value.len() > MAX_VALUE => {
+            key.extend_from_slice(b"sha256:");
+            write_hex(&Sha256::digest(value), &mut key);
         }
+        Token::TlsSessionId => write_hex(value, &mut key),
         _ => key.extend_from_slice(value),
     }
-    if !rest.is_empty() {
-        write!(key, "+{}", rest.len()).expect("a Vec takes every write");
-    }
     key
+}
+
+fn write_hex(bytes: &[u8], key: &mut Vec<u8>) {
+    for byte in bytes {
+        key.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
 }
 
 fn value<'a>(token: &Token, facts: &Facts<'a>) -> Option<Cow<'a, [u8]>> {
@@ -98,6 +101,7 @@ fn jwt(headers: &HeaderMap, claim: &str) -> Option<String> {
     }
 }
 
+/// Bytes of a value that are taken as they are.
 const MAX_VALUE: usize = 4 * 1024;
 
 /// Base64 characters of a payload that are looked at.
@@ -179,10 +183,17 @@ mod tests {
 
     #[test]
     fn a_long_value_is_bounded_and_still_tells_sessions_apart() {
-        let token = Token::Cookie("SID".into());
+        let longest = vec![b'x'; MAX_VALUE];
         let (long, longer) = (vec![b'x'; 100_000], vec![b'x'; 100_001]);
-        assert!(key(&token, &long).len() < MAX_VALUE + 64);
-        assert_ne!(key(&token, &long), key(&token, &longer));
+        let mut other = long.clone();
+        *other.last_mut().expect("it is long") = b'y';
+        for token in [Token::Cookie("SID".into()), Token::TlsSessionId] {
+            let keys = [&longest, &long, &longer, &other].map(|value| key(&token, value));
+            assert!(keys.iter().all(|key| key.len() <= 2 * MAX_VALUE + 64));
+            assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
+            assert_eq!(key(&token, &long), keys[1], "the same value is the same session");
+        }
+        assert!(key(&Token::Cookie("SID".into()), &long).starts_with(b"cookie:SID=sha256:d69e6898"));
     }
 
     proptest! {

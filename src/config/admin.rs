@@ -1,11 +1,19 @@
-//! Where the admin API listens.
+//! Where the admin API listens, and where those of other sites do.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    str::FromStr,
 };
 
-use super::{files::Source, read::Object, words};
+use super::{
+    files::Source,
+    problem::{Wrong, shown},
+    read::Object,
+    words,
+    yaml::Node,
+};
 
 /// The admin API's listener and its token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +31,27 @@ pub enum AdminListen {
     None,
 }
 
+/// Where a running homing's admin API listens: `http://HOST:PORT` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminUrl {
+    /// Host and port.
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+/// An `--admin` that is neither.
+#[derive(Debug, thiserror::Error)]
+#[error("give http://HOST:PORT or unix:PATH")]
+pub struct NotAnAdminUrl;
+
+/// How another site's admin API is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAdmin {
+    pub url: AdminUrl,
+    /// What it asks for beyond loopback.
+    pub token_file: Option<PathBuf>,
+}
+
 impl Default for Admin {
     fn default() -> Self {
         Self { listen: AdminListen::Tcp((Ipv4Addr::LOCALHOST, 9901).into()), token_file: None }
@@ -34,13 +63,7 @@ impl Admin {
         let source = o.source;
         let listen = o.field("listen", |node| listen(&words::text(node)?, source));
         let listen = listen.unwrap_or_else(|| Self::default().listen);
-        let token_file = o.file("token_file").map(|(path, token)| {
-            if token.trim_ascii().is_empty() {
-                o.wrong("token_file", "the file is empty", "write a token into it");
-            }
-            o.warn_if_others_read("token_file", &path);
-            path
-        });
+        let token_file = token_file(o, "token_file");
         let beyond_loopback = matches!(listen, AdminListen::Tcp(addr) if !addr.ip().is_loopback());
         if beyond_loopback && !o.has("token_file") {
             let what = "beyond loopback only /metrics, /healthz and /readyz answer without a token";
@@ -50,7 +73,34 @@ impl Admin {
     }
 }
 
-fn listen(text: &str, source: &Source<'_>) -> Result<AdminListen, super::problem::Wrong> {
+impl PeerAdmin {
+    /// Of the site that is being read.
+    pub(super) fn read(o: &mut Object<'_>) -> Option<Self> {
+        let url = o.field("admin_url", admin_url);
+        let token_file = token_file(o, "admin_token_file");
+        if token_file.is_some() && !o.has("admin_url") {
+            o.wrong("admin_token_file", "a token for no `admin_url`", "add `admin_url: …`, or leave it out");
+        }
+        Some(Self { url: url?, token_file })
+    }
+}
+
+fn token_file(o: &mut Object<'_>, key: &'static str) -> Option<PathBuf> {
+    let (path, token) = o.file(key)?;
+    if token.trim_ascii().is_empty() {
+        o.wrong(key, "the file is empty", "write a token into it");
+    }
+    o.warn_if_others_read(key, &path);
+    Some(path)
+}
+
+fn admin_url(node: &Node) -> Result<AdminUrl, Wrong> {
+    let text = words::text(node)?;
+    let help = "write it as in `http://10.0.0.12:9901`, or `unix:PATH`";
+    text.parse().map_err(|_| Wrong::new(format!("{} is no URL of an admin API", shown(&text)), help))
+}
+
+fn listen(text: &str, source: &Source<'_>) -> Result<AdminListen, Wrong> {
     match text.strip_prefix("unix:") {
         Some(path) => Ok(AdminListen::Unix(source.beside(path))),
         None if text == "none" => Ok(AdminListen::None),
@@ -58,5 +108,55 @@ fn listen(text: &str, source: &Source<'_>) -> Result<AdminListen, super::problem
             wrong.help.push_str(", `unix:PATH` or `none`");
             wrong
         }),
+    }
+}
+
+impl FromStr for AdminUrl {
+    type Err = NotAnAdminUrl;
+
+    fn from_str(text: &str) -> Result<Self, NotAnAdminUrl> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+        match port.map(|(_, port)| port.parse::<u16>()) {
+            Some(Ok(_)) if !authority.contains(['/', '@', '?', ' ']) => Ok(Self::Tcp(authority.into())),
+            _ => Err(NotAnAdminUrl),
+        }
+    }
+}
+
+impl fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_url_names_a_port_or_a_socket() {
+        for (text, shown) in [
+            ("http://127.0.0.1:9901", Some("http://127.0.0.1:9901")),
+            ("http://[::1]:9901/", Some("http://[::1]:9901")),
+            ("localhost:9901", Some("http://localhost:9901")),
+            ("unix:/run/homing.sock", Some("unix:/run/homing.sock")),
+            ("unix:", None),
+            ("http://localhost", None),
+            ("http://:9901", None),
+            ("https://localhost:9901", None),
+            ("http://localhost:99010", None),
+            ("http://localhost:9901/api", None),
+            ("", None),
+        ] {
+            let got = text.parse::<AdminUrl>().map(|url| url.to_string());
+            assert_eq!(got.ok().as_deref(), shown, "{text}");
+        }
     }
 }

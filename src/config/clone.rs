@@ -15,7 +15,7 @@ use super::{
 use crate::names::PoolName;
 
 /// One entry of a virtual service's `clone`: which pool gets copies, and how sessions are told apart.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CloneSection {
     pub pool: PoolName,
     /// The first token that a request has names its session.
@@ -24,6 +24,7 @@ pub struct CloneSection {
     pub timeout: Duration,
     /// The longest life of an entry, however busy.
     pub lifetime: Option<Duration>,
+    pub refresh: CloneRefresh,
     pub selection: CloneSelection,
     /// Share of sessions that are copied, in thousandths; 1000 is all.
     pub sample_permille: u16,
@@ -43,6 +44,10 @@ pub struct CloneSection {
     /// Copies under way on one connection; default 64.
     pub pipeline_depth: NonZeroUsize,
     pub on_overflow: OnOverflow,
+    /// Speak HTTP/2 to the members: over TLS where they offer it by ALPN, else with prior knowledge.
+    pub http2: bool,
+    /// Send once more what was sent whole and not answered when its connection ended.
+    pub retry_lost: bool,
 }
 
 /// Where a session's name is read.
@@ -55,6 +60,15 @@ pub enum Token {
     Jwt(String),
     Query(String),
     SourceIp,
+}
+
+/// What restarts a session's idle timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum CloneRefresh {
+    #[default]
+    Request,
+    /// The first request of a connection, as in the F5 article.
+    Connection,
 }
 
 /// How a new session's clone member is chosen.
@@ -85,6 +99,7 @@ impl CloneSection {
             tokens: Vec::new(),
             timeout: seconds(300),
             lifetime: None,
+            refresh: CloneRefresh::default(),
             selection: CloneSelection::default(),
             sample_permille: 1000,
             copied: Copied::default(),
@@ -95,6 +110,8 @@ impl CloneSection {
             connections_per_server: NonZeroUsize::new(4).expect("4 is not 0"),
             pipeline_depth: NonZeroUsize::new(64).expect("64 is not 0"),
             on_overflow: OnOverflow::default(),
+            http2: false,
+            retry_lost: false,
         }
     }
 
@@ -108,6 +125,7 @@ impl CloneSection {
             tokens: o.required_list("tokens", Token::parse),
             timeout: o.field("timeout", timeouts()).unwrap_or(default.timeout),
             lifetime: o.field("lifetime", timeouts()),
+            refresh: o.field("refresh", words::choice(&REFRESHES)).unwrap_or(default.refresh),
             selection: o.field("clone_selection", words::choice(&SELECTIONS)).unwrap_or(default.selection),
             sample_permille: o.field("sample", units::permille).unwrap_or(default.sample_permille),
             copied: Copied::read(o),
@@ -131,6 +149,8 @@ impl CloneSection {
             ),
             pipeline_depth: positive(o, "pipeline_depth", default.pipeline_depth, 1024),
             on_overflow: o.field("on_overflow", words::choice(&OVERFLOWS)).unwrap_or(default.on_overflow),
+            http2: o.field("http2", units::flag).unwrap_or(default.http2),
+            retry_lost: o.field("retry_lost", units::flag).unwrap_or(default.retry_lost),
         };
         Some(section)
     }
@@ -231,6 +251,9 @@ impl CloneSelection {
         words::word(&SELECTIONS, self)
     }
 }
+
+const REFRESHES: [(&str, &str, CloneRefresh); 2] =
+    [("request", "", CloneRefresh::Request), ("connection", "", CloneRefresh::Connection)];
 
 const SELECTIONS: [(&str, &str, CloneSelection); 4] = [
     ("random", "", CloneSelection::Random),

@@ -6,12 +6,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
-    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Site, SiteMode, SiteRef,
-    gslb::{Defined, PlacedMember, PlacedService},
+    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
+    gslb::{Defined, PlacedMember, PlacedService, Referable, Unfederated},
     pki::PkiProfile,
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     table::Table,
+    units::written_duration,
     virtual_service::Placed,
     words,
 };
@@ -28,7 +29,12 @@ pub(super) struct Federation {
 
 impl Federation {
     /// Reads the federation file; its monitors join the site's.
-    pub(super) fn read(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Self {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        monitors: &mut Table<Arc<HealthMonitor>>,
+        unfederated: &Unfederated<'_>,
+        checksum: String,
+    ) -> Self {
         let mut profiles = Table::new("application persistence profile");
         let mut sites = Table::new("site with cluster_uuid");
         let mut site_names = Table::new("site");
@@ -45,10 +51,16 @@ impl Federation {
         });
         let services = o.objects("gslb_services", |o| {
             o.is_federated(FileKind::Federation);
-            GslbService::read(o, monitors, &profiles, &mut defined)
+            let known = Referable { monitors, profiles: &profiles, unfederated };
+            GslbService::read(o, &known, &mut defined)
         });
         if head.is_none() && !o.has("gslb") {
-            let what = "`gslb` is missing: federated objects need a federation";
+            let what = match first_object(o) {
+                Some((kind, name)) => {
+                    format!("`gslb` is missing, and federated {kind} {} needs a federation", shown(name))
+                }
+                None => "`gslb` is missing: federated objects need a federation".into(),
+            };
             o.source.report.problem(o.place.clone(), what, "write `gslb:` with `federation_id` and `sites`");
         }
         let gslb = head.map(|(federation_id, sites)| Gslb {
@@ -57,6 +69,7 @@ impl Federation {
             services: services.iter().map(|placed| placed.service.clone()).collect(),
             ca_certs: pki_profiles.first().and_then(|profile: &PkiProfile| profile.ca_certs.clone()),
             site_tls: None,
+            checksum,
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
     }
@@ -73,7 +86,13 @@ impl Federation {
     }
 
     /// Checks the members of the services against the sites, each other and this site's virtual services.
-    pub(super) fn check(&self, site: (&Site, Place), virtual_services: &[Placed], report: &Report) {
+    pub(super) fn check(
+        &self,
+        site: (&Site, Place),
+        virtual_services: &[Placed],
+        pools: &[Arc<Pool>],
+        report: &Report,
+    ) {
         self.check_pki_profile(report);
         self.check_site(site.0, site.1, report);
         let mut seen: HashMap<_, &PlacedService> = HashMap::new();
@@ -121,7 +140,11 @@ impl Federation {
             let here = |member: &&PlacedMember| member.cluster_uuid == *cluster_uuid;
             for placed in &self.services {
                 for member in placed.members.iter().filter(here) {
-                    check_local_member(placed, member, local.get(&member.vs_uuid).copied(), report);
+                    let local = local.get(&member.vs_uuid).copied();
+                    check_local_member(placed, member, local, report);
+                    if let Some(local) = local {
+                        check_patience(placed, local, pools, report);
+                    }
                 }
             }
         }
@@ -137,9 +160,11 @@ impl Federation {
                 );
                 report.problem(self.place.clone(), what, "add one federated profile under `pki_profiles`");
             }
-            (_, [_, second, ..]) => {
+            (_, [first, second, ..]) => {
+                let (one, another) = (shown(&first.name), shown(&second.name));
+                let what = format!("{another} is a second federated PKI profile, beside {one}");
                 let help = "one serves every GSLB service: merge their `ca_certs` into it";
-                report.problem(second.place.clone(), "a second federated PKI profile", help);
+                report.problem(second.place.clone(), what, help);
             }
             _ => {}
         }
@@ -193,6 +218,17 @@ impl Federation {
     }
 }
 
+/// An object of the federation file, and what it is.
+fn first_object<'a>(o: &Object<'a>) -> Option<(&'static str, &'a str)> {
+    let kinds = [
+        ("PKI profile", "pki_profiles"),
+        ("health monitor", "health_monitors"),
+        ("application persistence profile", "application_persistence_profiles"),
+        ("GSLB service", "gslb_services"),
+    ];
+    kinds.into_iter().find_map(|(kind, key)| Some((kind, *o.names(key).first()?)))
+}
+
 fn named(placed: &PlacedService) -> String {
     shown(placed.service.name.as_str())
 }
@@ -241,5 +277,21 @@ fn check_local_member(
         let help =
             format!("set `http_to_https: true` in application profile {}", shown(&local.vs.profile.name));
         report.problem(local.place.clone(), what, help);
+    }
+}
+
+/// Peers that lose patience before the home site does take a slow app for a home that is away.
+fn check_patience(placed: &PlacedService, local: &Placed, pools: &[Arc<Pool>], report: &Report) {
+    let (Some(profile), Some(pool)) = (&placed.service.site_persistence, &local.vs.pool) else { return };
+    let pool = pools.iter().find(|known| known.name == *pool);
+    if let Some(pool) = pool.filter(|pool| pool.read_timeout >= profile.home_read_timeout) {
+        let what = format!(
+            "pool {} may be silent for {} (`read_timeout`), and peer sites wait {} for this home",
+            shown(pool.name.as_str()),
+            written_duration(pool.read_timeout),
+            written_duration(profile.home_read_timeout)
+        );
+        let help = format!("raise `home_read_timeout` of {} above it", shown(&profile.name));
+        report.warning(local.place.clone(), what, help);
     }
 }

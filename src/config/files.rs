@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::SystemTime,
 };
 
-use super::problem::{Place, Report};
+use super::{
+    problem::{Place, Report},
+    seen::Stamp,
+};
 
 /// Where files come from: the disk, or memory for a configuration that a program brings with it.
 pub trait Files {
@@ -21,8 +24,8 @@ pub trait Files {
         None
     }
 
-    /// When it was last written, where that is known.
-    fn modified(&self, _path: &Path) -> Option<SystemTime> {
+    /// What tells a file from one that takes its place; `None`: there is none.
+    fn stamp(&self, _path: &Path) -> Option<Stamp> {
         None
     }
 }
@@ -31,6 +34,11 @@ impl dyn Files + '_ {
     /// The permission bits of a file that others than its owner may use.
     pub(super) fn mode_for_others(&self, path: &Path) -> Option<u32> {
         self.mode(path).filter(|mode| mode & 0o077 != 0)
+    }
+
+    /// When it was last written, where that is known.
+    pub(super) fn modified(&self, path: &Path) -> Option<SystemTime> {
+        self.stamp(path)?.modified_at()
     }
 }
 
@@ -55,8 +63,15 @@ impl Files for Disk {
         std::fs::metadata(path).ok().map(|metadata| metadata.permissions().mode())
     }
 
-    fn modified(&self, path: &Path) -> Option<SystemTime> {
-        std::fs::metadata(path).ok()?.modified().ok()
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some(Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
     }
 }
 

@@ -3,10 +3,9 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, GslbSitePersistence, HealthMonitor, SiteTls,
-    pool::resolve_monitors,
-    problem::{Place, shown},
-    read::Object,
+    CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin, SiteTls,
+    problem::{Place, Report, shown},
+    read::{Object, Reference},
     table::Table,
     units::{self, days, seconds},
     words,
@@ -17,7 +16,7 @@ use crate::{
 };
 
 /// Objects that are the same on every site.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Gslb {
     pub federation_id: String,
     pub sites: Vec<SiteRef>,
@@ -26,6 +25,8 @@ pub struct Gslb {
     pub ca_certs: Option<CaCerts>,
     /// How this site proves itself to the others over TLS, where it can.
     pub site_tls: Option<Arc<SiteTls>>,
+    /// SHA-256 of what the federation's file says, as hex digits: the same where sites have the same file.
+    pub checksum: String,
 }
 
 impl Gslb {
@@ -48,6 +49,8 @@ pub struct SiteRef {
     pub name: SiteName,
     pub cluster_uuid: ClusterUuid,
     pub mode: SiteMode,
+    /// How other sites ask it what it knows.
+    pub admin: Option<PeerAdmin>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -58,7 +61,7 @@ pub enum SiteMode {
 }
 
 /// One application served by virtual services on several sites.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbService {
     pub name: GslbServiceName,
     pub uuid: GslbServiceUuid,
@@ -78,7 +81,7 @@ pub struct GslbService {
     pub groups: Vec<GslbGroup>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbGroup {
     pub name: String,
     pub priority: u32,
@@ -87,7 +90,7 @@ pub struct GslbGroup {
 }
 
 /// A virtual service of a GSLB service.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbMember {
     pub cluster_uuid: ClusterUuid,
     pub vs_uuid: VsUuid,
@@ -149,6 +152,19 @@ pub(super) struct PlacedService {
     pub(super) members: Vec<PlacedMember>,
 }
 
+/// What the site's own file defines, by name: nothing federated may refer to it.
+pub(super) struct Unfederated<'a> {
+    pub(super) monitors: Vec<&'a str>,
+    pub(super) profiles: Vec<&'a str>,
+}
+
+/// What services may refer to.
+pub(super) struct Referable<'a> {
+    pub(super) monitors: &'a Table<Arc<HealthMonitor>>,
+    pub(super) profiles: &'a Table<Arc<GslbSitePersistence>>,
+    pub(super) unfederated: &'a Unfederated<'a>,
+}
+
 /// The names and uuids of the services so far.
 pub(super) struct Defined {
     names: Table<()>,
@@ -182,7 +198,8 @@ impl SiteRef {
         let name = o.name();
         let cluster_uuid = o.required("cluster_uuid", words::identifier);
         let mode = o.field("mode", words::choice(&modes)).unwrap_or_default();
-        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode };
+        let admin = PeerAdmin::read(o);
+        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode, admin };
         names.define(o, "name", site.name.as_str(), ());
         sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
         Some(site)
@@ -192,14 +209,21 @@ impl SiteRef {
 impl GslbService {
     pub(super) fn read(
         o: &mut Object<'_>,
-        monitors: &Table<Arc<HealthMonitor>>,
-        profiles: &Table<Arc<GslbSitePersistence>>,
+        known: &Referable<'_>,
         defined: &mut Defined,
     ) -> Option<PlacedService> {
         let name = o.name();
         let uuid = o.required("uuid", words::identifier);
+        let report = o.source.report;
+        let refer = Refer { service: name.as_deref().unwrap_or_default(), report };
         let profile = o.reference("application_persistence_profile_ref");
-        let profile = profile.and_then(|reference| profiles.resolve(&reference, o.source.report).cloned());
+        let profile =
+            profile.and_then(|profile| refer.to(&profile, known.profiles, &known.unfederated.profiles));
+        let monitors = o.references("health_monitor_refs");
+        let monitors = monitors
+            .iter()
+            .filter_map(|it| refer.to(it, known.monitors, &known.unfederated.monitors))
+            .collect();
         let is_persistent = o.field("site_persistence_enabled", units::flag).unwrap_or(false);
         if is_persistent && !o.has("application_persistence_profile_ref") {
             let help = "add `application_persistence_profile_ref: …` with a profile of type gslb_site";
@@ -215,7 +239,7 @@ impl GslbService {
             domain_names: o.required_list("domain_names", words::host_pattern),
             enabled: o.field("enabled", units::flag).unwrap_or(true),
             site_persistence: profile.filter(|_| is_persistent),
-            monitors: resolve_monitors(o, monitors),
+            monitors,
             monitor_scope: o.field("health_monitor_scope", words::choice(&SCOPES)).unwrap_or_default(),
             controller_health_status_enabled: o
                 .field("controller_health_status_enabled", units::flag)
@@ -236,6 +260,31 @@ impl GslbService {
     }
 }
 
+/// Follows the references of one service.
+struct Refer<'a> {
+    service: &'a str,
+    report: &'a Report,
+}
+
+impl Refer<'_> {
+    /// `unfederated`: the names of such objects in the site's own file.
+    fn to<T: Clone>(&self, reference: &Reference, table: &Table<T>, unfederated: &[&str]) -> Option<T> {
+        let name = reference.name.as_str();
+        if table.find(name).is_none() && unfederated.contains(&name) {
+            let what = format!(
+                "GSLB service {} is federated, and {} {} is not, for it stands in the site's own file",
+                shown(self.service),
+                table.kind(),
+                shown(name)
+            );
+            let help = "name one of this file, or move that one here with `is_federated: true`";
+            self.report.problem(reference.place.clone(), what, help);
+            return None;
+        }
+        table.resolve(reference, self.report).cloned()
+    }
+}
+
 impl GslbGroup {
     /// `persistent`: the service's name, if it has site persistence.
     fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
@@ -250,18 +299,21 @@ impl GslbGroup {
 impl GslbMember {
     fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
         let ip = o.required("ip", words::ip);
-        if let (Some(service), Some(ip)) = (persistent, ip)
-            && !o.has("cluster_uuid")
-            && !o.has("vs_uuid")
-        {
-            let what = format!(
-                "GSLB service {} has site persistence, and {ip} is no virtual service of a site",
-                shown(service)
-            );
-            o.wrong("ip", what, "name its `cluster_uuid` and `vs_uuid`, or switch site persistence off");
-        }
-        let cluster_uuid = o.required("cluster_uuid", words::identifier).map(ClusterUuid::from);
-        let vs_uuid = o.required("vs_uuid", words::identifier).map(VsUuid::from);
+        let third_party = !o.has("cluster_uuid") || !o.has("vs_uuid");
+        let (cluster_uuid, vs_uuid) = match (persistent, ip) {
+            (Some(service), Some(ip)) if third_party => {
+                let what = format!(
+                    "GSLB service {} has site persistence, and its member {ip} is no virtual service of a site",
+                    shown(service)
+                );
+                let help =
+                    "name its `cluster_uuid` and `vs_uuid`, take it out, or switch site persistence off";
+                o.wrong("ip", what, help);
+                (o.field("cluster_uuid", words::identifier), o.field("vs_uuid", words::identifier))
+            }
+            _ => (o.required("cluster_uuid", words::identifier), o.required("vs_uuid", words::identifier)),
+        };
+        let (cluster_uuid, vs_uuid) = (cluster_uuid.map(ClusterUuid::from), vs_uuid.map(VsUuid::from));
         let services = o.required_objects("services", MemberPort::read);
         let ratio = o.field("ratio", units::whole(1..=20)).unwrap_or(1);
         let enabled = o.field("enabled", units::flag).unwrap_or(true);

@@ -2,14 +2,18 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use sha2::{Digest, Sha256};
+
 use super::{
     Admin, ApplicationProfile, Certificate, Config, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
-    listeners, persistence,
+    gslb::Unfederated,
+    listeners, persistence, pool,
     problem::Report,
     read::{FileKind, Object},
+    seen::{Seen, Watched},
     site_tls,
     table::Table,
     units::{self, days, seconds},
@@ -34,16 +38,29 @@ pub fn load(file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
     load_from(&Disk, file, registered)
 }
 
+/// [`load`], and which files it read, whether that went well or not.
+pub fn load_seen(file: &Path, registered: &[&str]) -> (Result<Loaded, Problems>, Seen) {
+    load_watched(&Disk, file, registered)
+}
+
 /// [`load`], from files of the caller's choice. Certificates are read again when listeners start, from disk.
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn load_from(files: &dyn Files, file: &Path, registered: &[&str]) -> Result<Loaded, Problems> {
-    let report = Report::default();
-    let config = read(files, file, registered, &report);
-    let warnings = report.into_result()?;
-    Ok(Loaded { config: config.expect("a configuration that cannot be read is a problem"), warnings })
+    load_watched(files, file, registered).0
+}
+
+fn load_watched(files: &dyn Files, file: &Path, registered: &[&str]) -> (Result<Loaded, Problems>, Seen) {
+    let (report, files) = (Report::default(), Watched::new(files));
+    let config = read(&files, file, registered, &report);
+    let seen = files.seen();
+    let loaded = report.into_result().map(|warnings| {
+        let config = config.expect("a configuration that cannot be read is a problem");
+        Loaded { config: Config { seen: seen.clone(), ..config }, warnings }
+    });
+    (loaded, seen)
 }
 
 fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) -> Option<Config> {
@@ -77,6 +94,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let mut monitors = Table::new("health monitor");
     let federation = read_federation(o, &mut monitors);
     o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Site, &mut monitors));
+    pool::refuse_groups(o);
 
     let mut known = Known {
         pools: Table::new("pool"),
@@ -110,17 +128,19 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
-        federation.check((&site, o.place_of("site")), &virtual_services, report);
+        federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
     }
     let site_tls = site_tls::join(o, &site, site_certificate, federation.as_ref());
     Config {
         file: o.source.file.to_path_buf(),
+        seen: Seen::default(),
         site,
         admin,
         threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),
         grace_period: o
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))
             .unwrap_or(seconds(20)),
+        watch: o.field("watch", units::flag).unwrap_or(false),
         session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
         clone_mark_key: o
             .file("clone_mark_key_file")
@@ -140,13 +160,28 @@ fn cores() -> usize {
 
 fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>) -> Option<Federation> {
     let path = o.source.beside(&o.field("federation", words::file_name)?);
+    let unfederated = Unfederated {
+        monitors: o.names("health_monitors"),
+        profiles: o.names("application_persistence_profiles"),
+    };
     let source = Source { file: path.as_path().into(), ..o.source.clone() };
     match parse(&source) {
-        Ok(tree) => Object::read_root(&source, &tree?, |o| Federation::read(o, monitors)),
+        Ok(tree) => {
+            let tree = tree?;
+            Object::read_root(&source, &tree, |o| {
+                Federation::read(o, monitors, &unfederated, checksum(&tree))
+            })
+        }
         Err(error) => {
             let (what, help) = unreadable(&path, &error);
             o.wrong("federation", what, help);
             None
         }
     }
+}
+
+/// SHA-256 of what a file says, whatever its comments and its style.
+fn checksum(tree: &Node) -> String {
+    let text = serde_yaml::to_string(&tree.to_value()).expect("what was read can be written");
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }

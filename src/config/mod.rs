@@ -14,6 +14,7 @@ mod federation;
 mod files;
 mod gslb;
 mod health_monitor;
+mod http_rule;
 mod listeners;
 mod load;
 mod persistence;
@@ -23,6 +24,7 @@ mod problem;
 mod profile;
 mod read;
 mod rule;
+mod seen;
 mod site;
 mod site_tls;
 mod table;
@@ -34,8 +36,8 @@ mod virtual_service;
 mod words;
 mod yaml;
 
-pub use admin::{Admin, AdminListen};
-pub use clone::{CloneSection, CloneSelection, OnOverflow, Token};
+pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
+pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
@@ -43,12 +45,14 @@ pub use gslb::{
     PoolAlgorithm, SiteMode, SiteRef,
 };
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
-pub use load::{Loaded, load, load_from};
+pub use http_rule::HttpRule;
+pub use load::{Loaded, load, load_from, load_seen};
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
+pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
 pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
@@ -63,12 +67,16 @@ use crate::site_cookie::{KeyState, Secret};
 pub struct Config {
     /// The file that was loaded.
     pub file: PathBuf,
+    /// It and all others that were read with it.
+    pub seen: Seen,
     pub site: Site,
     pub admin: Admin,
     /// Worker threads; default: one per core.
     pub threads: usize,
     /// How long `SIGTERM` waits for what is in flight; default 20 s.
     pub grace_period: Duration,
+    /// Load it again when a file that it was read from changes; default false.
+    pub watch: bool,
     /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
     pub session_entries: u64,
     /// What the marks of copies are known by, beside the federation's site cookie keys.

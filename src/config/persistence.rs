@@ -9,23 +9,26 @@ use super::{
     problem::{Wrong, shown},
     read::{FileKind, Object},
     table::Table,
-    units::{self, days, seconds},
+    units::{self, days, milliseconds, seconds},
     words,
     yaml::Node,
 };
 use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
 /// A federated profile of type `gslb_site`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct GslbSitePersistence {
     pub name: String,
     pub is_federated: bool,
     pub recovery: HmDownRecovery,
+    /// The longest silence of a home that is asked. Longer than its pools' `read_timeout`, or an app that is slow
+    /// would pass for a home that is away.
+    pub home_read_timeout: Duration,
     pub cookie: SiteCookieOptions,
 }
 
 /// How the site cookie is made; see the attributes in RFC 6265bis.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SiteCookieOptions {
     pub name: String,
     /// Lifetime; `None`: as long as the browser's session.
@@ -39,6 +42,8 @@ pub struct SiteCookieOptions {
     pub persistent: bool,
     /// Exactly `; path=/`, as Avi writes it.
     pub avi_compatible: bool,
+    /// Two-level stickiness: the cookie names the app server at home, too.
+    pub server_tag: bool,
     /// Exactly one of them is active.
     pub keys: Vec<Key>,
 }
@@ -57,6 +62,7 @@ impl GslbSitePersistence {
         let is_federated = o.is_federated(kind);
         let is_gslb_site = o.required("persistence_type", persistence_type).is_some();
         let recovery = o.field("server_hm_down_recovery", words::choice(&RECOVERIES)).unwrap_or_default();
+        let home_read_timeout = o.field("home_read_timeout", units::duration(milliseconds(1)..=days(1)));
         let cookie = o.required_object("http_cookie_persistence_profile", SiteCookieOptions::read);
         if is_gslb_site && kind == FileKind::Site && !is_federated {
             let what = "a profile of type gslb_site that is not federated";
@@ -67,7 +73,13 @@ impl GslbSitePersistence {
             );
         }
         let Some(name) = name else { return };
-        let profile = Self { name: name.clone(), is_federated, recovery, cookie: cookie.unwrap_or_default() };
+        let profile = Self {
+            name: name.clone(),
+            is_federated,
+            recovery,
+            home_read_timeout: home_read_timeout.unwrap_or(seconds(65)),
+            cookie: cookie.unwrap_or_default(),
+        };
         profiles.define(o, "name", &name, Arc::new(profile));
     }
 }
@@ -95,6 +107,7 @@ impl Default for SiteCookieOptions {
             http_only: true,
             persistent: false,
             avi_compatible: false,
+            server_tag: false,
             keys: Vec::new(),
         }
     }
@@ -119,6 +132,7 @@ impl SiteCookieOptions {
             http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
             persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),
             avi_compatible: o.field("avi_compatible", units::flag).unwrap_or(default.avi_compatible),
+            server_tag: o.field("server_tag", units::flag).unwrap_or(default.server_tag),
             keys: o.required_objects("keys", read_key),
         };
         options.check(o);
@@ -195,21 +209,35 @@ pub(super) fn secret(o: &Object<'_>, key: &str, (path, bytes): (PathBuf, Vec<u8>
 }
 
 fn check_keys(o: &Object<'_>, keys: &[Key]) {
-    let active = keys.iter().filter(|key| key.state == KeyState::Active).count();
-    if active != 1 && !keys.is_empty() {
-        let what = format!("{active} keys are active");
+    let mut active = keys.iter().filter(|key| key.state == KeyState::Active);
+    let wrong = match (active.next(), active.next()) {
+        (None, _) if !keys.is_empty() => Some("no key is active".into()),
+        (Some(one), Some(two)) => {
+            Some(format!("keys {} and {} are both active", shown(&one.uuid), shown(&two.uuid)))
+        }
+        _ => None,
+    };
+    if let Some(what) = wrong {
         o.wrong("keys", what, "exactly one seals: make it `active`, the others `next` or `retiring`");
     }
     for (n, key) in keys.iter().enumerate().filter(|(_, key)| !key.uuid.is_empty()) {
         let kid = |key: &Key| key.uuid.get(..16).map(str::to_string);
-        if keys[..n].iter().any(|other| kid(other) == kid(key)) {
-            let what = format!("two keys have uuids that begin with {}", shown(&key.uuid[..16]));
+        if let Some(other) = keys[..n].iter().find(|other| kid(other) == kid(key)) {
+            let (one, two) = (shown(&other.uuid), shown(&key.uuid));
+            let what = format!("keys {one} and {two} have the same first 16 characters");
             o.wrong(
                 "keys",
                 what,
                 "cookies name keys by these 16 characters: make one with `homing keys new`",
             );
         }
+    }
+}
+
+impl HmDownRecovery {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&RECOVERIES, self)
     }
 }
 

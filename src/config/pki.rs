@@ -12,6 +12,7 @@ use super::{
 
 /// The federated profile, as read.
 pub(super) struct PkiProfile {
+    pub(super) name: String,
     pub(super) ca_certs: Option<CaCerts>,
     /// Peers have to show a certificate; else they may.
     pub(super) certificates_required: bool,
@@ -20,7 +21,7 @@ pub(super) struct PkiProfile {
 
 impl PkiProfile {
     pub(super) fn read(o: &mut Object<'_>) -> Self {
-        o.name();
+        let name = o.name().unwrap_or_default();
         o.is_federated(FileKind::Federation);
         let authorities = read_ca_certs(o);
         let crls = read_crls(o, &authorities);
@@ -30,6 +31,7 @@ impl PkiProfile {
         ];
         let mode = o.field("ssl_client_certificate_mode", words::choice(&modes));
         Self {
+            name,
             ca_certs: CaCerts::with_crls(authorities, crls),
             certificates_required: mode.unwrap_or(true),
             place: o.place.clone(),

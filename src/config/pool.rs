@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     CaCerts, HealthMonitor, SiteTls,
-    problem::Wrong,
+    problem::{Wrong, shown},
     read::Object,
     table::Table,
     units::{self, days, hours, milliseconds, seconds},
@@ -14,7 +14,7 @@ use super::{
 use crate::names::PoolName;
 
 /// Servers among which a balancer chooses: of an app, or clone members.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pool {
     pub name: PoolName,
     pub enabled: bool,
@@ -67,6 +67,7 @@ impl Pool {
         pools: &mut Table<Arc<Pool>>,
     ) -> Option<Arc<Pool>> {
         let name = o.required("name", pool_name);
+        refuse_sp_keys(o, name.as_deref().unwrap_or_default());
         let default_port = o.field("default_server_port", units::port).unwrap_or(80);
         let timeouts = || units::duration(milliseconds(1)..=hours(1));
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
@@ -76,7 +77,7 @@ impl Pool {
             enabled: o.field("enabled", units::flag).unwrap_or(default.enabled),
             algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm),
             servers: Server::read_all(o, default_port),
-            monitors: resolve_monitors(o, monitors),
+            monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
             connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(default.connect_timeout),
             read_timeout: o
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
@@ -126,8 +127,8 @@ impl Pool {
 fn pool_name(node: &Node) -> Result<String, Wrong> {
     let name = words::name(node)?;
     if is_sp_pool(&name) {
-        let help = "choose a name that does not begin with `SP-`; site-persistence pools are made by homing";
-        return Err(Wrong::new("a name kept for site-persistence pools", help));
+        let what = format!("{} is a name kept for site-persistence pools, which homing makes", shown(&name));
+        return Err(Wrong::new(what, "choose a name that does not begin with `SP-`"));
     }
     Ok(name)
 }
@@ -137,13 +138,66 @@ pub(super) fn is_sp_pool(name: &str) -> bool {
     name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("SP-"))
 }
 
-/// The monitors that `health_monitor_refs` names.
-pub(super) fn resolve_monitors(
+/// What belongs to site-persistence pools alone.
+fn refuse_sp_keys(o: &mut Object<'_>, name: &str) {
+    let help = "leave it out; a pool of a site-persistent GSLB service is made by homing";
+    o.misplaced(
+        "gslb_sp_enabled",
+        "only site-persistence pools have it, and they cannot be configured",
+        help,
+    );
+    if let Some(profile) = o.peek("application_persistence_profile_ref") {
+        let what = format!("pool {} names persistence profile {} itself", shown(name), shown(profile));
+        let help = "leave it out; a gslb_site profile is named by a GSLB service in the federation file";
+        o.misplaced("application_persistence_profile_ref", &what, help);
+    }
+}
+
+/// Refuses pool groups, above all of site-persistence pools.
+pub(super) fn refuse_groups(o: &mut Object<'_>) {
+    if !o.has("pool_groups") {
+        return;
+    }
+    o.each("pool_groups", |o| {
+        let group = o.name().unwrap_or_default();
+        let members = o.anything("members");
+        let pools =
+            members.as_sequence().into_iter().flatten().filter_map(|member| member["pool_ref"].as_str());
+        let (what, help) = match pools.into_iter().find(|pool| is_sp_pool(pool)) {
+            Some(pool) => (
+                format!("pool group {} has the site-persistence pool {}", shown(&group), shown(pool)),
+                "leave the group out; homing alone decides what a site-persistence pool is for",
+            ),
+            None => (
+                format!("pool group {}: pool groups are not supported", shown(&group)),
+                "leave it out, and let a rule choose among pools",
+            ),
+        };
+        o.source.report.problem(o.place.clone(), what, help);
+    });
+}
+
+/// The monitors of a pool of the site's own, none of them federated.
+fn own_monitors(
     o: &mut Object<'_>,
+    pool: &str,
     monitors: &Table<Arc<HealthMonitor>>,
 ) -> Vec<Arc<HealthMonitor>> {
+    let report = o.source.report;
     let references = o.references("health_monitor_refs");
-    references.iter().filter_map(|reference| monitors.resolve(reference, o.source.report).cloned()).collect()
+    let resolved = references.iter().filter_map(|reference| {
+        let monitor = monitors.resolve(reference, report)?;
+        if monitor.is_federated {
+            let what = format!(
+                "pool {} is not federated, and health monitor {} is",
+                shown(pool),
+                shown(&reference.name)
+            );
+            report.problem(reference.place.clone(), what, "name a monitor of this file");
+        }
+        Some(monitor.clone())
+    });
+    resolved.collect()
 }
 
 impl Server {

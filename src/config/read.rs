@@ -94,6 +94,19 @@ impl<'a> Object<'a> {
         self.entry(key).is_some_and(|entry| !entry.value.is_null())
     }
 
+    /// The text of a key, before it is read.
+    pub(super) fn peek(&self, key: &str) -> Option<&'a str> {
+        self.entry(key)?.value.text()
+    }
+
+    /// The names of the objects in a list, before it is read.
+    pub(super) fn names(&self, key: &str) -> Vec<&'a str> {
+        let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key) else {
+            return Vec::new();
+        };
+        items.iter().filter_map(Node::name).collect()
+    }
+
     /// Where the value of a key stands; where the object does, if it is left out.
     pub(super) fn place_of(&self, key: &str) -> Place {
         let line = self.entry(key).map_or(self.place.line, |entry| entry.value.line);

@@ -11,7 +11,7 @@ use super::{
 use crate::names::RuleName;
 
 /// `rules: [{ name: canary, rule: canary_by_header, on_error: fail_open, config: {…} }]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RuleSpec {
     /// The object's name, which virtual services refer to by `rule_refs`.
     pub name: RuleName,

@@ -57,10 +57,17 @@ impl SiteTls {
         required: bool,
     ) -> Option<Self> {
         let mut hasher = DefaultHasher::new();
-        chain.first()?.to_der().ok()?.hash(&mut hasher);
-        (ca_certs.fingerprint(), required).hash(&mut hasher);
+        if chain.is_empty() {
+            return None;
+        }
+        // The key is the one of the first certificate.
+        for certificate in &chain {
+            certificate.to_der().ok()?.hash(&mut hasher);
+        }
+        let server_name = server_name(site);
+        (&server_name, federation_id, ca_certs.fingerprint(), required).hash(&mut hasher);
         Some(Self {
-            server_name: server_name(site),
+            server_name,
             federation_id: federation_id.to_owned(),
             chain,
             key,
@@ -80,6 +87,14 @@ impl SiteTls {
         self.fingerprint
     }
 }
+
+impl PartialEq for SiteTls {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+impl Eq for SiteTls {}
 
 impl fmt::Debug for SiteTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

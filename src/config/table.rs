@@ -35,6 +35,11 @@ impl<T> Table<T> {
         }
     }
 
+    /// What messages call an object of these.
+    pub(super) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
     pub(super) fn find(&self, name: &str) -> Option<&T> {
         self.rows.get(name).map(|(_, value)| value)
     }

@@ -71,6 +71,12 @@ impl CaCerts {
     }
 }
 
+impl PartialEq for CaCerts {
+    fn eq(&self, other: &Self) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
 impl fmt::Debug for CaCerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificates, crls, fingerprint } = self;

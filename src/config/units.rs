@@ -146,7 +146,7 @@ fn is_number(text: &str) -> bool {
 }
 
 /// A duration as the configuration has it: one number and the largest unit that fits.
-fn written_duration(duration: Duration) -> String {
+pub(super) fn written_duration(duration: Duration) -> String {
     let ms = duration.as_millis();
     let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
     match units.iter().find(|(_, unit)| ms >= *unit && ms.is_multiple_of(*unit)) {

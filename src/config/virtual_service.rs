@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    ApplicationProfile, Certificate, CloneSection, Pool, RuleSpec, SslProfile, Token,
+    ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile, Token,
     pool::is_sp_pool,
     problem::{Place, Report, shown},
     read::{Object, Reference},
@@ -15,7 +15,7 @@ use super::{
 use crate::names::{PoolName, VsName, VsUuid};
 
 /// Names, addresses and ports that clients connect to, and what happens to their requests.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VirtualService {
     pub name: VsName,
     pub uuid: Option<VsUuid>,
@@ -29,6 +29,8 @@ pub struct VirtualService {
     /// In the order in which they run.
     pub rules: Vec<Arc<RuleSpec>>,
     pub profile: Arc<ApplicationProfile>,
+    /// Which port is redirected to which HTTPS port.
+    pub http_rules: Vec<HttpRule>,
     pub address_lists: AddressLists,
 }
 
@@ -82,7 +84,9 @@ impl VirtualService {
             o.placed_list("domain_names", words::host_pattern).unwrap_or_default().into_iter().unzip();
         let (services, service_places) = read_services(o, known);
         let pool = o.reference("pool_ref");
-        let clones = read_clones(o, known, name.as_deref().unwrap_or_default(), &services);
+        let own_name = name.as_deref().unwrap_or_default();
+        let clones = read_clones(o, own_name, known, &services);
+        let http_rules = HttpRule::read_all(o, own_name, &services);
         let rules = o.references("rule_refs");
         let rules: Vec<_> =
             rules.iter().filter_map(|reference| known.rules.resolve(reference, report).cloned()).collect();
@@ -90,21 +94,18 @@ impl VirtualService {
             let what = "`pool_ref` is missing, and no rule could choose a pool or answer";
             report.problem(o.place.clone(), what, "write `pool_ref: …`, or `rule_refs: […]`");
         }
-        o.misplaced(
-            "application_persistence_profile_ref",
-            "virtual services have no persistence profile of their own",
-            "a gslb_site profile is named by a GSLB service in the federation file",
-        );
+        refuse_persistence_keys(o, own_name);
         let vs = Self {
-            name: name.as_deref().unwrap_or_default().into(),
+            name: own_name.into(),
             uuid: o.field("uuid", words::identifier).map(Into::into),
             enabled: o.field("enabled", units::flag).unwrap_or(true),
             domain_names,
             services,
-            pool: pool.and_then(|reference| resolve_pool(&reference, known, report)),
+            pool: pool.and_then(|reference| resolve_pool(&reference, own_name, known, report)),
             clones,
             rules,
             profile: application_profile(o, known),
+            http_rules,
             address_lists: AddressLists {
                 allow: o.list("allow", words::network).unwrap_or_default(),
                 deny: o.list("deny", words::network).unwrap_or_default(),
@@ -116,6 +117,24 @@ impl VirtualService {
         let place = o.place.clone();
         Some(Placed { vs: Arc::new(vs), place, services: service_places, domain_names: name_places })
     }
+}
+
+/// What site persistence does by itself, and what belongs to the GSLB service.
+fn refuse_persistence_keys(o: &mut Object<'_>, name: &str) {
+    if let Some(profile) = o.peek("application_persistence_profile_ref") {
+        let what =
+            format!("virtual service {} names persistence profile {} itself", shown(name), shown(profile));
+        let help = "leave it out; a gslb_site profile is named by a GSLB service in the federation file";
+        o.misplaced("application_persistence_profile_ref", &what, help);
+    }
+    let what = format!("virtual service {} names site-persistence pools itself", shown(name));
+    let help = "leave it out; homing gives it one where it is a member of a site-persistent GSLB service";
+    o.misplaced("sp_pool_refs", &what, help);
+    o.misplaced(
+        "pool_group_ref",
+        "pool groups are not supported",
+        "write `pool_ref: …`, and let a rule choose among pools",
+    );
 }
 
 fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>) {
@@ -153,24 +172,15 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
     services.into_iter().unzip()
 }
 
-/// `vs`: the virtual service's name.
-fn read_clones(o: &mut Object<'_>, known: &Known, vs: &str, services: &[Service]) -> Vec<CloneSection> {
+fn read_clones(o: &mut Object<'_>, vs: &str, known: &Known, services: &[Service]) -> Vec<CloneSection> {
     let report = o.source.report;
     let has_tls = services.iter().any(|service| service.tls.is_some());
     let mut clones: Vec<CloneSection> = Vec::new();
     o.object_or_objects("clone", |o| {
-        let clone = CloneSection::read(o, |reference| resolve_pool(reference, known, report))?;
+        let clone = CloneSection::read(o, |reference| resolve_pool(reference, vs, known, report))?;
         if !clone.pool.as_str().is_empty() && clones.iter().any(|other| other.pool == clone.pool) {
             let what = format!("pool {} already has a clone section here", shown(clone.pool.as_str()));
             o.wrong("pool_ref", what, "merge the two sections, or name another pool");
-        }
-        if let Some(pool) = known.pools.find(clone.pool.as_str()).filter(|pool| pool.enable_ssl) {
-            let what = format!(
-                "virtual service {} copies to pool {}, which has `enable_ssl`, but copies cannot be sent with TLS yet",
-                shown(vs),
-                shown(pool.name.as_str())
-            );
-            o.wrong("pool_ref", what, "take `enable_ssl` from the pool, or name a pool without it");
         }
         if clone.tokens.contains(&Token::TlsSessionId) && !has_tls {
             let what = "the token tls_session_id, but no service of this virtual service has TLS";
@@ -182,14 +192,17 @@ fn read_clones(o: &mut Object<'_>, known: &Known, vs: &str, services: &[Service]
     clones
 }
 
-fn resolve_pool(reference: &Reference, known: &Known, report: &Report) -> Option<PoolName> {
+fn resolve_pool(reference: &Reference, vs: &str, known: &Known, report: &Report) -> Option<PoolName> {
     if is_sp_pool(&reference.name) {
-        let what =
-            format!("{} is a site-persistence pool, which cannot be referred to", shown(&reference.name));
+        let what = format!(
+            "virtual service {} refers to {}, a site-persistence pool",
+            shown(vs),
+            shown(&reference.name)
+        );
         report.problem(
             reference.place.clone(),
             what,
-            "name a pool of your own; homing chooses this one itself",
+            "name a pool of your own; homing alone chooses this one",
         );
         return None;
     }

@@ -120,12 +120,16 @@ impl Node {
 
     /// How a path names this item of a list: by its name, else by its number.
     pub(super) fn label(&self, number: usize) -> String {
-        let Data::Map(entries) = &self.data else { return number.to_string() };
-        let name = entries.iter().find(|entry| entry.key == "name").and_then(|entry| entry.value.text());
         let readable = |name: &&str| {
             !name.is_empty() && name.len() <= 60 && name.bytes().all(|byte| byte.is_ascii_graphic())
         };
-        name.filter(readable).map_or(number.to_string(), str::to_string)
+        self.name().filter(readable).map_or(number.to_string(), str::to_string)
+    }
+
+    /// The `name` of a mapping that has one.
+    pub(super) fn name(&self) -> Option<&str> {
+        let Data::Map(entries) = &self.data else { return None };
+        entries.iter().find(|entry| entry.key == "name").and_then(|entry| entry.value.text())
     }
 }
 

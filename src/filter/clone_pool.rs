@@ -42,6 +42,10 @@ pub struct ClonePools {
 #[derive(Clone, Default)]
 struct Considered(Vec<(usize, Option<Arc<Assigned>>)>);
 
+/// The sections that have assigned a session to a request of this connection.
+#[derive(Clone, Default)]
+struct Seen(Vec<usize>);
+
 impl ClonePools {
     /// A rule for each clone section.
     pub fn for_virtual_service(setup: &Setup<'_>) -> Vec<Arc<dyn Rule>> {
@@ -71,7 +75,7 @@ impl ClonePools {
 
     /// The copy of a request, and its session if a token names one; `None`: none is wanted of this section.
     fn order(&self, exchange: &Exchange, asked: &Asked<'_>) -> Result<Option<Ordered>, DropReason> {
-        if exchange.clones().iter().any(|order| *order.pool() == self.section.pool) {
+        if self.is_ordered(exchange) {
             return Ok(None); // A rule chose the member.
         }
         if is_copy(asked.headers) {
@@ -122,7 +126,8 @@ impl ClonePools {
     }
 
     fn in_session(&self, exchange: &Exchange, pool: &Pool, token: &Token, key: &[u8]) -> Option<Ordered> {
-        let assign = Assign { timeout: self.section.timeout, lifetime: self.section.lifetime };
+        let refresh = self.refresh(exchange);
+        let assign = Assign { timeout: self.section.timeout, lifetime: self.section.lifetime, refresh };
         let is_up = |server| pool.server(server).is_some_and(|server| server.is_up());
         let choose = || self.choose(exchange, pool, self.hash.of(key));
         let assigned = exchange.session().assign(&self.table, key, assign, is_up, choose)?;
@@ -130,6 +135,20 @@ impl ClonePools {
         // The connection of a hop is the peer's, and shared by its clients.
         let of_connection = matches!(token, Token::TlsSessionId) && !exchange.is_carried();
         Some(Ordered { order, session: Some(Arc::new(assigned)), of_connection })
+    }
+
+    /// What restarts the session's idle timeout. A hop's connection is the peer's: which of them is new to the
+    /// client is not known here.
+    fn refresh(&self, exchange: &Exchange) -> Refresh {
+        if self.section.refresh == CloneRefresh::Request || exchange.is_carried() {
+            return Refresh::Request;
+        }
+        let Seen(sections) = exchange.connection_value().unwrap_or_default();
+        let is_new = !sections.contains(&self.index);
+        if is_new {
+            exchange.with_connection_value(|Seen(sections)| sections.push(self.index));
+        }
+        Refresh::Connection { is_new }
     }
 
     /// A member for a new session, among those that are up.
@@ -153,6 +172,11 @@ impl ClonePools {
     fn considered<'a>(&self, exchange: &'a Exchange) -> Option<&'a Option<Arc<Assigned>>> {
         let Considered(sections) = exchange.get()?;
         sections.iter().find(|(index, _)| *index == self.index).map(|(_, session)| session)
+    }
+
+    /// Whether a copy for the section's pool is ordered, and not made yet.
+    fn is_ordered(&self, exchange: &Exchange) -> bool {
+        exchange.clones().iter().any(|order| *order.pool() == self.section.pool)
     }
 
     /// Takes note of a decision; the order that follows from it.
@@ -259,9 +283,10 @@ impl Rule for ClonePools {
         Ok(())
     }
 
-    /// Every request is accounted for, those that are not copied too.
+    /// Every request is accounted for, those that are not copied too, and those of which a copy was ordered and
+    /// is not wanted any more.
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
-        if self.considered(finished).is_none() {
+        if self.considered(finished).is_none() || self.is_ordered(finished) {
             match finished.goes_elsewhere() {
                 true => self.proxied.inc(),
                 false => self.filtered.inc(),

@@ -1,6 +1,7 @@
-//! `http_to_https` as a rule: plain requests are redirected to the virtual service's TLS port.
+//! `http_to_https` and `http_rules` as a rule: plain requests are redirected to the virtual service's TLS port, or to
+//! the one that is paired with the port at which they came.
 //!
-//! Avi's application profile has the switch under the same name. A request that came over the hop counts as its
+//! Avi's application profile has the switch under the same name, and its HTTP policy sets have the pairs. A request that came over the hop counts as its
 //! client came, so site persistence looks at the hop first and asks here itself.
 
 use std::{fmt::Write, sync::Arc};
@@ -9,16 +10,22 @@ use crate::prelude::*;
 
 /// Redirects what is not over TLS.
 pub struct HttpsRedirect {
-    /// The virtual service's TLS port.
-    port: u16,
+    /// From a plain port to the one with TLS.
+    pairs: Vec<(u16, u16)>,
+    /// Of all other plain ports, where `http_to_https` is set: the virtual service's first TLS port.
+    default: Option<u16>,
 }
 
 impl HttpsRedirect {
-    /// The redirect of a virtual service, if its profile asks for it.
+    /// The redirect of a virtual service, if its profile or its rules ask for it.
     pub(super) fn of(setup: &Setup<'_>) -> Option<Self> {
         let vs = setup.virtual_service;
         let tls = vs.services.iter().find(|service| service.tls.is_some());
-        vs.profile.http_to_https.then(|| Self { port: tls.map_or(443, |service| service.addr.port()) })
+        let default = vs.profile.http_to_https.then(|| tls.map_or(443, |service| service.addr.port()));
+        let rules = vs.http_rules.iter();
+        let pairs = rules.flat_map(|rule| rule.ports.iter().map(|port| (*port, rule.https_port)));
+        let redirect = Self { pairs: pairs.collect(), default };
+        (redirect.default.is_some() || !redirect.pairs.is_empty()).then_some(redirect)
     }
 
     /// The rule, where site persistence does not do it.
@@ -26,17 +33,24 @@ impl HttpsRedirect {
         Self::of(setup).filter(|_| setup.site.is_none()).map(Rule::into_rule)
     }
 
-    /// The redirect of a request; `None`: it is over TLS.
+    /// The TLS port for what came at a plain one.
+    fn target(&self, port: u16) -> Option<u16> {
+        let paired = self.pairs.iter().find(|(from, _)| *from == port).map(|(_, to)| *to);
+        paired.or(self.default)
+    }
+
+    /// The redirect of a request; `None`: it is over TLS, or may come as it does.
     pub(super) fn reply(&self, request: &Request<'_>) -> Result<Option<Reply>, RuleError> {
         if request.is_secure() {
             return Ok(None);
         }
+        let Some(port) = self.target(request.local_addr().port()) else { return Ok(None) };
         let host = request.host();
         let name = match host.rsplit_once(':') {
             Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
             _ => host,
         };
-        let port = if self.port == 443 { String::new() } else { format!(":{}", self.port) };
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
         let mut location = format!("https://{name}{port}");
         for byte in request.path_and_query().bytes() {
             // A header's value is text; what a path has beyond it is escaped (RFC 3986, 2.1).

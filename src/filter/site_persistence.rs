@@ -2,8 +2,9 @@
 //!
 //! At `http_request` it proves a hop from a peer, reads the site cookie, and asks the policy. What is proxied goes
 //! to the SP pool with a signed hop header; what is served here loses the cookie on its way to the app server,
-//! and gets a new one on the answer where it had none that holds. If home cannot be reached, or says that it
-//! cannot serve, the configured recovery acts on that very request.
+//! and gets a new one on the answer where it had none that holds. If home cannot be reached, breaks off, or says
+//! that it cannot serve, the configured recovery acts on that very request. With two-level stickiness the cookie
+//! brings the client to its app server, too.
 
 use std::sync::Arc;
 
@@ -29,6 +30,36 @@ struct Decided {
     decision: Decision,
     /// A peer sent it, and proved so.
     from_peer: bool,
+    /// Its cookie is ours,
+    ours: bool,
+    /// and names this app server.
+    server: Option<SocketAddr>,
+}
+
+/// How sites stand at the time of a request.
+struct Surroundings<'a> {
+    rule: &'a SitePersistence,
+    exchange: &'a Exchange,
+    now: u64,
+}
+
+impl Sites for Surroundings<'_> {
+    fn peer(&self, peer: &MemberId) -> Standing {
+        self.rule.site.standing(peer, self.now)
+    }
+
+    fn own(&self) -> Standing {
+        self.rule.site.own_standing(self.now)
+    }
+
+    fn serves_here(&self) -> bool {
+        let Some(pool) = &self.rule.pool else { return true };
+        self.exchange.pools().named(pool.as_str()).is_ok_and(|pool| pool.active_servers().next().is_some())
+    }
+
+    fn elsewhere(&self) -> Option<MemberId> {
+        self.rule.site.peer_in_service(self.now).map(|peer| peer.id)
+    }
 }
 
 impl SitePersistence {
@@ -88,24 +119,62 @@ impl SitePersistence {
         self.metrics.sp_hops_refused.with_label_values(&labels).inc();
     }
 
-    fn own_pool_is_up(&self, exchange: &Exchange) -> bool {
-        let Some(pool) = &self.pool else { return true };
-        exchange.pools().named(pool.as_str()).is_ok_and(|pool| pool.active_servers().next().is_some())
+    fn surroundings<'a>(&'a self, exchange: &'a Exchange) -> Surroundings<'a> {
+        Surroundings { rule: self, exchange, now: exchange.clock().unix_seconds() }
     }
 
     /// The peer that the request is on its way to. A rule that ran later may have sent it elsewhere.
-    fn home_of(&self, exchange: &Exchange) -> Option<&PeerMember> {
-        let Decided { decision: Decision::Proxy { to, .. }, .. } = exchange.get()? else { return None };
-        exchange.goes_to(&self.site.sp_pool).then(|| self.site.membership.peer(to)).flatten()
+    fn peer_of(&self, exchange: &Exchange) -> Option<&PeerMember> {
+        let peer = exchange.get::<Decided>()?.decision.peer()?;
+        exchange.goes_to(&self.site.sp_pool).then(|| self.site.membership.peer(peer)).flatten()
     }
 
-    /// What follows when home cannot have the request, which is `resendable` or has been begun.
-    fn after_failure(decided: Decided, resendable: bool) -> Decided {
-        let decision = match decided.decision.after_failure() {
-            Decision::Local { .. } if !resendable => Decision::Abort,
-            next => next,
-        };
-        Decided { decision, ..decided }
+    /// Takes the site cookie off what an app server, or a peer that is to become home, gets.
+    fn remove_site_cookie(&self, send: &mut RequestSend<'_>) -> RuleResult {
+        let cookies = send.headers().iter().find(|(name, _)| **name == COOKIE).map(|(_, cookies)| cookies);
+        let rest = cookies.map(|cookies| {
+            without_cookie(cookies.as_bytes(), self.site.membership.cookie_name())
+                .map(|rest| rest.into_owned())
+        });
+        match rest {
+            Some(Some(rest)) => send.set_header("cookie", rest)?,
+            Some(None) => drop(send.remove_header("cookie")),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The `Set-Cookie` value that is due with an answer of this site.
+    fn due_cookie(&self, decided: &Decided, response: &Response<'_>) -> Option<String> {
+        // An error of our own makes this site nobody's home.
+        let own_error = response.server().is_none() && response.status() >= 500;
+        let Decision::Local { issue, .. } = decided.decision else { return None };
+        let membership = &self.site.membership;
+        let served_by = response.server().filter(|server| membership.can_name(*server)).or(decided.server);
+        let moved = decided.ours && served_by != decided.server;
+        (!own_error && (issue || moved)).then(|| {
+            let now = response.clock().unix_seconds();
+            self.seals.inc();
+            membership.issue_cookie(now, response.random_bytes(), response.is_secure(), served_by)
+        })
+    }
+}
+
+/// The decision after a failure, for a request that is `resendable` or has been begun.
+fn resent(decision: Decision, resendable: bool) -> Decision {
+    match decision {
+        Decision::Local { .. } if !resendable => Decision::Abort,
+        next => next,
+    }
+}
+
+/// Why a peer sends the request back, if it does.
+fn refusal(response: &Response<'_>) -> Option<HomeRefusal> {
+    match response.header(HOP_REFUSED_HEADER) {
+        // A word that a later version knows means, too, that the peer has not served it.
+        Some(word) => Some(HomeRefusal::of(word).unwrap_or(HomeRefusal::PoolDown)),
+        // Nobody there has this Host any more (RFC 9110, 15.5.20), so the request was not acted on.
+        None => (response.status() == 421).then_some(HomeRefusal::WrongSite),
     }
 }
 
@@ -117,27 +186,30 @@ impl Rule for SitePersistence {
         let from_peer = arrival == Arrival::Peer;
         let cookies = request.headers().iter().filter(|(name, _)| **name == COOKIE);
         let cookies = cookies.map(|(_, field)| field.as_bytes());
-        let cookie = membership.read_cookie(cookies, request.clock().unix_seconds());
-        let is_up = |home: &MemberId| membership.peer(home).is_some_and(|peer| self.site.is_up(peer.addr));
-        let mut decision = decide(cookie, arrival, is_up, membership.recovery());
-        if from_peer && !self.own_pool_is_up(request) {
-            decision = Decision::Refuse(HomeRefusal::PoolDown);
+        let surroundings = self.surroundings(request);
+        let ReadCookie { cookie, server, serial } = membership.read_cookie(cookies, surroundings.now);
+        let ours = matches!(cookie, Cookie::Ours { .. });
+        if ours {
+            self.site.census.saw(serial, surroundings.now);
         }
+        let mut decision = decide(cookie, arrival, &surroundings, membership.recovery());
         let redirect = match (&self.redirect, decision) {
             (None, _) | (_, Decision::Refuse(_)) => None,
+            // Its client speaks to the peer, whose ports are others.
+            (Some(_), _) if from_peer => None,
             (Some(redirect), _) => redirect.reply(request)?,
         };
         if let Some(reply) = redirect {
             // The cookie is for the answer over TLS.
-            decision = Decision::Local { outcome: here(decision.outcome()), issue: false };
+            decision = Decision::Local { outcome: decision.outcome_here(), issue: false };
             request.respond(reply);
         }
-        request.insert(Decided { decision, from_peer });
+        request.insert(Decided { decision, from_peer, ours, server });
         match decision {
-            Decision::Local { .. } => {}
-            Decision::Proxy { to, .. } => {
-                let home = membership.peer(&to).ok_or_else(|| RuleError::new("the home is no peer"))?;
-                request.server_of(&self.site.sp_pool, home.addr);
+            Decision::Local { .. } => server.into_iter().for_each(|server| request.prefer(server)),
+            Decision::Proxy { to: peer, .. } | Decision::Begin { at: peer, .. } => {
+                let peer = membership.peer(&peer).ok_or_else(|| RuleError::new("the home is no peer"))?;
+                request.server_of(&self.site.sp_pool, peer.addr);
             }
             Decision::Abort => request.respond(home_is_away()),
             Decision::Refuse(refusal) => request.respond(refused(refusal)?),
@@ -147,18 +219,22 @@ impl Rule for SitePersistence {
 
     fn lb_failed(&self, lb: &mut LbEvent<'_>) -> RuleResult {
         let Some(decided) = lb.get::<Decided>().copied() else { return Ok(()) };
-        if self.home_of(lb).is_none() {
+        if self.peer_of(lb).is_none() {
             if decided.from_peer && lb.server().is_none() {
                 lb.insert(Decided { decision: Decision::Refuse(HomeRefusal::PoolDown), ..decided });
                 lb.respond(refused(HomeRefusal::PoolDown)?);
             }
             return Ok(());
         }
-        let next = Self::after_failure(decided, lb.is_resendable());
-        lb.insert(next);
-        match next.decision {
+        let next = resent(decided.decision.after_failure(&self.surroundings(lb)), lb.is_resendable());
+        let decision = match next {
+            Decision::Proxy { .. } if !lb.is_resendable() || lb.failures() >= MAX_TRIES => Decision::Abort,
+            next => next,
+        };
+        lb.insert(Decided { decision, ..decided });
+        match decision {
             Decision::Local { .. } => lb.reselect_here(),
-            Decision::Proxy { .. } if lb.is_resendable() && lb.failures() < MAX_TRIES => lb.reselect(),
+            Decision::Proxy { .. } => lb.reselect(),
             _ => lb.respond(home_is_away()),
         }
         Ok(())
@@ -166,19 +242,10 @@ impl Rule for SitePersistence {
 
     fn http_request_send(&self, send: &mut RequestSend<'_>) -> RuleResult {
         let membership = &self.site.membership;
-        let Some(home) = self.home_of(send) else {
-            let cookies =
-                send.headers().iter().find(|(name, _)| **name == COOKIE).map(|(_, cookies)| cookies);
-            let rest = cookies.map(|cookies| {
-                without_cookie(cookies.as_bytes(), membership.cookie_name()).map(|rest| rest.into_owned())
-            });
-            match rest {
-                Some(Some(rest)) => send.set_header("cookie", rest)?,
-                Some(None) => drop(send.remove_header("cookie")),
-                None => {}
-            }
-            return Ok(());
-        };
+        let Some(home) = self.peer_of(send) else { return self.remove_site_cookie(send) };
+        if let Some(Decided { decision: Decision::Begin { .. }, .. }) = send.get() {
+            self.remove_site_cookie(send)?;
+        }
         let fields = HopFields {
             dst: home.cluster_uuid.as_str(),
             ts: send.clock().unix_seconds(),
@@ -195,11 +262,13 @@ impl Rule for SitePersistence {
 
     async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
         let Some(decided) = response.get::<Decided>().copied() else { return Ok(()) };
-        if self.home_of(response).is_some() {
-            if response.server().is_some() && response.header(HOP_REFUSED_HEADER).is_some() {
-                let next = Self::after_failure(decided, response.is_resendable());
-                response.insert(next);
-                match next.decision {
+        if self.peer_of(response).is_some() {
+            let refusal = refusal(response).filter(|_| response.server().is_some());
+            if let Some(why) = refusal {
+                let next = decided.decision.after_refusal(why, &self.surroundings(response));
+                let decision = resent(next, response.is_resendable());
+                response.insert(Decided { decision, ..decided });
+                match decision {
                     Decision::Local { .. } => response.retry_here(),
                     Decision::Proxy { .. } => {}
                     _ => response.respond(home_is_away()),
@@ -207,16 +276,7 @@ impl Rule for SitePersistence {
             }
             return Ok(());
         }
-        // An error of our own makes this site nobody's home.
-        let own_error = response.server().is_none() && response.status() >= 500;
-        if let Decision::Local { issue: true, .. } = decided.decision
-            && !own_error
-        {
-            let membership = &self.site.membership;
-            let nonce = response.random_bytes();
-            let cookie =
-                membership.issue_cookie(response.clock().unix_seconds(), nonce, response.is_secure());
-            self.seals.inc();
+        if let Some(cookie) = self.due_cookie(&decided, response) {
             response.append_header("Set-Cookie", &cookie)?;
             if let Some(private) = private_cache_control(response.joined("cache-control").as_deref()) {
                 response.set_header("Cache-Control", &*private)?;
@@ -227,17 +287,15 @@ impl Rule for SitePersistence {
 
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
         if let Some(decided) = finished.get::<Decided>() {
-            let outcome = decided.decision.outcome();
-            let sent_home = finished.server.is_some() && self.home_of(finished).is_some();
-            self.counters.count(if sent_home { outcome } else { here(outcome) });
+            let decision = decided.decision;
+            let sent = finished.server.is_some() && self.peer_of(finished).is_some();
+            let outcome = if sent { decision.outcome() } else { decision.outcome_here() };
+            self.counters.count(outcome);
+            // For the access line.
+            finished.insert(outcome);
         }
         Ok(())
     }
-}
-
-/// The outcome of a request that was not sent home after all: a rule answered it, or chose another pool.
-fn here(outcome: Outcome) -> Outcome {
-    if outcome == Outcome::Proxied { Outcome::Local } else { outcome }
 }
 
 fn home_is_away() -> Reply {

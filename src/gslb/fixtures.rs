@@ -39,7 +39,7 @@ pub fn membership(site: TestSite) -> Membership {
 }
 
 pub fn membership_in(own: TestSite, gslb: &Gslb) -> Membership {
-    Membership::of(&vs(own), &site(own), gslb).expect("a good federation").expect("a member")
+    Membership::of(&vs(own), &[], &site(own), gslb, NOW).expect("a good federation").expect("a member")
 }
 
 pub fn site(site: TestSite) -> Site {
@@ -62,6 +62,7 @@ pub fn vs(site: TestSite) -> VirtualService {
             client_header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
         }),
+        http_rules: Vec::new(),
         address_lists: AddressLists::default(),
     }
 }
@@ -95,6 +96,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
             name: "gap-1".into(),
             is_federated: true,
             recovery: HmDownRecovery::PickNewServer,
+            home_read_timeout: Duration::from_secs(65),
             cookie: cookie_options(),
         })),
         monitors: vec![Arc::new(HealthMonitor {
@@ -120,6 +122,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         name: site.name.into(),
         cluster_uuid: site.cluster.into(),
         mode: SiteMode::Active,
+        admin: None,
     };
     Gslb {
         federation_id: "demo".into(),
@@ -127,6 +130,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         services: vec![Arc::new(service)],
         ca_certs: None,
         site_tls: None,
+        checksum: String::new(),
     }
 }
 
@@ -141,6 +145,7 @@ pub fn cookie_options() -> SiteCookieOptions {
         http_only: true,
         persistent: false,
         avi_compatible: false,
+        server_tag: false,
         keys: vec![Key {
             uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(),
             state: KeyState::Active,

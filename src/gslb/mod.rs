@@ -4,30 +4,38 @@
 //! Everything here is a description or a pure decision. The SP pool is described here and built with the
 //! other pools; cookies and hops are opened by `site_cookie`; requests are sent by the proxy.
 //!
+//! What happens when a home is away: the tables of [`policy`].
+//!
 //! Words are Avi's: a GSLB service has members, which are virtual services of sites; a virtual service of a
 //! site-persistent service has a site-persistence (SP) pool, whose "servers" are its peers on other sites;
 //! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
 
+mod census;
 mod cookie_header;
 mod key_watch;
 mod member;
-mod policy;
+mod outcome;
+pub mod policy;
 mod service;
 mod set_cookie;
 mod sp_pool;
+mod standing;
 
+pub use census::{Census, Censuses, WINDOW as CENSUS_WINDOW};
 pub use cookie_header::{cookie_values, without_cookie};
 pub use key_watch::KeyWatch;
 pub use member::MemberId;
-pub use policy::{Arrival, Cookie, Decision, OnFailure, Outcome, OutcomeCounters, decide};
-pub use service::{Membership, MembershipError, PeerMember, carries_loop_token};
+pub use outcome::{Outcome, OutcomeCounters};
+pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
+pub use service::{Membership, MembershipError, PeerMember, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
 pub use sp_pool::{
     CONNECTION_RAMP_DURATION, DESCRIPTION, GRACEFUL_DISABLE_TIMEOUT, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION,
     SpPool,
 };
+pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod trust_tests;

@@ -1,29 +1,52 @@
 //! What becomes of a request of a site-persistent virtual service: a pure function of its cookie, of how it
-//! came, of the health of its home, and of the configured recovery.
+//! came, of how sites stand, and of the configured recovery.
 //!
 //! | cookie | came from | home | what happens | outcome |
 //! |---|---|---|---|---|
-//! | none, or refused | client | – | serve here, issue a cookie | `new`, or the reason |
+//! | none, or refused | client | – | begin: serve here, issue a cookie | `new`, or the reason |
 //! | ours | client | here | serve here; issue if stale | `local` |
 //! | a peer's | client | up | proxy | `proxied` |
-//! | a peer's | client | down | recovery: serve here and issue; 503; keep trying home | `rehomed`, `aborted`, `proxied` |
+//! | a peer's | client | away | see below | |
 //! | a peer's | a peer | – | serve here | `loop` |
 //! | any other | a peer | – | serve here; issue if none, refused or stale | `from_peer` |
 //! | any | us, without proof | – | serve here; issue if none, refused or stale | `loop` |
 //! | any | a peer, for another site | – | refuse: 421 | `from_peer` |
 //!
-//! A home that refuses the first connection is as good as down: [`Decision::after_failure`] says what
-//! follows. A request that came from a peer is never sent to a peer.
+//! # When the home site is away
+//!
+//! By `server_hm_down_recovery`. "Serve here" issues a cookie that makes this site the new home; the other answers
+//! leave the client its cookie.
+//!
+//! | home is | `pick_new_server` | `abort_connection` | `continue_persistent_server` |
+//! |---|---|---|---|
+//! | down: its monitors say so | serve here | 503 | ask home, at most three times, else 503 |
+//! | down: refuses the connection, or its TLS fails | serve here ¹ | 503 | ask home, at most three times, else 503 |
+//! | dead in mid-request: closes, is silent for `home_read_timeout`, or answers what is no HTTP | serve here ² | 503 ² | ask home, at most three times, else 503 ² |
+//! | up, its app down (`pool_down`), or another's by now (421) | serve here ¹ | 503 | its own answer: 503, 421 |
+//! | draining or disabled, before the deadline | proxy | proxy | proxy |
+//! | draining or disabled, after the deadline | begin anew ¹ | begin anew ¹ | begin anew ¹ |
+//! | removed, or of an older drain epoch | begin anew | begin anew | begin anew |
+//! | down, and the app here too | 503 | 503 | ask home, at most three times, else 503 |
+//!
+//! ¹ Home has not touched the request, so any method is repeated, as long as its body has not begun to leave or is
+//! still whole in the retry buffer (64 KiB); else 503.
+//! An app that answers 421 says so of itself, and is taken at its word.
+//! ² Nobody knows whether home acted on the request. An idempotent method (RFC 9110, 9.2.2) whose body is whole is
+//! repeated; any other gets 502, or 504 after silence, under every recovery. An answer that has begun is cut.
+//!
+//! An operator's decision (draining, disabled, removed) is not a failure, so no recovery is asked: its sessions begin
+//! anew, as clients without a cookie do. Where this site itself is being emptied, a session begins at a peer that is
+//! in service, by way of a hop without the void cookie, and the peer issues its own; with no such peer it begins
+//! here. Home itself refuses a hop with a cookie of its own after the deadline (`drained`), so it is enough that the
+//! site that is drained knows of it.
+//!
+//! A request that came from a peer is never sent to a peer.
 //!
 //! The recoveries are Avi's `server_hm_down_recovery`; BIG-IP's counterpart is "action on service down".
 
-use prometheus::IntCounter;
-
-use super::MemberId;
+use super::{MemberId, Outcome, Standing};
 use crate::{
     config::HmDownRecovery,
-    metrics::Metrics,
-    names::{GslbServiceName, VsName},
     site_cookie::{HomeRefusal, Refusal},
 };
 
@@ -54,6 +77,21 @@ pub enum Arrival {
     Looped,
 }
 
+/// How this site and its peers stand; each is asked only where it matters.
+pub trait Sites {
+    /// How a peer stands.
+    fn peer(&self, peer: &MemberId) -> Standing;
+
+    /// How this site stands; it does not ask its own monitors.
+    fn own(&self) -> Standing;
+
+    /// Whether the app here can serve.
+    fn serves_here(&self) -> bool;
+
+    /// A peer in service, where a session may begin that this site does not take.
+    fn elsewhere(&self) -> Option<MemberId>;
+}
+
 /// What is to be done with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
@@ -61,6 +99,9 @@ pub enum Decision {
     Local { outcome: Outcome, issue: bool },
     /// Send it to its home.
     Proxy { to: MemberId, on_failure: OnFailure },
+    /// Send it, without the site cookie, to a peer that becomes its home. `outcome` is what it is counted as if the
+    /// peer cannot have it and it begins here after all.
+    Begin { at: MemberId, outcome: Outcome },
     /// Answer 503.
     Abort,
     /// Send it back to the peer that it came from.
@@ -76,13 +117,8 @@ pub enum OnFailure {
     KeepTrying,
 }
 
-/// Decides. `home_up` is asked about the home only where that matters.
-pub fn decide(
-    cookie: Cookie,
-    arrival: Arrival,
-    home_up: impl FnOnce(&MemberId) -> bool,
-    recovery: HmDownRecovery,
-) -> Decision {
+/// Decides.
+pub fn decide(cookie: Cookie, arrival: Arrival, sites: &impl Sites, recovery: HmDownRecovery) -> Decision {
     let issue = match cookie {
         Cookie::None | Cookie::Refused(_) => true,
         Cookie::Ours { stale } => stale,
@@ -91,28 +127,71 @@ pub fn decide(
     let local = |outcome| Decision::Local { outcome, issue };
     match (arrival, cookie) {
         (Arrival::Misdirected, _) => Decision::Refuse(HomeRefusal::WrongSite),
+        (Arrival::Peer, Cookie::Ours { .. }) if sites.own() == Standing::Left => {
+            Decision::Refuse(HomeRefusal::Drained)
+        }
+        (Arrival::Peer, _) if !sites.serves_here() => Decision::Refuse(HomeRefusal::PoolDown),
         (Arrival::Looped, _) | (Arrival::Peer, Cookie::Peers(_)) => local(Outcome::Loop),
         (Arrival::Peer, _) => local(Outcome::FromPeer),
-        (Arrival::Client, Cookie::None) => local(Outcome::New),
-        (Arrival::Client, Cookie::Refused(refusal)) => local(refusal.into()),
+        (Arrival::Client, Cookie::None) => begin(Outcome::New, sites),
+        (Arrival::Client, Cookie::Refused(refusal)) => begin(refusal.into(), sites),
+        (Arrival::Client, Cookie::Ours { .. }) if sites.own() == Standing::Left => {
+            begin(Outcome::Expired, sites)
+        }
         (Arrival::Client, Cookie::Ours { .. }) => local(Outcome::Local),
         (Arrival::Client, Cookie::Peers(home)) => {
             let proxy = Decision::Proxy { to: home, on_failure: recovery.into() };
-            if home_up(&home) { proxy } else { proxy.after_failure() }
+            match sites.peer(&home) {
+                Standing::InService | Standing::Leaving => proxy,
+                Standing::Down => proxy.after_failure(sites),
+                Standing::Left => begin(Outcome::Expired, sites),
+            }
         }
     }
 }
 
+/// Where a session begins that has no home yet.
+fn begin(outcome: Outcome, sites: &impl Sites) -> Decision {
+    let elsewhere = match sites.own() {
+        Standing::InService | Standing::Down => None,
+        Standing::Leaving | Standing::Left => sites.elsewhere(),
+    };
+    match elsewhere {
+        Some(at) => Decision::Begin { at, outcome },
+        None => Decision::Local { outcome, issue: true },
+    }
+}
+
 impl Decision {
-    /// The decision that takes this one's place when home is down, refuses the connection, or refuses the
-    /// hop.
-    pub fn after_failure(self) -> Self {
+    /// The decision that takes this one's place when the other site is down, refuses the connection, breaks off, or
+    /// refuses the hop.
+    pub fn after_failure(self, sites: &impl Sites) -> Self {
         match self {
-            Self::Proxy { on_failure: OnFailure::ServeHere, .. } => {
+            Self::Begin { outcome, .. } => Self::Local { outcome, issue: true },
+            Self::Proxy { on_failure: OnFailure::ServeHere, .. } if sites.serves_here() => {
                 Self::Local { outcome: Outcome::Rehomed, issue: true }
             }
-            Self::Proxy { on_failure: OnFailure::Abort, .. } => Self::Abort,
+            // A session is not re-homed to where it cannot be served either.
+            Self::Proxy { on_failure: OnFailure::ServeHere | OnFailure::Abort, .. } => Self::Abort,
             other => other,
+        }
+    }
+
+    /// The decision that takes this one's place when the other site refuses the hop and says why.
+    pub fn after_refusal(self, why: HomeRefusal, sites: &impl Sites) -> Self {
+        match (self, why) {
+            (Self::Proxy { .. }, HomeRefusal::Drained) => {
+                Self::Local { outcome: Outcome::Expired, issue: true }
+            }
+            _ => self.after_failure(sites),
+        }
+    }
+
+    /// The peer that the request is to be sent to.
+    pub fn peer(&self) -> Option<&MemberId> {
+        match self {
+            Self::Proxy { to: peer, .. } | Self::Begin { at: peer, .. } => Some(peer),
+            _ => None,
         }
     }
 
@@ -120,9 +199,18 @@ impl Decision {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Local { outcome, .. } => *outcome,
-            Self::Proxy { .. } => Outcome::Proxied,
+            Self::Proxy { .. } | Self::Begin { .. } => Outcome::Proxied,
             Self::Abort => Outcome::Aborted,
             Self::Refuse(_) => Outcome::FromPeer,
+        }
+    }
+
+    /// What a request is counted as that was not sent to a peer after all: a rule answered it, or chose another pool.
+    pub fn outcome_here(&self) -> Outcome {
+        match self {
+            Self::Proxy { .. } => Outcome::Local,
+            Self::Begin { outcome, .. } => *outcome,
+            other => other.outcome(),
         }
     }
 }
@@ -137,214 +225,5 @@ impl From<HmDownRecovery> for OnFailure {
     }
 }
 
-macro_rules! outcomes {
-    ($($(#[$doc:meta])* $outcome:ident = $word:literal,)*) => {
-        /// What became of a request. Every request of a site-persistent virtual service has exactly one.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Outcome {
-            $($(#[$doc])* $outcome,)*
-        }
-
-        impl Outcome {
-            /// Every outcome, in the order of the variants.
-            pub const ALL: &[Self] = &[$(Self::$outcome,)*];
-
-            /// The word in metrics, logs and `show`.
-            pub fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$outcome => $word,)*
-                }
-            }
-        }
-    };
-}
-
-outcomes! {
-    /// No cookie: served here, which is the client's home from now on.
-    New = "new",
-    /// Our cookie: served here.
-    Local = "local",
-    /// A peer's cookie: sent home.
-    Proxied = "proxied",
-    /// Home was away: served here, which is the client's home from now on.
-    Rehomed = "rehomed",
-    /// Home was away: answered 503.
-    Aborted = "aborted",
-    /// It had crossed the federation before: served here.
-    Loop = "loop",
-    /// Cookie refused: past its lifetime or its member's drain epoch.
-    Expired = "expired",
-    /// Cookie refused: sealed in the future.
-    Future = "future",
-    /// Cookie refused: sealed with a key that is not ours.
-    UnknownKey = "unknown_key",
-    /// Cookie refused: not a cookie that was ever sealed.
-    Undecryptable = "undecryptable",
-    /// Cookie refused: of a member that the service does not have.
-    WrongService = "wrong_service",
-    /// Proxied here by a peer, which counted it where it entered.
-    FromPeer = "from_peer",
-}
-
-impl From<Refusal> for Outcome {
-    fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Undecryptable => Self::Undecryptable,
-            Refusal::UnknownKey => Self::UnknownKey,
-            Refusal::Future => Self::Future,
-            Refusal::Expired => Self::Expired,
-            Refusal::WrongService => Self::WrongService,
-        }
-    }
-}
-
-/// The counters of one virtual service, resolved once.
-#[derive(Clone)]
-pub struct OutcomeCounters(Vec<IntCounter>);
-
-impl OutcomeCounters {
-    pub fn new(metrics: &Metrics, service: &GslbServiceName, vs: &VsName) -> Self {
-        let counter = |outcome: &Outcome| {
-            metrics.sp_requests.with_label_values(&[service.as_str(), vs.as_str(), outcome.as_str()])
-        };
-        Self(Outcome::ALL.iter().map(counter).collect())
-    }
-
-    /// Counts one request.
-    pub fn count(&self, outcome: Outcome) {
-        self.0[outcome as usize].inc();
-    }
-
-    /// How many requests had this outcome.
-    pub fn value(&self, outcome: Outcome) -> u64 {
-        self.0[outcome as usize].get()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use HmDownRecovery::{AbortConnection, ContinuePersistentServer, PickNewServer};
-
-    use super::*;
-
-    const RECOVERIES: [HmDownRecovery; 3] = [PickNewServer, AbortConnection, ContinuePersistentServer];
-    const REFUSALS: [Refusal; 5] = [
-        Refusal::Undecryptable,
-        Refusal::UnknownKey,
-        Refusal::Future,
-        Refusal::Expired,
-        Refusal::WrongService,
-    ];
-
-    fn home() -> MemberId {
-        MemberId::from([9; 32])
-    }
-
-    fn never_asked(_: &MemberId) -> bool {
-        panic!("no home is asked about")
-    }
-
-    fn local(outcome: Outcome, issue: bool) -> Decision {
-        Decision::Local { outcome, issue }
-    }
-
-    #[test]
-    fn every_cell_of_the_table_holds() {
-        let fresh = Cookie::Ours { stale: false };
-        let stale = Cookie::Ours { stale: true };
-        let peers = Cookie::Peers(home());
-        for recovery in RECOVERIES {
-            let check = |cookie, arrival, expected| {
-                let decision = decide(cookie, arrival, never_asked, recovery);
-                assert_eq!(decision, expected, "{cookie:?} {arrival:?} {recovery:?}");
-            };
-            check(Cookie::None, Arrival::Client, local(Outcome::New, true));
-            check(fresh, Arrival::Client, local(Outcome::Local, false));
-            check(stale, Arrival::Client, local(Outcome::Local, true));
-
-            check(Cookie::None, Arrival::Peer, local(Outcome::FromPeer, true));
-            check(fresh, Arrival::Peer, local(Outcome::FromPeer, false));
-            check(stale, Arrival::Peer, local(Outcome::FromPeer, true));
-            check(peers, Arrival::Peer, local(Outcome::Loop, false));
-
-            check(Cookie::None, Arrival::Looped, local(Outcome::Loop, true));
-            check(fresh, Arrival::Looped, local(Outcome::Loop, false));
-            check(stale, Arrival::Looped, local(Outcome::Loop, true));
-            check(peers, Arrival::Looped, local(Outcome::Loop, false));
-
-            for cookie in [Cookie::None, fresh, stale, peers, Cookie::Refused(Refusal::Expired)] {
-                check(cookie, Arrival::Misdirected, Decision::Refuse(HomeRefusal::WrongSite));
-            }
-            for refusal in REFUSALS {
-                let refused = Cookie::Refused(refusal);
-                check(refused, Arrival::Client, local(refusal.into(), true));
-                check(refused, Arrival::Peer, local(Outcome::FromPeer, true));
-                check(refused, Arrival::Looped, local(Outcome::Loop, true));
-            }
-        }
-    }
-
-    #[test]
-    fn a_peers_cookie_follows_the_health_of_home_and_the_recovery() {
-        let rehomed = local(Outcome::Rehomed, true);
-        for (recovery, on_failure, away) in [
-            (PickNewServer, OnFailure::ServeHere, Some(rehomed)),
-            (AbortConnection, OnFailure::Abort, Some(Decision::Abort)),
-            (ContinuePersistentServer, OnFailure::KeepTrying, None),
-        ] {
-            let proxy = Decision::Proxy { to: home(), on_failure };
-            let away = away.unwrap_or(proxy);
-            let decided = |up| {
-                let home_up = |asked: &MemberId| {
-                    assert_eq!(*asked, home());
-                    up
-                };
-                decide(Cookie::Peers(home()), Arrival::Client, home_up, recovery)
-            };
-            assert_eq!(decided(true), proxy, "{recovery:?}, home up");
-            assert_eq!(decided(false), away, "{recovery:?}, home down");
-            assert_eq!(proxy.after_failure(), away, "{recovery:?}, home refuses");
-        }
-    }
-
-    #[test]
-    fn every_decision_is_counted_once_and_by_its_end() {
-        let to = home();
-        for (decision, before, after) in [
-            (Decision::Proxy { to, on_failure: OnFailure::ServeHere }, Outcome::Proxied, Outcome::Rehomed),
-            (Decision::Proxy { to, on_failure: OnFailure::Abort }, Outcome::Proxied, Outcome::Aborted),
-            (Decision::Proxy { to, on_failure: OnFailure::KeepTrying }, Outcome::Proxied, Outcome::Proxied),
-            (Decision::Abort, Outcome::Aborted, Outcome::Aborted),
-            (Decision::Refuse(HomeRefusal::WrongSite), Outcome::FromPeer, Outcome::FromPeer),
-            (local(Outcome::New, true), Outcome::New, Outcome::New),
-        ] {
-            assert_eq!(
-                (decision.outcome(), decision.after_failure().outcome()),
-                (before, after),
-                "{decision:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_refusal_is_counted_under_its_own_word() {
-        for refusal in REFUSALS {
-            assert_eq!(Outcome::from(refusal).as_str(), refusal.to_string());
-        }
-    }
-
-    #[test]
-    fn counters_are_kept_apart_by_outcome() {
-        let metrics = Metrics::new();
-        let counters = OutcomeCounters::new(&metrics, &"gs-1".into(), &"pay@site_A".into());
-        for (times, outcome) in Outcome::ALL.iter().enumerate() {
-            (0..times).for_each(|_| counters.count(*outcome));
-        }
-        let page = metrics.page();
-        for (times, outcome) in Outcome::ALL.iter().enumerate() {
-            let labels = format!(r#"outcome="{}",service="gs-1",vs="pay@site_A""#, outcome.as_str());
-            assert!(page.contains(&format!("homing_sp_requests_total{{{labels}}} {times}\n")), "{labels}");
-            assert_eq!(counters.value(*outcome), times as u64);
-        }
-    }
-}
+mod tests;

@@ -10,12 +10,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 
-use super::{Cookie, MemberId, SetCookie, cookie_values};
+use super::{Cookie, Drains, GRACEFUL_DISABLE_TIMEOUT, MemberId, SetCookie, cookie_values};
 use crate::{
     config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
     names::{ClusterUuid, SiteName, VsUuid},
     site_cookie::{
-        Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, ReplayGuard,
+        Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, Opened, Refusal,
+        ReplayGuard, ServerTags,
     },
 };
 
@@ -35,9 +36,25 @@ pub struct Membership {
     /// A peer also proves itself by a certificate.
     needs_certificate: bool,
     active_key_id: String,
+    own_cluster: ClusterUuid,
+    own_enabled: bool,
     own_epoch: u32,
+    /// When this configuration was loaded, Unix seconds: from then on, what it disables has been disabled.
+    loaded_at: u64,
     codec: Codec,
     set_cookie: SetCookie,
+    /// With two-level stickiness: the app servers here that cookies can name.
+    server_tags: Option<ServerTags>,
+}
+
+/// What the site cookies of a request say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadCookie {
+    pub cookie: Cookie,
+    /// The app server here that a cookie of ours names.
+    pub server: Option<SocketAddr>,
+    /// Tells a valid cookie from all others, uniformly distributed; else 0.
+    pub serial: u64,
 }
 
 /// A virtual service of the same GSLB service on another site.
@@ -56,16 +73,22 @@ pub struct PeerMember {
 }
 
 impl Membership {
-    /// The membership of a virtual service; `None` where it is no member, or the service is disabled or not
-    /// site-persistent.
-    pub fn of(vs: &VirtualService, site: &Site, gslb: &Gslb) -> Result<Option<Self>, MembershipError> {
+    /// The membership of a virtual service, with the servers of its app, in a configuration that is loaded at `now`,
+    /// Unix seconds; `None` where it is no member, or the service is disabled or not site-persistent.
+    pub fn of(
+        vs: &VirtualService,
+        servers: &[SocketAddr],
+        site: &Site,
+        gslb: &Gslb,
+        now: u64,
+    ) -> Result<Option<Self>, MembershipError> {
         let (Some(own_cluster), Some(own_vs)) = (&site.cluster_uuid, &vs.uuid) else { return Ok(None) };
         for service in gslb.services.iter().filter(|service| service.enabled) {
             let Some(profile) = &service.site_persistence else { continue };
             let mut members = service.groups.iter().flat_map(|group| &group.members);
             let own = members.find(|member| member.cluster_uuid == *own_cluster && member.vs_uuid == *own_vs);
             if let Some(own) = own {
-                return Self::in_service(own, service, profile, gslb).map(Some);
+                return Self::in_service(own, servers, service, profile, gslb, now).map(Some);
             }
         }
         Ok(None)
@@ -73,9 +96,11 @@ impl Membership {
 
     fn in_service(
         own: &GslbMember,
+        servers: &[SocketAddr],
         service: &Arc<GslbService>,
         profile: &Arc<GslbSitePersistence>,
         gslb: &Gslb,
+        now: u64,
     ) -> Result<Self, MembershipError> {
         let options = &profile.cookie;
         let keys = KeyRing::new(options.keys.clone())
@@ -105,9 +130,15 @@ impl Membership {
             hop,
             needs_certificate: tls && gslb.site_tls.as_ref().is_some_and(|site_tls| site_tls.required),
             active_key_id,
+            own_cluster: own.cluster_uuid.clone(),
+            own_enabled: own.enabled,
             own_epoch: own.drain_epoch,
+            loaded_at: now,
             codec: Codec::new(&keys, service.uuid.as_str(), &options.name, options.domain.as_deref()),
             set_cookie: SetCookie::new(options),
+            server_tags: options
+                .server_tag
+                .then(|| ServerTags::new(&keys, service.uuid.as_str(), servers.iter().copied())),
             service: service.clone(),
             profile: profile.clone(),
         })
@@ -126,6 +157,21 @@ impl Membership {
     /// A peer by its identity.
     pub fn peer(&self, id: &MemberId) -> Option<&PeerMember> {
         self.peers.iter().find(|peer| peer.id == *id)
+    }
+
+    /// Until when this site's sessions may stay, Unix seconds, if it is being emptied.
+    pub fn own_until(&self, drains: &Drains) -> Option<u64> {
+        self.until(&self.own_cluster, self.own_enabled, drains)
+    }
+
+    /// The same of a peer.
+    pub fn peer_until(&self, peer: &PeerMember, drains: &Drains) -> Option<u64> {
+        self.until(&peer.cluster_uuid, peer.enabled, drains)
+    }
+
+    fn until(&self, cluster: &ClusterUuid, enabled: bool, drains: &Drains) -> Option<u64> {
+        let disabled = (!enabled).then(|| self.loaded_at.saturating_add(GRACEFUL_DISABLE_TIMEOUT.as_secs()));
+        disabled.into_iter().chain(drains.until(cluster)).min()
     }
 
     /// The id of the key that seals.
@@ -156,28 +202,53 @@ impl Membership {
     }
 
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).
-    pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> Cookie {
+    pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> ReadCookie {
         let epoch_of = |member: &[u8; 32]| self.epoch_of(&MemberId::from(*member));
-        match self.codec.open_best(cookie_values(fields, self.cookie_name()), now, epoch_of) {
-            None => Cookie::None,
-            Some(Err(refusal)) => Cookie::Refused(refusal),
-            Some(Ok(opened)) => match MemberId::from(opened.claims.member_id) {
-                home if home == self.own => Cookie::Ours { stale: opened.is_stale(now) },
-                home => Cookie::Peers(home),
+        let opened = match self.codec.open_best(cookie_values(fields, self.cookie_name()), now, epoch_of) {
+            None => return ReadCookie { cookie: Cookie::None, server: None, serial: 0 },
+            Some(Err(refusal)) => {
+                return ReadCookie { cookie: Cookie::Refused(refusal), server: None, serial: 0 };
+            }
+            Some(Ok(opened)) => opened,
+        };
+        match MemberId::from(opened.claims.member_id) {
+            home if home == self.own => ReadCookie {
+                cookie: Cookie::Ours { stale: opened.is_stale(now) },
+                server: self.server_tags.as_ref().and_then(|tags| tags.server(&opened.claims.server_tag)),
+                serial: opened.serial,
             },
+            home => ReadCookie { cookie: Cookie::Peers(home), server: None, serial: opened.serial },
         }
     }
 
-    /// The `Set-Cookie` value that makes this member the client's home from `now` on. `nonce` is random;
-    /// `secure`: the client came over TLS.
-    pub fn issue_cookie(&self, now: u64, nonce: [u8; 12], secure: bool) -> String {
+    /// What one value of the site cookie says, for people, and whether it holds at `now`.
+    pub fn inspect_cookie(&self, value: &[u8], now: u64) -> (Option<Claims>, Result<Opened, Refusal>) {
+        let said = self.codec.unseal(value).ok().map(|opened| opened.claims);
+        (said, self.codec.open(value, now, |member| self.epoch_of(&MemberId::from(*member))))
+    }
+
+    /// Whether cookies can name this server: it is one of the app's, and there is two-level stickiness.
+    pub fn can_name(&self, server: SocketAddr) -> bool {
+        self.server_tags.as_ref().is_some_and(|tags| tags.tag(server) != NO_SERVER)
+    }
+
+    /// The `Set-Cookie` value that makes this member the client's home from `now` on, and `server` its app server.
+    /// `nonce` is random; `secure`: the client came over TLS.
+    pub fn issue_cookie(
+        &self,
+        now: u64,
+        nonce: [u8; 12],
+        secure: bool,
+        server: Option<SocketAddr>,
+    ) -> String {
+        let tag = |server| self.server_tags.as_ref().map(|tags| tags.tag(server));
         let lifetime = self.profile.cookie.timeout;
         let claims = Claims {
             member_id: *self.own.as_bytes(),
             drain_epoch: self.own_epoch,
             iat: now,
             exp: lifetime.map_or(0, |lifetime| now.saturating_add(lifetime.as_secs())),
-            server_tag: [0; 8],
+            server_tag: server.and_then(tag).unwrap_or(NO_SERVER),
         };
         self.set_cookie.render(&self.codec.seal(&claims, nonce), secure)
     }
@@ -227,124 +298,8 @@ pub fn carries_loop_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, token:
     })
 }
 
+/// The tag of a cookie that names no server.
+const NO_SERVER: [u8; 8] = [0; 8];
+
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        gslb::fixtures::{self, A, B, C, NOW},
-        site_cookie::Refusal,
-    };
-
-    fn value(set_cookie: &str) -> Vec<u8> {
-        set_cookie.split(';').next().expect("a pair").as_bytes().to_vec()
-    }
-
-    #[test]
-    fn a_member_knows_itself_and_its_peers() {
-        let membership = fixtures::membership(A);
-        assert_eq!(membership.own, MemberId::of(&A.cluster.into(), &A.vs.into()));
-        let peers: Vec<_> = membership.peers.iter().map(|peer| (peer.site.as_str(), peer.id)).collect();
-        assert_eq!(
-            peers,
-            [
-                ("site_B", MemberId::of(&B.cluster.into(), &B.vs.into())),
-                ("site_C", MemberId::of(&C.cluster.into(), &C.vs.into())),
-            ]
-        );
-        let b = membership.peer(&peers[0].1).expect("a peer");
-        assert_eq!((b.addr.to_string().as_str(), b.enable_ssl, b.enabled), ("127.0.0.12:18100", false, true));
-        let c = membership.peer(&peers[1].1).expect("a peer");
-        assert_eq!(
-            (c.addr.to_string().as_str(), c.enable_ssl, c.enabled),
-            ("127.0.0.13:18100", false, false)
-        );
-        assert_eq!(membership.peer(&membership.own), None);
-        assert_eq!(membership.loop_token, "homing-demo");
-    }
-
-    #[test]
-    fn a_virtual_service_outside_of_a_persistent_service_has_no_membership() {
-        let none = |vs: &VirtualService, site: &Site, gslb: &Gslb| {
-            Membership::of(vs, site, gslb).expect("a good federation").is_none()
-        };
-        let (vs, site, gslb) = (fixtures::vs(A), fixtures::site(A), fixtures::gslb());
-        assert!(!none(&vs, &site, &gslb));
-        assert!(none(&VirtualService { uuid: None, ..vs.clone() }, &site, &gslb));
-        assert!(none(&fixtures::vs(B), &site, &gslb), "another site's virtual service");
-        assert!(none(&vs, &Site { cluster_uuid: None, ..site.clone() }, &gslb));
-        let changed = |change: fn(&mut GslbService)| {
-            let mut service = (*fixtures::gslb().services[0]).clone();
-            change(&mut service);
-            Gslb { services: vec![Arc::new(service)], ..fixtures::gslb() }
-        };
-        assert!(none(&vs, &site, &changed(|service| service.enabled = false)));
-        assert!(none(&vs, &site, &changed(|service| service.site_persistence = None)));
-    }
-
-    #[test]
-    fn keys_that_make_no_ring_are_an_error_that_names_the_profile() {
-        let mut gslb = fixtures::gslb();
-        let mut service = (*gslb.services[0]).clone();
-        let mut profile = (**service.site_persistence.as_ref().expect("it is persistent")).clone();
-        profile.cookie.keys.clear();
-        service.site_persistence = Some(Arc::new(profile));
-        gslb.services = vec![Arc::new(service)];
-        let error = Membership::of(&fixtures::vs(A), &fixtures::site(A), &gslb).err().expect("no active key");
-        assert!(
-            error.to_string().starts_with("application_persistence_profiles `gap-1`: keys: none"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_cookie_means_home_to_its_issuer_and_a_peer_to_the_others() {
-        let (a, b) = (fixtures::membership(A), fixtures::membership(B));
-        let cookie = value(&a.issue_cookie(NOW, [1; 12], false));
-        assert_eq!(a.read_cookie([&cookie[..]], NOW), Cookie::Ours { stale: false });
-        assert_eq!(b.read_cookie([&cookie[..]], NOW), Cookie::Peers(a.own));
-        assert_eq!(a.read_cookie([&cookie[..]], NOW + 4 * 3600 + 1), Cookie::Ours { stale: true });
-        assert_eq!(a.read_cookie([&cookie[..]], NOW + 8 * 3600), Cookie::Refused(Refusal::Expired));
-        assert_eq!(a.read_cookie([&b"SID=1"[..]], NOW), Cookie::None);
-        assert_eq!(a.read_cookie([&b"FOO=\xff"[..]], NOW), Cookie::Refused(Refusal::Undecryptable));
-        let newer = value(&b.issue_cookie(NOW + 1, [2; 12], true));
-        assert_eq!(a.read_cookie([&cookie[..], b"x=1", &newer], NOW), Cookie::Peers(b.own));
-    }
-
-    #[test]
-    fn a_raised_drain_epoch_expires_older_cookies_everywhere() {
-        let a = fixtures::membership(A);
-        let cookie = value(&a.issue_cookie(NOW, [1; 12], false));
-        for site in [A, B] {
-            let drained =
-                fixtures::membership_in(site, &fixtures::gslb_with(|members| members[0].drain_epoch = 1));
-            assert_eq!(drained.read_cookie([&cookie[..]], NOW), Cookie::Refused(Refusal::Expired));
-        }
-    }
-
-    #[test]
-    fn a_member_that_left_is_nobodys_home() {
-        let cookie = value(&fixtures::membership(A).issue_cookie(NOW, [1; 12], false));
-        let left = fixtures::membership_in(B, &fixtures::gslb_with(|members| drop(members.remove(0))));
-        assert_eq!(left.read_cookie([&cookie[..]], NOW), Cookie::Refused(Refusal::WrongService));
-    }
-
-    #[test]
-    fn the_loop_token_is_found_among_others() {
-        for (fields, found) in [
-            (&["homing-demo"][..], true),
-            (&["other, Homing-Demo;v=1"], true),
-            (&["other", "x;y=homing-demo , homing-demo ; a"], true),
-            (&["homing-demo2", "x homing-demo", "x;homing-demo"], false),
-            (&[""], false),
-            (&[], false),
-        ] {
-            let fields = || fields.iter().map(|field| field.as_bytes());
-            assert_eq!(
-                carries_loop_token(fields(), "homing-demo"),
-                found,
-                "{:?}",
-                fields().collect::<Vec<_>>()
-            );
-        }
-    }
-}
+mod tests;

@@ -45,7 +45,7 @@ impl SpPool {
                 site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),
                 connect_timeout: CONNECT_TIMEOUT,
-                read_timeout: READ_TIMEOUT,
+                read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
                 enable_ssl,
                 sni: None,
@@ -73,8 +73,6 @@ pub const SERVER_DESCRIPTION: &str = "Gslb site-persistence server";
 
 /// Long enough for a lost SYN to be sent again, short enough for a client to wait for its recovery.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Less than the 60 s that a peer keeps an idle connection by default.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);

@@ -17,7 +17,7 @@ use crate::{
 
 /// The `name=value` pair of a cookie that a site issues.
 fn issued(by: &Membership, now: u64) -> Vec<u8> {
-    let set_cookie = by.issue_cookie(now, [1; 12], true);
+    let set_cookie = by.issue_cookie(now, [1; 12], true, None);
     set_cookie.split(';').next().expect("a pair").as_bytes().to_vec()
 }
 
@@ -48,7 +48,7 @@ fn verify(
 fn a_cookie_is_good_by_the_clock_that_reads_it_wherever_that_jumps() {
     let (clock, a) = (Clock::virtual_at(Duration::from_secs(NOW)), fixtures::membership(A));
     let (cookie, lifetime) = (issued(&a, clock.unix_seconds()), 8 * 3600);
-    let read = |now| a.read_cookie([&cookie[..]], now);
+    let read = |now| a.read_cookie([&cookie[..]], now).cookie;
     clock.advance(Duration::from_secs(60));
     assert_eq!(read(clock.unix_seconds()), Cookie::Ours { stale: false });
     for (now, expected) in [
@@ -64,8 +64,8 @@ fn a_cookie_is_good_by_the_clock_that_reads_it_wherever_that_jumps() {
     }
     // What a site issued while its clock was ahead is like no cookie once the clock is right again.
     let ahead = issued(&a, NOW + 3600);
-    assert_eq!(a.read_cookie([&ahead[..]], NOW + 3600), Cookie::Ours { stale: false });
-    assert_eq!(a.read_cookie([&ahead[..]], NOW), Cookie::Refused(Refusal::Future));
+    assert_eq!(a.read_cookie([&ahead[..]], NOW + 3600).cookie, Cookie::Ours { stale: false });
+    assert_eq!(a.read_cookie([&ahead[..]], NOW).cookie, Cookie::Refused(Refusal::Future));
 }
 
 #[test]
@@ -139,7 +139,7 @@ proptest! {
         let at = 4 + at.index(cookie.len() - 4);
         prop_assume!(cookie[at] != byte);
         cookie[at] = byte;
-        let read = reader.read_cookie([&cookie[..]], NOW);
+        let read = reader.read_cookie([&cookie[..]], NOW).cookie;
         prop_assert!(matches!(read, Cookie::None | Cookie::Refused(_)), "{read:?}");
     }
 

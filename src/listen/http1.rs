@@ -19,6 +19,7 @@ use pingora::{
 };
 
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::Wire;
 
@@ -31,14 +32,19 @@ pub(super) struct Timeouts {
     pub idle: Duration,
 }
 
-/// Serves requests until the client or the app ends the connection, the client is idle for too long, or `shutdown`
-/// says that the listener is going away. A request that has begun is always finished.
-pub(super) async fn serve<A>(app: &Arc<A>, mut wire: Box<Wire>, timeouts: Timeouts, shutdown: &ShutdownWatch)
-where
+/// Serves requests until the client or the app ends the connection, the client is idle for too long, or `hang_up` is
+/// cancelled. A request that has begun is always finished. `shutdown` is for the app: the answer that comes next
+/// should be the last.
+pub(super) async fn serve<A>(
+    app: &Arc<A>,
+    mut wire: Box<Wire>,
+    timeouts: Timeouts,
+    shutdown: &ShutdownWatch,
+    hang_up: &CancellationToken,
+) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut going = shutdown.clone();
-    let mut going = pin!(going.wait_for(|going| *going));
+    let mut going = pin!(hang_up.cancelled());
     let mut idle = IdleTimer::new(timeouts.idle);
     let mut settings = None;
     loop {

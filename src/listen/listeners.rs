@@ -15,17 +15,26 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionEvents, ListenerSettings, ListenerSpec,
+    ConnectionEvents, ListenerSettings, ListenerSpec, Workers,
     port::{Port, Shared},
 };
 use crate::clock::Clock;
 
 /// Listening sockets by address, all serving one app. Its methods are for inside a tokio runtime, on which
-/// everything runs.
+/// sockets are accepted; [`Workers`] say where they are served.
 pub struct Listeners<A> {
     shared: Arc<Shared<A>>,
     running: Mutex<HashMap<SocketAddr, Running<A>>>,
+    hang_up: CancellationToken,
     kill: CancellationToken,
+}
+
+/// A listener that only has to be added.
+pub struct Prepared {
+    name: Arc<str>,
+    addr: SocketAddr,
+    socket: tokio::net::TcpListener,
+    settings: ListenerSettings,
 }
 
 struct Running<A> {
@@ -38,37 +47,43 @@ impl<A> Listeners<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    pub fn new(app: Arc<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
+    pub fn new(workers: Workers<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
         let open = Arc::new(watch::Sender::new(0));
-        let shared = Arc::new(Shared { app, events, clock, open, next_id: AtomicU64::new(1) });
-        Self { shared, running: Mutex::default(), kill: CancellationToken::new() }
+        let shared = Arc::new(Shared { workers, events, clock, open, next_id: AtomicU64::new(1) });
+        let (hang_up, kill) = (CancellationToken::new(), CancellationToken::new());
+        Self { shared, running: Mutex::default(), hang_up, kill }
     }
 
-    /// Serves a socket from now on, and says its address.
+    /// Does all that can fail about a new listener. Clients can connect, and wait until it is added.
     ///
     /// # Errors
     /// When the address is served already, and when the runtime cannot watch the socket.
-    pub fn add(&self, spec: ListenerSpec) -> io::Result<SocketAddr> {
+    pub fn prepare(&self, spec: ListenerSpec) -> io::Result<Prepared> {
         let addr = spec.socket.local_addr()?;
-        let mut running = self.running.lock();
-        if running.contains_key(&addr) {
+        if self.running.lock().contains_key(&addr) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
         let socket = tokio::net::TcpListener::from_std(spec.socket)?;
+        Ok(Prepared { name: spec.name, addr, socket, settings: spec.settings })
+    }
+
+    /// Serves a socket from now on.
+    pub fn add(&self, prepared: Prepared) {
+        let Prepared { name, addr, socket, settings } = prepared;
         let (shutdown, watch) = watch::channel(false);
         let port = Arc::new(Port {
-            name: spec.name,
-            settings: ArcSwap::from_pointee(spec.settings),
+            name,
+            settings: ArcSwap::from_pointee(settings),
             shared: self.shared.clone(),
             stop: CancellationToken::new(),
+            hang_up: self.hang_up.child_token(),
             kill: self.kill.child_token(),
             connections: Mutex::default(),
             shutdown: watch,
         });
         tokio::spawn(port.clone().cut_when_killed());
         let accepting = tokio::spawn(port.clone().accept(socket));
-        running.insert(addr, Running { port, shutdown, accepting });
-        Ok(addr)
+        self.running.lock().insert(addr, Running { port, shutdown, accepting });
     }
 
     /// Changes what new connections meet. Says whether there is such a listener.
@@ -82,17 +97,17 @@ where
         }
     }
 
-    /// Stops listening: connects are refused when this returns. Idle connections close, the others are told that
-    /// they end and have `grace` for it. Says whether there was such a listener.
-    pub async fn remove(&self, addr: SocketAddr, grace: Duration) -> bool {
-        let Some(running) = self.running.lock().remove(&addr) else { return false };
-        let kill = running.port.kill.clone();
+    /// Stops listening: connects are refused when this returns. Connections end with their next answer, for a
+    /// client may have sent a request already, and have `grace` for it; what is open then is cut. Gives what ends
+    /// with that; `None`: there was no such listener.
+    pub async fn remove(&self, addr: SocketAddr, grace: Duration) -> Option<JoinHandle<()>> {
+        let running = self.running.lock().remove(&addr)?;
+        let port = running.port.clone();
         running.drain().await;
-        tokio::spawn(async move {
-            tokio::time::sleep(grace).await;
-            kill.cancel();
-        });
-        true
+        Some(tokio::spawn(async move {
+            let _ = tokio::time::timeout(grace, port.all_closed()).await;
+            port.kill.cancel();
+        }))
     }
 
     /// Ends everything: as soon as no connection is open any more, at the latest after `grace`. Says how many
@@ -102,6 +117,7 @@ where
         for listener in running {
             listener.drain().await;
         }
+        self.hang_up.cancel();
         let mut open = self.shared.open.subscribe();
         let all_closed = open.wait_for(|open| *open == 0);
         let cut = match tokio::time::timeout(grace, all_closed).await {

@@ -16,15 +16,17 @@ mod listeners;
 mod port;
 mod socket;
 mod wire;
+mod workers;
 
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
-pub use listeners::Listeners;
+pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, ListenerSettings, ListenerSpec};
 pub use socket::{BindError, bind};
 
 pub use wire::WRITE_TIMEOUT;
 use wire::Wire;
+pub use workers::Workers;
 
 #[cfg(test)]
 mod tests;

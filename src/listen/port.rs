@@ -26,7 +26,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connection, ConnectionEvents, Refusal, Verdict, Wire,
+    Connection, ConnectionEvents, Refusal, Verdict, Wire, Workers,
     connection::{Closing, Facts, Open},
     http1::{self, Timeouts},
 };
@@ -71,7 +71,7 @@ impl ListenerSettings {
 
 /// What all listeners of an instance have in common.
 pub(super) struct Shared<A> {
-    pub app: Arc<A>,
+    pub workers: Workers<A>,
     pub events: Arc<dyn ConnectionEvents>,
     pub clock: Clock,
     pub open: Arc<watch::Sender<usize>>,
@@ -85,11 +85,13 @@ pub(super) struct Port<A> {
     pub shared: Arc<Shared<A>>,
     /// Stops accepting.
     pub stop: CancellationToken,
+    /// Closes idle connections.
+    pub hang_up: CancellationToken,
     /// Cuts what is still running when the grace period is over.
     pub kill: CancellationToken,
     /// The tasks of open connections, and of some that have ended.
     pub connections: Mutex<JoinSet<()>>,
-    /// Becomes true when idle connections are to close and busy ones to end. Its copies see the change as new.
+    /// Becomes true when every connection's next answer is to be its last. Its copies see the change as new.
     pub shutdown: ShutdownWatch,
 }
 
@@ -133,7 +135,23 @@ where
         let port = self.clone();
         let mut connections = self.connections.lock();
         while connections.try_join_next().is_some() {}
-        connections.spawn(async move { port.connection(socket, client, &settings, open).await });
+        self.shared.workers.serve(&mut connections, socket, move |socket, app| async move {
+            port.connection(socket, client, &settings, open, &app).await;
+        });
+    }
+
+    /// Waits until no connection is open.
+    pub async fn all_closed(&self) {
+        loop {
+            {
+                let mut connections = self.connections.lock();
+                while connections.try_join_next().is_some() {}
+                if connections.is_empty() {
+                    return;
+                }
+            }
+            tokio::time::sleep(CLOSED_INTERVAL).await;
+        }
     }
 
     /// Waits until what is still running is to be cut, and cuts it. A connection that asked for itself would do so
@@ -149,6 +167,7 @@ where
         client: SocketAddr,
         settings: &ListenerSettings,
         open: Open,
+        app: &Arc<A>,
     ) {
         // Both fail only for a client that is gone already.
         let Ok(local) = socket.local_addr() else { return };
@@ -172,7 +191,6 @@ where
         if events.accepted(&connection).await == Verdict::Refuse {
             return;
         }
-        let app = &self.shared.app;
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
             app.process_new(wire, &self.shutdown).await;
@@ -180,7 +198,7 @@ where
             let timeouts =
                 Timeouts { head: settings.client_header_timeout, idle: settings.keepalive_timeout };
             let wire = Wire::http1(stream, connection.clone());
-            http1::serve(app, wire, timeouts, &self.shutdown).await;
+            http1::serve(app, wire, timeouts, &self.shutdown, &self.hang_up).await;
         }
     }
 
@@ -215,3 +233,5 @@ fn is_of_the_client(error: &io::Error) -> bool {
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error such as too many open files, which only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a listener that was removed looks whether its connections are gone.
+const CLOSED_INTERVAL: Duration = Duration::from_millis(100);

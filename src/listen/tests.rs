@@ -131,8 +131,8 @@ impl Fixture {
         let app = Arc::new(App { gate: Semaphore::new(0), begun: sender });
         let (sender, events) = mpsc::unbounded_channel();
         let recorder = Recorder { events: sender, verdict };
-        let listeners = Listeners::new(app.clone(), Arc::new(recorder), Clock::system());
-        let addr = listeners.add(spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
+        let listeners = Listeners::new(Workers::here(app.clone()), Arc::new(recorder), Clock::system());
+        let addr = add(&listeners, spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
         Self { listeners, app, addr, events, begun }
     }
 
@@ -159,6 +159,12 @@ impl Fixture {
         };
         tokio::time::timeout(PATIENCE, closed).await.expect("every connection ends");
     }
+}
+
+fn add(listeners: &Listeners<App>, spec: ListenerSpec) -> std::io::Result<SocketAddr> {
+    let addr = spec.socket.local_addr()?;
+    listeners.add(listeners.prepare(spec)?);
+    Ok(addr)
 }
 
 fn spec(addr: SocketAddr, settings: ListenerSettings) -> ListenerSpec {
@@ -327,26 +333,28 @@ async fn listeners_come_and_go_while_requests_run() {
     idle.get("/a").await;
     busy.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
     fixture.begun.recv().await.unwrap();
-    let other = fixture.listeners.add(spec("127.0.0.1:0".parse().unwrap(), settings())).unwrap();
+    let other = add(&fixture.listeners, spec("127.0.0.1:0".parse().unwrap(), settings())).unwrap();
     let mut untouched = Client(TcpStream::connect(other).await.unwrap());
     untouched.get("/a").await;
 
-    assert!(fixture.listeners.remove(addr, PATIENCE).await);
+    let removed = fixture.listeners.remove(addr, PATIENCE).await.expect("it was there");
     assert!(TcpStream::connect(addr).await.is_err(), "a removed listener refuses");
+    assert_eq!(idle.get("/last").await, "200 close /last", "a request may have been on its way");
     assert!(idle.is_closed().await);
     assert_eq!(untouched.get("/b").await, "200 keep-alive /b");
 
     let again = spec(addr, settings());
     let twin =
         ListenerSpec { name: "test".into(), socket: again.socket.try_clone().unwrap(), settings: settings() };
-    assert_eq!(fixture.listeners.add(again).unwrap(), addr);
-    assert!(fixture.listeners.add(twin).is_err(), "one listener per address");
+    assert_eq!(add(&fixture.listeners, again).unwrap(), addr);
+    assert!(add(&fixture.listeners, twin).is_err(), "one listener per address");
     assert_eq!(fixture.connect().await.get("/c").await, "200 keep-alive /c");
 
     fixture.app.gate.add_permits(1);
     assert_eq!(busy.answer().await, "200 close slow, draining: true");
     assert!(busy.is_closed().await);
-    assert!(!fixture.listeners.remove("127.0.0.1:1".parse().unwrap(), PATIENCE).await);
+    tokio::time::timeout(PATIENCE, removed).await.expect("its last connection is gone").unwrap();
+    assert!(fixture.listeners.remove("127.0.0.1:1".parse().unwrap(), PATIENCE).await.is_none());
 }
 
 #[tokio::test]

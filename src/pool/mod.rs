@@ -39,8 +39,7 @@ impl Pool {
     /// A pool as configured. Servers that are monitored count as up until their first result.
     ///
     /// After a reload `previous` is the pool of the same name: a server with the same address keeps its health,
-    /// and what is in flight to it stays counted. Whoever puts the new pool in the place of the old one calls
-    /// [`Pool::retire`] on the old.
+    /// and what is in flight to it stays counted.
     pub fn new(
         config: &Arc<config::Pool>,
         metrics: &Metrics,
@@ -119,22 +118,6 @@ impl Pool {
     /// look at the pool, then await it, and no change is missed.
     pub fn changed(&self) -> impl Future<Output = ()> {
         self.changes.notified()
-    }
-
-    /// Takes the servers that `successor` does not have off the metrics page; the whole pool without a successor.
-    ///
-    /// Leases that are still held go on counting, unseen. A pool that was made for a reload that then failed is
-    /// retired in favour of the one that stays.
-    pub fn retire(&self, metrics: &Metrics, successor: Option<&Pool>) {
-        for server in &self.servers {
-            if successor.and_then(|pool| pool.server(server.addr())).is_none() {
-                server.leave(metrics);
-            }
-        }
-        if successor.is_none() {
-            // That it is not there any more is not worth an error.
-            let _ = metrics.pool_retries.remove_label_values(&[self.name().as_str()]);
-        }
     }
 }
 
@@ -288,22 +271,5 @@ mod tests {
         let disabled = reloaded(&watched, &metrics, |config| config.servers[0].enabled = false);
         let enabled = reloaded(&disabled, &metrics, |config| config.servers[0].enabled = true);
         assert_eq!(enabled.servers()[0].health(), Health::Unchecked);
-    }
-
-    #[test]
-    fn a_server_that_is_gone_leaves_the_metrics_page() {
-        let metrics = Metrics::new();
-        let old = monitored(&metrics, &[1, 1]);
-        let lease = old.servers()[1].lease();
-        let new = reloaded(&old, &metrics, |config| config.servers.truncate(1));
-        old.retire(&metrics, Some(&new));
-        let page = metrics.page();
-        assert!(page.contains(r#"homing_pool_server_up{pool="app",server="10.0.0.1:80"} 1"#), "{page}");
-        assert!(!page.contains("10.0.0.2:80"), "{page}");
-        drop(lease);
-        new.count_retry();
-        assert!(metrics.page().contains(r#"homing_pool_retries_total{pool="app"} 1"#), "{}", metrics.page());
-        new.retire(&metrics, None);
-        assert!(!metrics.page().contains(r#"pool="app""#), "{}", metrics.page());
     }
 }

@@ -33,7 +33,6 @@ pub struct Server {
     monitored: bool,
     known: Arc<Known>,
     changes: Arc<Notify>,
-    up_gauge: IntGauge,
     /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
     inflight: IntGauge,
 }
@@ -100,9 +99,7 @@ impl Server {
         now: SystemTime,
     ) -> Self {
         let name = config.addr.to_string();
-        let labels = [pool.name.as_str(), &name];
-        let up_gauge = metrics.pool_server_up.with_label_values(&labels);
-        let inflight = metrics.pool_server_inflight.with_label_values(&labels);
+        let inflight = metrics.pool_server_inflight.with_label_values(&[pool.name.as_str(), &name]);
         let enabled = pool.enabled && config.enabled;
         let monitored = !pool.monitors.is_empty();
         let known = match previous {
@@ -111,7 +108,7 @@ impl Server {
             }
             _ => Arc::new(Known { up: AtomicBool::new(true), health: Mutex::new((Health::Unchecked, now)) }),
         };
-        let server = Self {
+        Self {
             pool: pool.name.clone(),
             name,
             config: config.clone(),
@@ -119,11 +116,8 @@ impl Server {
             monitored,
             known,
             changes: changes.clone(),
-            up_gauge,
             inflight,
-        };
-        server.up_gauge.set(server.is_up().into());
-        server
+        }
     }
 
     /// Where requests go; what tells it from the pool's other servers, and a reload recognises it by.
@@ -196,20 +190,12 @@ impl Server {
         }
         self.known.up.store(!matches!(health, Health::Down { .. }), Relaxed);
         *current = (health, now);
-        // Still under the lock, or two changes could leave the gauge in the order of neither.
-        self.up_gauge.set(self.is_up().into());
+        drop(current);
         self.changes.notify_waiters();
     }
 
     pub(super) fn inflight_gauge(&self) -> &IntGauge {
         &self.inflight
-    }
-
-    /// Leaves the metrics page for good. That it is not there any more is not worth an error.
-    pub(super) fn leave(&self, metrics: &Metrics) {
-        let labels = [self.pool.as_str(), &self.name];
-        let _ = metrics.pool_server_up.remove_label_values(&labels);
-        let _ = metrics.pool_server_inflight.remove_label_values(&labels);
     }
 }
 
@@ -220,10 +206,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{LbAlgorithm, MonitorType},
-        pool::{
-            Pool,
-            fixture::{self, build, config, down, monitor},
-        },
+        pool::fixture::{self, build, config, down, monitor},
     };
 
     fn at(seconds: u64) -> SystemTime {
@@ -255,18 +238,5 @@ mod tests {
         assert!(!disabled.is_up());
         let unmonitored = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
         assert_eq!(unmonitored.servers()[0].status(), status(State::Up, "not monitored", at(0)));
-    }
-
-    #[test]
-    fn the_gauge_follows_the_health() {
-        let metrics = Metrics::new();
-        let config = Arc::new(config(LbAlgorithm::RoundRobin, &[1]));
-        let pool = Pool::new(&config, &metrics, None, at(0));
-        let page = |value: u8| format!(r#"homing_pool_server_up{{pool="app",server="10.0.0.1:80"}} {value}"#);
-        assert!(metrics.page().contains(&page(1)));
-        pool.servers()[0].set_health(down(), at(1));
-        assert!(metrics.page().contains(&page(0)));
-        pool.servers()[0].set_health(Health::Up, at(2));
-        assert!(metrics.page().contains(&page(1)));
     }
 }

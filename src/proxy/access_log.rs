@@ -3,12 +3,12 @@
 use pingora::{Error, proxy::Session};
 
 use super::exchange::Ctx;
-use crate::{rule::Finished, snapshot::Live};
+use crate::{gslb::Outcome, rule::Finished, snapshot::Live};
 
 /// Ends a request, whatever became of it.
 pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
     if let Some(routed) = &mut ctx.routed {
-        ctx.copies.finish(|order, reason| routed.clone_dropped(order, reason));
+        ctx.copies.finish(error, |order, reason| routed.clone_dropped(order, reason));
     }
     let duration = live.clock.now().saturating_duration_since(ctx.started);
     let body_bytes_sent = session.body_bytes_sent();
@@ -35,6 +35,7 @@ pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>
         body_bytes_sent,
         duration_us = duration.as_micros() as u64,
         server = server.map(tracing::field::display),
+        site_persistence = ctx.routed.as_ref().and_then(|routed| routed.exchange.get::<Outcome>()).map(|it| it.as_str()),
         retries = ctx.retries,
         error = error.map(tracing::field::display),
     );

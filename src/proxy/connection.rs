@@ -42,7 +42,7 @@ impl ConnectionEvents for Proxy {
         let listener = &*connection.listener;
         let by_sni = || {
             let sni = tls_facts(connection)?.sni.as_deref()?.to_ascii_lowercase();
-            self.live.snapshot().route(listener, &sni).cloned()
+            self.live.route(&self.live.snapshot(), listener, &sni)
         };
         let Some(vs) = self.live.only(listener).or_else(by_sni) else { return Verdict::Serve };
         match state_for(connection, &vs).await.is_rejected() {

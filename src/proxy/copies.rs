@@ -1,7 +1,7 @@
 //! The copies of one request: taps that get what the app gets, once, whatever the number of attempts.
 
 use bytes::Bytes;
-use pingora::{http::RequestHeader, proxy::Session};
+use pingora::{Error, ErrorSource, http::RequestHeader, proxy::Session};
 
 use super::{
     exchange::{Ctx, Routed},
@@ -56,8 +56,9 @@ impl Copies {
     }
 
     /// The request is over; a body that did not end aborts its copies.
-    pub(super) fn finish(&mut self, dropped: impl FnMut(&CloneOrder, DropReason)) {
-        self.close(Tap::abort, dropped);
+    pub(super) fn finish(&mut self, error: Option<&Error>, dropped: impl FnMut(&CloneOrder, DropReason)) {
+        let by_client = error.is_some_and(|error| *error.esource() == ErrorSource::Downstream);
+        self.close(if by_client { Tap::abort } else { Tap::unfinished }, dropped);
     }
 
     fn close(
@@ -99,6 +100,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         (false, Some(length)) => BodyKind::Length(length),
         (false, None) => BodyKind::Unknown,
     };
+    let client = exchange.forwarded_for();
     for order in orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
         if let Some(reason) = unwanted {
@@ -111,11 +113,11 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             target: target(head),
             host: host(head),
             headers: &head.headers,
-            client: exchange.client_ip(),
+            client: client.to_str().unwrap_or_default(),
             secure: exchange.is_secure(),
             session: order.session,
             seq: order.seq,
-            request_id: &exchange.request_id(),
+            request_id: exchange.request_id().0,
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };

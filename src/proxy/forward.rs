@@ -1,36 +1,76 @@
 //! What a server gets: the head as it should see it, and the body.
 
+use std::mem;
+
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
+use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{exchange::Ctx, fields, route::rule_failed_closed};
 use crate::{
     listen::{Connection, Framing},
-    rule::{RequestData, RequestSend},
+    rule::{Exchange, RequestData, RequestSend},
     site_cookie::HOP_HEADER,
 };
 
-/// Prepares the head of one attempt. The client's address and scheme are told by us alone: what came from
-/// outside is replaced.
+/// Makes the request's head what any server may have, once, whatever the number of attempts. The client's address
+/// and scheme are told by us alone: what came from outside is replaced.
+///
+/// Pingora keeps each field's name a second time, in the client's spelling, and copies both with every attempt. The
+/// second ones are dropped here: servers get names in lower case, as from HTTP/2 clients (RFC 9110, 5.1).
+pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareHead) -> Result<()> {
+    let head = session.req_header_mut();
+    let parsed = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
+    let target = (parsed != Some(head.raw_path())).then(|| head.raw_path().to_vec());
+    let mut parts = Parts::from(mem::replace(head, spare.take()?));
+    let fields = &mut parts.headers;
+    // Looked for in one pass, because nearly no request has any.
+    if fields.keys().any(|name| CLIENTS_WORD.contains(name)) {
+        for name in &CLIENTS_WORD {
+            fields.remove(name);
+        }
+    }
+    fields.reserve(2);
+    fields.insert(FORWARDED_FOR.clone(), exchange.forwarded_for());
+    let scheme = if exchange.is_secure() { "https" } else { "http" };
+    fields.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
+    spare.put(mem::replace(head, parts.into()));
+    match target {
+        Some(target) => head.set_raw_path(&target),
+        None => Ok(()),
+    }
+}
+
+/// A head that says nothing, to stand in the place of one that is taken apart. To make one for each request would
+/// cost more than the taking apart.
+#[derive(Default)]
+pub(super) struct SpareHead(Mutex<Option<RequestHeader>>);
+
+impl SpareHead {
+    fn take(&self) -> Result<RequestHeader> {
+        let kept = self.0.lock().take();
+        kept.map_or_else(|| RequestHeader::build_no_case(Method::GET, b"/", Some(0)), Ok)
+    }
+
+    fn put(&self, head: RequestHeader) {
+        *self.0.lock() = Some(head);
+    }
+}
+
+/// Lets the rules change the head of one attempt.
 pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
     let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
     let routed = ctx.routed();
-    head.insert_header("X-Forwarded-For", routed.exchange.forwarded_for())?;
-    let scheme = if routed.exchange.is_secure() { "https" } else { "http" };
-    head.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
-    // Looked for in one pass, because nearly no request has any.
-    if head.headers.keys().any(|name| CLIENTS_WORD.contains(name)) {
-        for name in &CLIENTS_WORD {
-            head.remove_header(name);
-        }
-    }
     if routed.vs.chain.is_empty() {
         return Ok(());
     }
     let mut send = RequestSend::new(head, &mut routed.exchange, server);
     routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
 }
+
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
 static CLIENTS_WORD: [HeaderName; 5] = [

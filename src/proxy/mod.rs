@@ -39,11 +39,12 @@ use exchange::Ctx;
 /// The proxy of one running instance.
 pub struct Proxy {
     live: Arc<Live>,
+    spare: forward::SpareHead,
 }
 
 impl Proxy {
     pub fn new(live: Arc<Live>) -> Self {
-        Self { live }
+        Self { live, spare: forward::SpareHead::default() }
     }
 }
 
@@ -63,12 +64,15 @@ impl ProxyHttp for Proxy {
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);
         }
+        forward::prepare(session, &ctx.routed().exchange, &self.spare)?;
         copies::open(session, ctx);
         Ok(false)
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        upstream::choose(session, ctx)
+        let peer = upstream::choose(session, ctx)?;
+        copies::open(session, ctx);
+        Ok(peer)
     }
 
     fn fail_to_connect(
@@ -93,7 +97,6 @@ impl ProxyHttp for Proxy {
         if !reused {
             upstream::reached(&self.live, session, ctx, digest)?;
         }
-        copies::open(session, ctx);
         ctx.copies.new_attempt();
         Ok(())
     }

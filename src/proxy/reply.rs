@@ -132,8 +132,7 @@ pub(super) fn body_chunk(
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
     let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
-    let begun = session.response_written().is_some_and(is_final);
-    if status != 0 && !begun {
+    if status != 0 && !has_begun(session) {
         let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
         session.set_keepalive(None);
         if let Err(error) = send(session, ctx, reply).await {
@@ -141,6 +140,11 @@ pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) 
         }
     }
     FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+/// Whether the client has got the head of an answer, so that no other one can take its place.
+pub(super) fn has_begun(session: &Session) -> bool {
+    session.response_written().is_some_and(is_final)
 }
 
 /// Whether no other answer follows: interim ones (RFC 9110, 15.2) leave the place of the final one free.

@@ -59,14 +59,14 @@ async fn route(
     field: Option<&HeaderValue>,
 ) -> Result<(Arc<VirtualService>, Arc<ConnectionState>)> {
     let snapshot = live.snapshot();
-    let vs = snapshot
-        .route(&connection.listener, host)
+    let vs = live
+        .route(&snapshot, &connection.listener, host)
         .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
-    let state = connection::state_for(connection, vs).await;
+    let state = connection::state_for(connection, &vs).await;
     if let Some(field) = field {
-        connection::remember_route(connection, &snapshot, field, vs, &state);
+        connection::remember_route(connection, &snapshot, field, &vs, &state);
     }
-    Ok((vs.clone(), state))
+    Ok((vs, state))
 }
 
 /// Runs `http_request`.

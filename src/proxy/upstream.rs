@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use pingora::{
-    Error, ErrorType, Result,
+    Error, ErrorSource, ErrorType, Result,
     protocols::Digest,
     proxy::Session,
     upstreams::peer::{ALPN, HttpPeer},
@@ -12,13 +12,14 @@ use pingora::{
 use super::{
     exchange::{Attempt, Ctx, Routed},
     forward::asks_for_tunnel,
+    reply,
     route::rule_failed_closed,
     tunnel,
 };
 use crate::{
     config,
     names::PoolName,
-    pool::{Lease, Pool},
+    pool::{Lease, Pool, Server},
     rule::{Destination, LbEvent, LbPhase, host},
     snapshot::Live,
 };
@@ -109,15 +110,34 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
         return error;
     }
     let whole = !session.as_ref().retry_buffer_truncated();
+    let repeatable = whole && session.req_header().method.is_idempotent();
     if std::mem::take(&mut ctx.retry_asked) {
         error.set_retry(whole);
-    } else if session.req_header().method.is_idempotent() && whole {
+    } else if repeatable {
         error.retry.decide_reuse(reused);
     } else {
         error.set_retry(false);
     }
+    // An error of a rule or of ours has another source.
+    let is_servers_fault = *error.esource() == ErrorSource::Upstream;
+    if repeatable && !error.retry() && is_servers_fault && !reply::has_begun(session) {
+        match broke_elsewhere(session, ctx, error.etype()) {
+            Ok(again) => error.set_retry(again),
+            Err(stopped) => return stopped,
+        }
+    }
     ctx.retries += u32::from(error.retry());
     error
+}
+
+/// A server that only a rule knows broke off before it answered: the rule says whether to try again, and where.
+fn broke_elsewhere(session: &mut Session, ctx: &mut Ctx, reason: &ErrorType) -> Result<bool> {
+    let (true, Some(attempt)) = (ctx.routed().exchange.goes_elsewhere(), &ctx.attempt) else {
+        return Ok(false);
+    };
+    let (pool, server) = (attempt.pool.clone(), attempt.server());
+    let next = report_failure(session, ctx, pool.name(), Some(server), reason.as_str())?;
+    Ok(matches!(next, Next::Reselect))
 }
 
 /// What follows a failure.
@@ -146,17 +166,27 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
     let Ctx { routed, tried, .. } = ctx;
     let Routed { vs, exchange } = routed.as_deref_mut()?;
     match &exchange.destination {
-        Destination::Default => from_pool(vs.pool.as_ref()?, vs, tried),
+        Destination::Default => {
+            let pool = vs.pool.as_ref()?;
+            let preferred = exchange.preferred.filter(|_| !exchange.persist_none);
+            match preferred.and_then(|server| named(pool, server, tried)) {
+                Some(server) => Some((pool.clone(), server.lease())),
+                None => from_pool(pool, vs, tried),
+            }
+        }
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
-            let server =
-                pool.server(*server).filter(|server| server.is_up() && !tried.contains(&server.addr()))?;
-            Some((pool.clone(), server.lease()))
+            Some((pool.clone(), named(pool, *server, tried)?.lease()))
         }
         // Whoever holds the handle has decided that this server be asked, up or not.
         Destination::Handle(pool, server) => Some((pool.clone(), pool.server(*server)?.lease())),
     }
+}
+
+/// A certain server, if it is up and was not tried in vain.
+fn named<'a>(pool: &'a Pool, server: SocketAddr, tried: &[SocketAddr]) -> Option<&'a Arc<Server>> {
+    pool.server(server).filter(|server| server.is_up() && !tried.contains(&server.addr()))
 }
 
 fn from_pool(

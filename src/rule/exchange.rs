@@ -38,6 +38,8 @@ pub struct Exchange {
     /// Where it goes if the server that only a rule knows cannot have it.
     pub(crate) fallback: Destination,
     pub(crate) persist_none: bool,
+    /// The server of the virtual service's own pool that the session had last.
+    pub(crate) preferred: Option<SocketAddr>,
     pub(crate) clones: Vec<CloneOrder>,
     pub(crate) clones_refused: bool,
     /// Copies that were wanted and could not be ordered, which rules are still to hear of.
@@ -80,6 +82,7 @@ impl Exchange {
             destination,
             fallback: Destination::Default,
             persist_none,
+            preferred: None,
             clones,
             clones_refused,
             never_ordered: Vec::new(),

@@ -201,7 +201,8 @@ pub trait Rule: Send + Sync + 'static {
         Ok(())
     }
 
-    /// No server could be chosen, or the chosen one could not be reached: LB_FAILED.
+    /// No server could be chosen, or the chosen one could not be reached: LB_FAILED. A server that only a rule knows
+    /// (a peer site) has failed, too, if it broke off before it answered and the request may be repeated.
     #[doc(alias = "fail_to_connect")]
     fn lb_failed(&self, _lb: &mut LbEvent<'_>) -> RuleResult {
         Ok(())

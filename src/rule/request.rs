@@ -101,6 +101,14 @@ impl<'a> Request<'a> {
         self.exchange.fallback = std::mem::replace(&mut self.exchange.destination, handle);
     }
 
+    /// Sends this request to this server of the virtual service's own pool while it is up, else to the one that the
+    /// balancer chooses. It counts only where no rule chooses a pool or a server, and none says
+    /// [`persist_none`](Self::persist_none).
+    #[doc(alias = "persist")]
+    pub fn prefer(&mut self, server: SocketAddr) {
+        self.exchange.preferred = Some(server);
+    }
+
     /// App persistence is not applied: iRules' `persist none`.
     pub fn persist_none(&mut self) {
         self.exchange.persist_none = true;

@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     names::PoolName,
     pool::Pool,
-    session::{Assigned, Policy, SessionTable},
+    session::{Assigned, Policy, Refresh, SessionTable},
 };
 
 /// The parts of a running instance that rules may use. iRules reach them by commands such as `active_members`,
@@ -176,7 +176,8 @@ impl Sessions<'_> {
         choose: impl FnOnce() -> Option<SocketAddr>,
     ) -> Option<Assigned> {
         let key = self.0.sessions.key(kind, key);
-        let policy = Policy { timeout: assign.timeout, lifetime: assign.lifetime };
+        let Assign { timeout, lifetime, refresh } = assign;
+        let policy = Policy { timeout, lifetime, refresh };
         self.0.sessions.assign(&key, &policy, self.now(), keep, choose)
     }
 
@@ -187,7 +188,7 @@ impl Sessions<'_> {
 
     /// Gives a session a second key: both find the same entry from now on.
     pub fn bind(&self, kind: &str, key: &[u8], session: &Assigned) {
-        self.0.sessions.bind(self.0.sessions.key(kind, key), &session.entry);
+        self.0.sessions.bind(self.0.sessions.key(kind, key), &session.entry, self.now());
     }
 
     fn now(&self) -> Instant {
@@ -202,4 +203,6 @@ pub struct Assign {
     pub timeout: Duration,
     /// The longest life, however busy.
     pub lifetime: Option<Duration>,
+    /// What restarts the idle timeout.
+    pub refresh: Refresh,
 }

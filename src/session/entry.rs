@@ -1,50 +1,37 @@
 //! One session: its value, its deadlines and its counts, behind one short lock.
 //!
-//! A lock is held for some tens of nanoseconds, or while a new session's server is chosen. Everything that must be seen by all of an entry's keys happens here: a move to another server, an expiry
-//! followed by a new life, the numbering of requests. Times are milliseconds since the table began.
+//! A lock is held for some tens of nanoseconds, or while a new session's server is chosen. Everything that must
+//! be seen by all of an entry's keys happens here: a move to another server, an expiry followed by a new life,
+//! the numbering of requests. Times are milliseconds since the table began.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
-use super::{How, SessionKey, SessionView, tables::Tables};
+use super::{
+    How, Policy, Refresh, SessionKey, SessionView, Why,
+    state::{Deadlines, State},
+    tables::Tables,
+};
 
 /// A session's entry in the table. What it holds is asked of the table; this is a handle.
 pub struct Entry {
+    /// When it was used last, in [`TICK`]s, for who looks for what may leave. Written under the lock.
+    used: AtomicU32,
+    /// Requests and tunnels in flight, and open connections. It grows under the lock.
+    in_use: AtomicU32,
     state: Mutex<State>,
 }
 
-struct State {
-    value: Value,
-    /// Names the session to others: half of the hash of its first key.
-    session: u64,
-    created: u64,
-    used: u64,
-    requests: u64,
-    deadlines: Deadlines,
-    in_use: u32,
-    /// Keys of the table that name this entry.
-    keys: u32,
-    /// The table that counts this session for its server.
-    table: u16,
-}
-
-/// What an entry holds.
-enum Value {
-    /// Nothing yet: whoever locks the entry first decides.
-    Vacant,
-    /// Nothing any more: the entry has left the table, or is about to, and must not be revived.
-    Gone,
-    Server(SocketAddr),
-    Text(Box<str>),
-}
-
-/// Idle timeout and lifetime in milliseconds, in few bytes because there are many entries.
-#[derive(Clone, Copy)]
-pub(super) struct Deadlines {
-    timeout: u32,
-    /// `u32::MAX`: none.
-    lifetime: u32,
+/// How much an entry deserves to stay: the least is what nobody uses and was used longest ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Standing {
+    pub in_use: bool,
+    used: u32,
 }
 
 /// What came of an attempt to use an entry.
@@ -66,19 +53,11 @@ pub(super) struct Claim {
 
 impl Entry {
     /// An entry that holds nothing yet, under its first key.
-    pub(super) fn vacant(key: &SessionKey, now: u64, deadlines: Deadlines) -> Self {
+    pub(super) fn vacant(key: &SessionKey, now: u64) -> Self {
         Self {
-            state: Mutex::new(State {
-                value: Value::Vacant,
-                session: key.short(),
-                created: now,
-                used: now,
-                requests: 0,
-                deadlines,
-                in_use: 0,
-                keys: 1,
-                table: key.table(),
-            }),
+            used: AtomicU32::new(ticks(now)),
+            in_use: AtomicU32::new(0),
+            state: Mutex::new(State::vacant(key, now)),
         }
     }
 
@@ -86,33 +65,44 @@ impl Entry {
     pub(super) fn assign(
         &self,
         now: u64,
-        deadlines: Deadlines,
+        policy: &Policy,
         tables: &Tables,
         keep: &impl Fn(SocketAddr) -> bool,
         choose: &mut Option<impl FnOnce() -> Option<SocketAddr>>,
     ) -> Attempt<Option<Claim>> {
         let mut state = self.state.lock();
-        let Some(state) = state.living(now, tables) else { return Attempt::Gone };
+        if !self.begin(&mut state, now, tables) {
+            return Attempt::Gone;
+        }
         let known = state.server();
         let (server, how) = match known.filter(|server| keep(*server)) {
             Some(server) => (server, How::Kept),
             None => match choose.take().and_then(|choose| choose()) {
                 Some(server) if known == Some(server) => (server, How::Kept),
                 Some(server) => (server, if known.is_some() { How::Moved } else { How::New }),
-                None if matches!(state.value, Value::Vacant) => {
-                    state.value = Value::Gone;
+                None if state.value.is_none() => {
+                    state.gone = true;
                     return Attempt::Vacated(None);
                 }
                 None => return Attempt::Done(None),
             },
         };
-        if how != How::Kept {
-            state.replace(Value::Server(server), tables);
+        let why = match how {
+            How::New => Some(Why::Chosen),
+            How::Moved => Some(Why::Moved),
+            How::Kept => None,
+        };
+        if let Some(why) = why {
+            state.give(server, why, now, tables);
         }
-        state.used = state.used.max(now);
-        state.deadlines = deadlines;
+        state.by_connection = matches!(policy.refresh, Refresh::Connection { .. });
+        if how != How::Kept || !matches!(policy.refresh, Refresh::Connection { is_new: false }) {
+            state.restarted = state.restarted.max(now);
+        }
+        state.deadlines = Deadlines::new(policy.timeout, policy.lifetime);
         state.requests += 1;
-        state.in_use += 1;
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        self.note_use(now);
         Attempt::Done(Some(Claim { server, how, seq: state.requests, session: state.session }))
     }
 
@@ -120,16 +110,17 @@ impl Entry {
     pub(super) fn set_text(
         &self,
         now: u64,
-        deadlines: Deadlines,
+        timeout: Duration,
         text: &mut Option<String>,
         tables: &Tables,
     ) -> Attempt<()> {
         let mut state = self.state.lock();
-        let Some(state) = state.living(now, tables) else { return Attempt::Gone };
+        if !self.begin(&mut state, now, tables) {
+            return Attempt::Gone;
+        }
         let text = text.take().expect("an entry that took the text was not gone");
-        state.replace(Value::Text(text.into()), tables);
-        state.used = state.used.max(now);
-        state.deadlines = deadlines;
+        state.set(text.into(), timeout, now, tables);
+        self.note_use(now);
         Attempt::Done(())
     }
 
@@ -137,57 +128,67 @@ impl Entry {
     pub(super) fn text_or(
         &self,
         now: u64,
-        deadlines: Deadlines,
+        timeout: Duration,
         make: &mut Option<impl FnOnce() -> String>,
         tables: &Tables,
     ) -> Attempt<String> {
         let mut state = self.state.lock();
-        let Some(state) = state.living(now, tables) else { return Attempt::Gone };
+        if !self.begin(&mut state, now, tables) {
+            return Attempt::Gone;
+        }
         let text = match state.text() {
             Some(text) => text,
             None => {
                 let make = make.take().expect("an entry that was given a text was not gone");
                 let text = make();
-                state.replace(Value::Text(text.as_str().into()), tables);
-                state.deadlines = deadlines;
+                state.set(text.as_str().into(), timeout, now, tables);
                 text
             }
         };
-        state.used = state.used.max(now);
+        state.restarted = state.restarted.max(now);
+        self.note_use(now);
         Attempt::Done(text)
     }
 
     /// What it holds, if it has not ended.
     pub(super) fn value(&self, now: u64) -> Option<String> {
         let state = self.state.lock();
-        if state.has_ended(now) { None } else { state.text() }
+        if self.is_over(&state, now) { None } else { state.text() }
     }
 
     /// See [`super::SessionTable::touch`].
     pub(super) fn touch(&self, now: u64) {
         let mut state = self.state.lock();
-        if !state.has_ended(now) {
-            state.used = state.used.max(now);
+        if self.is_over(&state, now) {
+            return;
         }
+        if !state.by_connection {
+            state.restarted = state.restarted.max(now);
+        }
+        self.note_use(now);
     }
 
     /// One use is over.
     pub(super) fn release(&self) {
-        self.state.lock().in_use -= 1;
+        self.in_use.fetch_sub(1, Ordering::Release);
     }
 
-    /// When it was used last; `None`: it is gone.
-    pub(super) fn last_used(&self) -> Option<u64> {
-        let state = self.state.lock();
-        (!matches!(state.value, Value::Gone)).then_some(state.used)
+    /// See [`super::SessionTable::move_to`]; `false`: what it holds is no server, and stays.
+    pub(super) fn move_to(&self, server: SocketAddr, now: u64, tables: &Tables) -> bool {
+        let mut state = self.state.lock();
+        let holds_server = !self.is_over(&state, now) && state.server().is_some();
+        if holds_server {
+            state.give(server, Why::Ordered, now, tables);
+        }
+        holds_server
     }
 
-    /// Another key is about to name it; `false`: it is gone.
+    /// Another key is about to name it; `false`: it is gone, or has all the keys that it may have.
     pub(super) fn gain_key(&self) -> bool {
         let mut state = self.state.lock();
-        let lives = !matches!(state.value, Value::Gone);
-        state.keys += u32::from(lives);
-        lives
+        let may = !state.gone && state.keys < u16::MAX;
+        state.keys += u16::from(may);
+        may
     }
 
     /// A key that named it has left the table.
@@ -195,114 +196,91 @@ impl Entry {
         let mut state = self.state.lock();
         state.keys -= 1;
         if state.keys == 0 {
-            state.replace(Value::Gone, tables);
+            state.end(tables);
         }
+    }
+
+    /// How much it deserves to stay in a full table.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { in_use: self.in_use.load(Ordering::Acquire) > 0, used: self.used.load(Ordering::Relaxed) }
+    }
+
+    /// Lets a key go that was found with this standing, unless it was used since. With its last key it ends.
+    pub(super) fn leave(&self, found: Standing, tables: &Tables) -> bool {
+        let mut state = self.state.lock();
+        let leaves = self.standing() <= found;
+        if leaves && state.keys == 1 {
+            state.end(tables);
+        }
+        leaves
     }
 
     /// Whether it is gone, or over and unused.
     pub(super) fn has_ended(&self, now: u64) -> bool {
-        self.state.lock().has_ended(now)
+        self.is_over(&self.state.lock(), now)
     }
 
-    /// The same, and an entry in use counts as used now.
-    pub(super) fn has_ended_else_refresh(&self, now: u64) -> bool {
+    /// Ends it for all of its keys if it is over; whether it is. An entry in use counts as used now.
+    pub(super) fn end_if_over(&self, now: u64, tables: &Tables) -> bool {
         let mut state = self.state.lock();
-        if state.in_use > 0 {
-            state.used = state.used.max(now);
-        }
-        state.has_ended(now)
-    }
-
-    /// Ends it for all of its keys, if it is over; whether it is.
-    pub(super) fn end(&self, now: u64, tables: &Tables) -> bool {
-        let mut state = self.state.lock();
-        let over = state.has_ended(now);
+        let over = self.is_over(&state, now);
         if over {
-            state.replace(Value::Gone, tables);
+            state.end(tables);
+        } else if self.is_in_use() {
+            self.note_use(now);
+            if !state.by_connection {
+                state.restarted = state.restarted.max(now);
+            }
         }
         over
+    }
+
+    /// Ends it for all of its keys.
+    pub(super) fn end(&self, tables: &Tables) {
+        self.state.lock().end(tables);
     }
 
     /// What an operator sees of it; `None`: it has ended.
     pub(super) fn view(&self, now: u64, table: &str, key: &SessionKey) -> Option<SessionView> {
         let state = self.state.lock();
-        let value = if state.has_ended(now) { None } else { state.text() }?;
-        let used = if state.in_use > 0 { now } else { state.used };
+        let value = if self.is_over(&state, now) { None } else { state.text() }?;
+        let restarts = self.is_in_use() && !state.by_connection;
+        let restarted = if restarts { now } else { state.restarted };
+        let since = |then: u64| Duration::from_millis(now.saturating_sub(then));
         Some(SessionView {
             table: table.to_owned(),
             key: key.to_string(),
             session: state.session,
             value,
-            age: Duration::from_millis(now.saturating_sub(state.created)),
-            idle: Duration::from_millis(now.saturating_sub(used)),
-            expires_in: Duration::from_millis(state.ends_at(used).saturating_sub(now)),
+            why: state.why,
+            since: since(state.placed),
+            age: since(state.created),
+            idle: since(restarted),
+            expires_in: Duration::from_millis(state.ends_at(restarted).saturating_sub(now)),
             requests: state.requests,
-            in_use: state.in_use,
+            in_use: self.in_use.load(Ordering::Acquire),
         })
     }
-}
 
-impl State {
-    /// The state to work on: a new life if the last one is over; `None`: it must not be revived.
-    fn living(&mut self, now: u64, tables: &Tables) -> Option<&mut Self> {
-        if matches!(self.value, Value::Gone) {
-            return None;
+    /// Makes the state one to work on: a new life if the last one is over. `false`: it must not be revived.
+    fn begin(&self, state: &mut State, now: u64, tables: &Tables) -> bool {
+        if !state.gone && self.is_over(state, now) {
+            state.hold(None, tables);
+            (state.created, state.requests) = (now, 0);
         }
-        if self.has_ended(now) {
-            self.replace(Value::Vacant, tables);
-            self.created = now;
-            self.requests = 0;
-        }
-        Some(self)
+        !state.gone
     }
 
-    fn has_ended(&self, now: u64) -> bool {
-        matches!(self.value, Value::Gone) || (self.in_use == 0 && now >= self.ends_at(self.used))
+    fn is_over(&self, state: &State, now: u64) -> bool {
+        state.gone || (!self.is_in_use() && now >= state.ends_at(state.restarted))
     }
 
-    /// When it ends if it was last used at `used`.
-    fn ends_at(&self, used: u64) -> u64 {
-        let idle = used.saturating_add(u64::from(self.deadlines.timeout));
-        match self.deadlines.lifetime {
-            u32::MAX => idle,
-            lifetime => idle.min(self.created.saturating_add(u64::from(lifetime))),
-        }
+    fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Acquire) > 0
     }
 
-    /// The server, also where a rule wrote it as text.
-    fn server(&self) -> Option<SocketAddr> {
-        match &self.value {
-            Value::Server(server) => Some(*server),
-            Value::Text(text) => text.parse().ok(),
-            Value::Vacant | Value::Gone => None,
-        }
-    }
-
-    fn text(&self) -> Option<String> {
-        match &self.value {
-            Value::Server(server) => Some(server.to_string()),
-            Value::Text(text) => Some(text.to_string()),
-            Value::Vacant | Value::Gone => None,
-        }
-    }
-
-    /// Changes the value, and tells the table which server gained or lost a session.
-    fn replace(&mut self, value: Value, tables: &Tables) {
-        let table = tables.numbered(self.table);
-        if let Value::Server(server) = self.value {
-            table.leave(server);
-        }
-        if let Value::Server(server) = value {
-            table.join(server);
-        }
-        self.value = value;
-    }
-}
-
-impl Deadlines {
-    pub(super) fn new(timeout: Duration, lifetime: Option<Duration>) -> Self {
-        let millis = |of: Duration| u32::try_from(of.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
-        Self { timeout: millis(timeout), lifetime: lifetime.map_or(u32::MAX, millis) }
+    fn note_use(&self, now: u64) {
+        self.used.fetch_max(ticks(now), Ordering::Relaxed);
     }
 }
 
@@ -316,31 +294,55 @@ impl<T> Attempt<T> {
     }
 }
 
+fn ticks(now: u64) -> u32 {
+    u32::try_from(now / TICK).unwrap_or(u32::MAX)
+}
+
+/// Milliseconds; 32 bits of them are eight years.
+const TICK: u64 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn an_entry_is_small_for_there_are_many() {
-        assert!(size_of::<Entry>() <= 96, "{} bytes", size_of::<Entry>());
+        let counted = size_of::<Entry>() + 2 * size_of::<usize>();
+        assert!(counted <= 96, "{counted} bytes with the counts of its Arc");
     }
 
     #[test]
     fn an_entry_that_was_found_over_is_not_revived_by_who_still_holds_it() {
         let tables = Tables::new(&crate::metrics::Metrics::new());
-        let deadlines = Deadlines::new(Duration::from_secs(1), None);
-        let entry = Entry::vacant(&SessionKey::new(1 << 64, tables.number("t")), 0, deadlines);
+        let policy = Policy { timeout: Duration::from_secs(1), lifetime: None, refresh: Refresh::Request };
+        let entry = Entry::vacant(&SessionKey::new(&[1; 16], "t", tables.number("t"), b"key"), 0);
         let assign = |now| {
             let choose = || Some(SocketAddr::from(([10, 0, 0, 1], 80)));
-            entry.assign(now, deadlines, &tables, &|_| true, &mut Some(choose))
+            entry.assign(now, &policy, &tables, &|_| true, &mut Some(choose))
         };
         assert!(matches!(assign(0), Attempt::Done(Some(Claim { seq: 1, .. }))));
-        assert!(!entry.end(5000, &tables), "it is in use");
+        assert!(!entry.end_if_over(5000, &tables), "it is in use");
         entry.release();
-        assert!(matches!(assign(1000), Attempt::Done(Some(Claim { seq: 1, .. }))), "a new life in time");
+        assert!(matches!(assign(6000), Attempt::Done(Some(Claim { seq: 1, .. }))), "a new life in time");
         entry.release();
-        assert!(entry.end(5000, &tables));
-        assert!(matches!(assign(5000), Attempt::Gone));
+        assert!(entry.end_if_over(9000, &tables));
+        assert!(matches!(assign(9000), Attempt::Gone));
         assert!(!entry.gain_key());
+    }
+
+    #[test]
+    fn an_entry_that_was_used_since_it_was_found_does_not_leave() {
+        let tables = Tables::new(&crate::metrics::Metrics::new());
+        let policy = Policy { timeout: Duration::from_secs(1), lifetime: None, refresh: Refresh::Request };
+        let entry = Entry::vacant(&SessionKey::new(&[1; 16], "t", tables.number("t"), b"key"), 0);
+        let found = entry.standing();
+        let choose = || Some(SocketAddr::from(([10, 0, 0, 1], 80)));
+        entry.assign(0, &policy, &tables, &|_| true, &mut Some(choose));
+        assert!(!entry.leave(found, &tables), "it is in use");
+        entry.release();
+        entry.note_use(TICK);
+        assert!(!entry.leave(found, &tables), "it was used later");
+        assert!(entry.leave(entry.standing(), &tables));
+        assert!(!entry.gain_key(), "its last key left");
     }
 }

@@ -1,12 +1,12 @@
-//! The named tables: their numbers, how many entries each has, and how many sessions each of its servers has.
+//! The named tables: their numbers, how many keys each has, and how many sessions each of its servers has.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use prometheus::{IntGauge, IntGaugeVec};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::SessionKey;
+use super::{SessionKey, state::Value};
 use crate::metrics::Metrics;
 
 /// Every table that was ever named.
@@ -14,32 +14,46 @@ pub(super) struct Tables {
     /// Replaced when a table is named for the first time.
     directory: ArcSwap<Directory>,
     growing: Mutex<()>,
-    entries: IntGaugeVec,
+    counts: Counts,
 }
 
 pub(super) struct Table {
     pub name: Box<str>,
     /// Keys in the table.
     pub entries: IntGauge,
-    /// Sessions by server.
-    pub servers: Mutex<HashMap<SocketAddr, u64>>,
+    /// Keys that had to leave because the session table was full.
+    pub evictions: IntCounter,
+    servers: Mutex<HashMap<SocketAddr, Sessions>>,
+}
+
+/// The sessions of a server: how many, and the value that they share.
+struct Sessions {
+    number: u64,
+    value: Arc<Value>,
+}
+
+/// Where the counts of tables come from.
+struct Counts {
+    entries: IntGaugeVec,
+    evictions: IntCounterVec,
 }
 
 #[derive(Clone)]
 struct Directory {
-    numbers: HashMap<Box<str>, u16>,
+    /// Asked for every request: in a map with a quicker hash than the standard one.
+    numbers: hashbrown::HashMap<Box<str>, u16>,
     tables: Vec<Arc<Table>>,
 }
 
 impl Tables {
     pub fn new(metrics: &Metrics) -> Self {
-        let directory =
-            Directory { numbers: HashMap::new(), tables: vec![Table::new(OTHER, &metrics.session_entries)] };
-        Self {
-            directory: ArcSwap::from_pointee(directory),
-            growing: Mutex::new(()),
-            entries: metrics.session_entries.clone(),
-        }
+        let counts =
+            Counts { entries: metrics.session_entries.clone(), evictions: metrics.session_evictions.clone() };
+        let directory = Directory {
+            numbers: hashbrown::HashMap::from([(OTHER.into(), SHARED)]),
+            tables: vec![Table::new(OTHER, &counts)],
+        };
+        Self { directory: ArcSwap::from_pointee(directory), growing: Mutex::new(()), counts }
     }
 
     /// The number of the table of that name, which is made if it is the first time.
@@ -53,11 +67,11 @@ impl Tables {
             return *number;
         }
         if directory.tables.len() >= MAX_TABLES {
-            return 0;
+            return SHARED;
         }
         let number = u16::try_from(directory.tables.len()).expect("MAX_TABLES fits into 16 bits");
         directory.numbers.insert(name.into(), number);
-        directory.tables.push(Table::new(name, &self.entries));
+        directory.tables.push(Table::new(name, &self.counts));
         self.directory.store(Arc::new(directory));
         number
     }
@@ -78,34 +92,42 @@ impl Tables {
         let other = Some(other).filter(|other| other.entries.get() > 0);
         named.iter().chain(other).cloned().collect()
     }
-
-    /// Keys in all tables.
-    pub fn entries(&self) -> usize {
-        let entries: i64 = self.directory.load().tables.iter().map(|table| table.entries.get()).sum();
-        usize::try_from(entries).unwrap_or(0)
-    }
 }
 
 impl Table {
-    fn new(name: &str, entries: &IntGaugeVec) -> Arc<Self> {
-        let entries = entries.with_label_values(&[name]);
-        Arc::new(Self { name: name.into(), entries, servers: Mutex::default() })
+    fn new(name: &str, counts: &Counts) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            entries: counts.entries.with_label_values(&[name]),
+            evictions: counts.evictions.with_label_values(&[name]),
+            servers: Mutex::default(),
+        })
     }
 
-    /// A session came to this server.
-    pub fn join(&self, server: SocketAddr) {
-        *self.servers.lock().entry(server).or_default() += 1;
+    /// A session came to this server; what it holds from now on.
+    pub fn join(&self, server: SocketAddr) -> Arc<Value> {
+        let mut servers = self.servers.lock();
+        let sessions = servers
+            .entry(server)
+            .or_insert_with(|| Sessions { number: 0, value: Arc::new(Value::Server(server)) });
+        sessions.number += 1;
+        sessions.value.clone()
     }
 
     /// A session left this server.
     pub fn leave(&self, server: SocketAddr) {
         let mut servers = self.servers.lock();
         if let Some(sessions) = servers.get_mut(&server) {
-            *sessions -= 1;
-            if *sessions == 0 {
+            sessions.number -= 1;
+            if sessions.number == 0 {
                 servers.remove(&server);
             }
         }
+    }
+
+    /// How many sessions each server has.
+    pub fn sessions(&self) -> HashMap<SocketAddr, u64> {
+        self.servers.lock().iter().map(|(server, sessions)| (*server, sessions.number)).collect()
     }
 }
 
@@ -114,3 +136,6 @@ impl Table {
 const MAX_TABLES: usize = 1000;
 
 const OTHER: &str = "other";
+
+/// The number that those share.
+pub(super) const SHARED: u16 = 0;

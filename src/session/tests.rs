@@ -9,7 +9,7 @@ use std::{
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(300);
-const POLICY: Policy = Policy { timeout: TIMEOUT, lifetime: None };
+const POLICY: Policy = Policy { timeout: TIMEOUT, lifetime: None, refresh: Refresh::Request };
 
 fn server(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 80))
@@ -79,7 +79,7 @@ fn no_server_up_assigns_nothing_and_forgets_nothing() {
 fn an_entry_ends_when_idle_or_when_its_life_is_over_but_not_while_in_use() {
     let (table, _, now) = table_of(100);
     let key = table.key("clone", b"SID=1");
-    let policy = Policy { timeout: TIMEOUT, lifetime: Some(seconds(1000)) };
+    let policy = Policy { lifetime: Some(seconds(1000)), ..POLICY };
     let at = |s, fresh| {
         table.assign(&key, &policy, now + seconds(s), |_| true, || Some(server(fresh))).expect("a server")
     };
@@ -105,11 +105,36 @@ fn the_end_of_a_long_use_starts_the_idle_timeout() {
 }
 
 #[test]
+fn where_only_new_connections_refresh_a_session_it_ends_whatever_it_is_asked_but_not_in_use() {
+    let (table, _, now) = table_of(100);
+    let key = table.key("clone", b"SID=1");
+    let at = |s, is_new, fresh| {
+        let policy = Policy { refresh: Refresh::Connection { is_new }, ..POLICY };
+        let assigned = table.assign(&key, &policy, now + seconds(s), |_| true, || Some(server(fresh)));
+        assigned.expect("a server")
+    };
+    assert_eq!(at(0, true, 1).server, server(1));
+    assert_eq!(at(200, false, 2).server, server(1));
+    assert_eq!(at(300, false, 2).server, server(2), "a request did not put off its end");
+    assert_eq!(at(500, true, 3).server, server(2), "a new life has all its time");
+    assert_eq!(at(799, false, 3).server, server(2), "a connection put it off");
+    table.touch("clone", b"SID=1", now + seconds(799));
+    let tunnel = at(800, false, 3);
+    assert_eq!(tunnel.server, server(3));
+    assert_eq!(table.sweep(now + seconds(5000)), 0, "it is in use");
+    assert_eq!(at(5000, false, 4).server, server(3));
+    let row = table.view(None, None, 1, now + seconds(5000)).remove(0);
+    assert_eq!((row.idle, row.expires_in), (seconds(4200), seconds(0)));
+    drop(tunnel);
+    assert_eq!(table.sweep(now + seconds(5000)), 1, "the end of a use did not put it off either");
+}
+
+#[test]
 fn a_session_that_gains_a_token_is_one_session() {
     let (table, _, now) = table_of(100);
     let (address, cookie) = (table.key("clone", b"10.0.0.9"), table.key("clone", b"SID=1"));
     let login = assign(&table, &address, 1, now);
-    table.bind(cookie, &login.entry);
+    table.bind(cookie, &login.entry, now);
     let moved = table.assign(&cookie, &POLICY, now, |s| s != server(1), || Some(server(2)));
     let moved = moved.expect("a server");
     assert_eq!((moved.server, moved.seq, moved.session), (server(2), 2, login.session));
@@ -124,10 +149,10 @@ fn a_token_of_a_living_session_is_not_taken_over() {
     let (a, b) = (table.key("clone", b"a"), table.key("clone", b"b"));
     assign(&table, &b, 2, now);
     let later = assign(&table, &a, 1, now + seconds(1));
-    table.bind(b, &later.entry);
+    table.bind(b, &later.entry, now + seconds(1));
     assert_eq!(assign(&table, &b, 9, now + seconds(1)).server, server(2));
     let much_later = assign(&table, &a, 1, now + seconds(301));
-    table.bind(b, &much_later.entry);
+    table.bind(b, &much_later.entry, now + seconds(301));
     assert_eq!(assign(&table, &b, 9, now + seconds(301)).server, server(1), "but of an ended one it is");
     assert_eq!(table.len(), 2);
 }
@@ -194,7 +219,7 @@ fn simultaneous_first_requests_of_a_session_get_one_server() {
 #[test]
 fn expiry_sweeps_and_assignments_race_without_splitting_or_miscounting() {
     let (table, _, now) = table_of(10_000);
-    let alive = Policy { timeout: Duration::from_millis(2), lifetime: None };
+    let alive = Policy { timeout: Duration::from_millis(2), ..POLICY };
     thread::scope(|scope| {
         for worker in 0..4 {
             let table = &table;
@@ -215,20 +240,6 @@ fn expiry_sweeps_and_assignments_race_without_splitting_or_miscounting() {
     table.sweep(end);
     assert_eq!((table.len(), table.view(None, None, usize::MAX, end).len()), (0, 0));
     assert!(table.sessions_per_server("clone").is_empty());
-}
-
-#[test]
-fn a_full_table_takes_new_sessions_and_lets_the_longest_unused_go() {
-    let (table, metrics, now) = table_of(100);
-    for session in 0..1000_u32 {
-        assign(&table, &table.key("clone", &session.to_be_bytes()), 1, now);
-        table.store.settle();
-    }
-    assert_eq!(table.len(), 100);
-    assert!(metrics.page().contains(r#"homing_session_entries{table="clone"} 100"#));
-    assert_eq!(table.sessions_per_server("clone"), HashMap::from([(server(1), 100)]));
-    let last = assign(&table, &table.key("clone", &999_u32.to_be_bytes()), 2, now);
-    assert_eq!(last.how, How::Kept, "the newest is in");
 }
 
 #[test]
@@ -284,5 +295,9 @@ fn tables_beyond_the_bound_are_counted_as_one_and_kept_apart() {
     }
     assert_eq!(table.lookup("t1400", b"key", now).as_deref(), Some("1400"));
     assert_eq!(table.lookup("t1499", b"key", now).as_deref(), Some("1499"));
-    assert!(metrics.page().contains(r#"homing_session_entries{table="other"} 501"#));
+    table.add("other", b"key", "its own".into(), TIMEOUT, now);
+    assert_eq!(table.lookup("other", b"key", now).as_deref(), Some("its own"), "though it is named so");
+    assert!(metrics.page().contains(r#"homing_session_entries{table="other"} 502"#));
+    let counted: u64 = table.tables().into_iter().map(|(_, entries)| entries).sum();
+    assert_eq!(counted, 1501);
 }

@@ -36,6 +36,8 @@ pub struct Opened {
     pub claims: Claims,
     /// Whether the key that sealed it is the one that seals now.
     pub by_active_key: bool,
+    /// Tells this cookie from all others, uniformly distributed: a part of its authentication tag.
+    pub serial: u64,
 }
 
 impl Opened {
@@ -114,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_cookie_is_renewed_in_the_second_half_of_its_life() {
-        let opened = |iat, exp| Opened { claims: Claims { iat, exp, ..CLAIMS }, by_active_key: true };
+        let opened =
+            |iat, exp| Opened { claims: Claims { iat, exp, ..CLAIMS }, by_active_key: true, serial: 1 };
         for (iat, exp, now, stale) in [
             (1000, 2000, 1000, false),
             (1000, 2000, 1500, false),

@@ -37,6 +37,24 @@ pub enum Refusal {
     WrongService,
 }
 
+impl Refusal {
+    /// Why, for people. `said`: what the cookie says, where it can be opened.
+    pub fn why(self, said: Option<&Claims>, now: u64) -> &'static str {
+        match self {
+            Self::Undecryptable => {
+                "it is cut or changed, or made for another key, GSLB service, cookie name or domain"
+            }
+            Self::UnknownKey => "no configured key has its key id",
+            Self::Future => "it was issued ahead of this machine's clock",
+            Self::Expired if said.is_some_and(|said| said.exp == 0 || now < said.exp) => {
+                "its drain_epoch is below its member's"
+            }
+            Self::Expired => "its time is over",
+            Self::WrongService => "it names no member of this GSLB service",
+        }
+    }
+}
+
 /// Seals and opens the cookies of one GSLB service.
 pub struct Codec {
     keys: Vec<CodecKey>,
@@ -140,11 +158,12 @@ impl Codec {
         let (nonce, rest) = sealed.split_first_chunk_mut::<NONCE_LEN>().expect("92 bytes begin with 12");
         let (text, rest) = rest.split_first_chunk_mut::<PLAIN_LEN>().expect("80 bytes begin with 64");
         let (tag, _) = rest.split_first_chunk::<TAG_LEN>().expect("16 bytes are left");
+        let serial = u64::from_be_bytes(*tag.first_chunk().expect("a tag has 16 bytes"));
         key.cipher
             .decrypt_inout_detached((&*nonce).into(), &key.associated, text.as_mut_slice().into(), tag.into())
             .map_err(|_| Refusal::Undecryptable)?;
         let claims = Claims::from_bytes(text).ok_or(Refusal::Undecryptable)?;
-        Ok(Opened { claims, by_active_key: position == self.active })
+        Ok(Opened { claims, by_active_key: position == self.active, serial })
     }
 }
 
@@ -234,7 +253,8 @@ mod tests {
         let nonce = std::array::from_fn(|n| n as u8);
         assert_eq!(codec().seal(&claims(), nonce), VECTOR);
         let opened = codec().open(VECTOR.as_bytes(), NOW, anyone);
-        assert_eq!(opened, Ok(Opened { claims: claims(), by_active_key: true }));
+        let opened = opened.expect("it is ours");
+        assert_eq!((opened.claims, opened.by_active_key), (claims(), true));
     }
 
     #[test]
@@ -345,7 +365,8 @@ mod tests {
             let claims = Claims { member_id, drain_epoch, iat, exp, server_tag };
             let value = codec().seal(&claims, nonce);
             prop_assert_eq!(value.len(), VALUE_LEN);
-            prop_assert_eq!(codec().unseal(value.as_bytes()), Ok(Opened { claims, by_active_key: true }));
+            let opened = codec().unseal(value.as_bytes()).expect("it is ours");
+            prop_assert_eq!((opened.claims, opened.by_active_key), (claims, true));
         }
 
         #[test]

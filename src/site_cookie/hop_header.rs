@@ -82,6 +82,8 @@ pub enum HomeRefusal {
     WrongSite,
     /// No app server is up.
     PoolDown,
+    /// The home has been emptied: its sessions begin anew elsewhere.
+    Drained,
 }
 
 /// A header value, taken apart and not yet proven. The fields come once each, in the one order.
@@ -158,14 +160,20 @@ impl HomeRefusal {
         match self {
             Self::WrongSite => "wrong_site",
             Self::PoolDown => "pool_down",
+            Self::Drained => "drained",
         }
+    }
+
+    /// The refusal that a header's value says; `None`: one that is not known here.
+    pub fn of(value: &str) -> Option<Self> {
+        [Self::WrongSite, Self::PoolDown, Self::Drained].into_iter().find(|refusal| refusal.as_str() == value)
     }
 
     /// The status of the answer that carries it.
     pub fn status(self) -> u16 {
         match self {
             Self::WrongSite => 421,
-            Self::PoolDown => 503,
+            Self::PoolDown | Self::Drained => 503,
         }
     }
 }
@@ -201,11 +209,15 @@ mod tests {
 
     #[test]
     fn what_home_refuses_has_a_word_and_a_status() {
-        for (refusal, word, status) in
-            [(HomeRefusal::WrongSite, "wrong_site", 421), (HomeRefusal::PoolDown, "pool_down", 503)]
-        {
+        for (refusal, word, status) in [
+            (HomeRefusal::WrongSite, "wrong_site", 421),
+            (HomeRefusal::PoolDown, "pool_down", 503),
+            (HomeRefusal::Drained, "drained", 503),
+        ] {
             assert_eq!((refusal.as_str(), refusal.status()), (word, status));
+            assert_eq!(HomeRefusal::of(word), Some(refusal));
         }
+        assert_eq!(HomeRefusal::of("tired"), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use std::{
 use hkdf::Hkdf;
 use rand::CryptoRng;
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -84,6 +85,15 @@ impl KeyRing {
         &self.keys
     }
 }
+
+/// A file that was touched still holds the same key.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.uuid == other.uuid && self.state == other.state && self.secret == other.secret
+    }
+}
+
+impl Eq for Key {}
 
 impl Key {
     /// The key's id as text: what stands in cookies, and by which metrics, logs and tables call a key. No secret.
@@ -174,6 +184,14 @@ impl Secret {
         text
     }
 }
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&*other.0).into()
+    }
+}
+
+impl Eq for Secret {}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

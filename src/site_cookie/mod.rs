@@ -15,6 +15,7 @@ mod hop_header;
 mod key_care;
 mod keys;
 mod replay;
+mod server_tag;
 
 pub use claims::{Claims, Opened, member_id};
 pub use format::{Codec, Refusal};
@@ -23,6 +24,7 @@ pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, 
 pub use key_care::{KeyConcern, KeyFile};
 pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
 pub use replay::ReplayGuard;
+pub use server_tag::ServerTags;
 
 /// Hands `put` every field with its length before it (16 bits, big-endian), so that no two lists of fields
 /// give the same bytes. `false`, and nothing of that field, where one is longer than its length can say.

@@ -6,7 +6,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use openssl::{
     error::ErrorStack,
@@ -50,19 +50,20 @@ impl Acceptor {
     ) -> Result<Self, AcceptorError> {
         let ssl = build(profile, tickets)
             .map_err(|source| AcceptorError { profile: profile.name.clone(), source })?;
-        let certificates = Certificates { shown: ArcSwap::from_pointee(certificates), peers: None };
+        let certificates =
+            Certificates { shown: ArcSwap::from_pointee(certificates), peers: ArcSwapOption::empty() };
         Ok(Self { ssl, certificates })
-    }
-
-    /// Asks peer sites for their certificates.
-    pub fn verifying_peers(mut self, peers: Option<Arc<PeerVerifier>>) -> Self {
-        self.certificates.peers = peers;
-        self
     }
 
     /// Shows other certificates from the next handshake on.
     pub fn set_certificates(&self, certificates: CertificateStore) {
         self.certificates.shown.store(Arc::new(certificates));
+    }
+
+    /// Asks peer sites for their certificates from the next handshake on, or asks nobody. Sessions stay: a resumed
+    /// one proves no site.
+    pub fn verify_peers(&self, peers: Option<Arc<PeerVerifier>>) {
+        self.certificates.peers.store(peers);
     }
 
     /// Shakes hands. The stream's digest has the [`TlsFacts`] of the connection.
@@ -75,7 +76,7 @@ impl Acceptor {
 
 struct Certificates {
     shown: ArcSwap<CertificateStore>,
-    peers: Option<Arc<PeerVerifier>>,
+    peers: ArcSwapOption<PeerVerifier>,
 }
 
 #[async_trait]
@@ -88,14 +89,14 @@ impl TlsAccept for Certificates {
     }
 
     async fn handshake_complete_callback(&self, ssl: &SslRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        let site = self.peers.as_ref().and_then(|peers| peers.peer(ssl));
+        let site = self.peers.load().as_ref().and_then(|peers| peers.peer(ssl));
         Some(Arc::new(TlsFacts { site, ..TlsFacts::read(ssl) }))
     }
 }
 
 impl Certificates {
     fn show(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        if let Some(peers) = self.peers.as_ref().filter(|peers| peers.is_asked(ssl)) {
+        if let Some(peers) = self.peers.load().as_ref().filter(|peers| peers.is_asked(ssl)) {
             return peers.ask(ssl);
         }
         let certificates = self.shown.load();

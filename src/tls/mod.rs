@@ -1,18 +1,21 @@
 //! TLS for clients' connections: certificates chosen by SNI, and an identity of a TLS session that survives its
-//! resumption.
+//! resumption; and for homing's own connections to clone members.
 //!
-//! It knows streams and nothing of listeners or requests: an [`Acceptor`] makes a TLS stream of an accepted one.
+//! It knows streams and nothing of listeners or requests: an [`Acceptor`] makes a TLS stream of an accepted one, a
+//! [`Connector`] of one that homing opened.
 //! Known elsewhere as: BIG-IP's client SSL profile and `SSL::sessionid`, Avi's SSL profile, Envoy's downstream TLS
 //! context.
 
 mod acceptor;
 mod certificates;
+mod connector;
 mod identity;
 mod revocation;
 mod site;
 
 pub use acceptor::{Acceptor, AcceptorError, HandshakeError, TicketKeys};
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey};
+pub use connector::{ConnectError, Connector, Server, ServerStream};
 pub use identity::TlsFacts;
 pub use revocation::Revocation;
 pub use site::{PeerRefusal, PeerTls, PeerVerifier};

@@ -32,6 +32,11 @@ async fn the_published_metrics_are_there() {
             "homing_clone_copies_total",
             vec![("vs", vs), ("pool", CLONES), ("server", &member), ("outcome", "answered")],
         ),
+        (
+            "homing_clone_answers_total",
+            vec![("vs", vs), ("pool", CLONES), ("server", &member), ("code_class", "2xx")],
+        ),
+        ("homing_clone_answer_seconds_count", vec![("vs", vs), ("pool", CLONES)]),
         ("homing_sp_requests_total", vec![("service", "gs"), ("vs", vs), ("outcome", "new")]),
     ] {
         homing.settles(name, &labels, 1.0).await;

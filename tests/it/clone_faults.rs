@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::support::{
     client::{Connection, Request},
-    config::{CLONES, Site},
+    config::{CLONES, Site, parse},
     copies::Mark,
     eventually,
     homing::Homing,
@@ -47,6 +47,92 @@ async fn members_that_are_absent_silent_or_deaf_delay_and_fail_no_request() {
         }
         assert!(begun.elapsed() < Duration::from_secs(5), "a member that {what}: {:?}", begun.elapsed());
     }
+}
+
+/// Envoy 1.40 froze the app for 12 to 25 seconds here.
+#[tokio::test]
+async fn a_large_body_reaches_the_app_while_the_member_reads_nothing_of_it() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    clone.set(Mode::NeverRead);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for _ in 0..4 {
+        let answer = client.ask(&Request::post("/large", vec![b'x'; 6 << 20])).await;
+        assert_eq!((answer.status, app.take()[0].body_len), (200, 6 << 20));
+        assert_eq!(client.ask(&Request::get("/next")).await.status, 200);
+        app.take();
+    }
+    assert!(clone.requests().is_empty(), "the member has still read nothing");
+}
+
+/// nginx lets the next request of a kept connection wait for the mirror's answer.
+#[tokio::test]
+async fn the_next_request_of_a_kept_connection_does_not_wait_for_the_answer_to_the_copy() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    clone.set(Mode::Held);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for (n, body) in [4, 1 << 20, 4, 1 << 20].into_iter().enumerate() {
+        let request = Request::post(&format!("/{n}"), vec![b'x'; body]).cookie(&format!("SID={n}"));
+        assert_eq!(client.ask(&request).await.status, 200);
+        clone.got(1).await;
+    }
+    let answered = [("outcome", "answered")];
+    assert_eq!(homing.metric("homing_clone_copies_total", &answered).await, 0.0, "no copy is answered yet");
+    clone.release(4);
+    homing.settles("homing_clone_copies_total", &answered, 4.0).await;
+}
+
+#[tokio::test]
+async fn a_member_that_is_killed_within_bodies_fails_no_request() {
+    let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
+    let homing = Site::new(&[&app]).clone_to(&[&clone]).start().await;
+    let mut clients = Vec::new();
+    for n in 0..8 {
+        let mut client = Connection::open(homing.addr).await;
+        let head = Request::new("POST", "/").header("Content-Length", "1000000").cookie(&format!("SID={n}"));
+        client.send(&head).await.expect("the head is read");
+        client.wire.write(vec![b'x'; 500_000]).await.expect("the body is read");
+        clients.push(client);
+    }
+    clone.began(8).await;
+    clone.down().await;
+    for client in &mut clients {
+        client.wire.write(vec![b'x'; 500_000]).await.expect("the body is read");
+        assert_eq!(client.answer().await.expect("an answer").status, 200);
+        assert_eq!(client.ask(&Request::get("/next")).await.status, 200, "and the connection is kept");
+    }
+    assert!(app.requests().iter().all(|request| request.body_len == 1_000_000 || request.target == "/next"));
+    eventually("16 outcomes are counted", async || outcomes(&homing).await == 16.0).await;
+    homing.settles("homing_clone_copies_total", &[("outcome", "failed"), ("reason", "closed")], 8.0).await;
+}
+
+#[tokio::test]
+async fn lost_copies_are_told_in_the_log_in_one_line_for_many() {
+    let (app, clone) = (Origin::start("app").await, Origin::absent("clone").await);
+    let site = Site::new(&[&app]).clone_to(&[&clone]).pool("off", &[&clone]).with(|yaml| {
+        let clone = yaml["virtual_services"][0]["clone"].clone();
+        yaml["virtual_services"][0]["clone"] =
+            vec![clone, parse("{pool_ref: off, tokens: [source_ip]}")].into();
+        yaml["pools"].as_sequence_mut().expect("pools are a list")[2]["enabled"] = false.into();
+    });
+    let homing = site.start().await;
+    for _ in 0..50 {
+        assert_eq!(Request::get("/").send(homing.addr).await.status, 200);
+    }
+    let lines = || {
+        let log = homing.log();
+        let lines = log.lines().filter(|line| line.contains("clone copies lost")).map(str::to_owned);
+        lines.collect::<Vec<_>>()
+    };
+    let of = |what: &[&str]| lines().iter().filter(|line| what.iter().all(|it| line.contains(it))).count();
+    let server = format!("server={}", clone.addr);
+    eventually("both losses are told", async || {
+        of(&["vs=web", "pool=clones", &server, "reason=\"connect\"", "copies="]) == 1
+            && of(&["vs=web", "pool=off", "reason=\"no_server\"", "copies="]) == 1
+    })
+    .await;
+    assert_eq!(lines().len(), 2, "{:?}", lines());
 }
 
 #[tokio::test]

@@ -2,14 +2,25 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use homing::{
+    clock::Clock,
+    config::{self, OnError},
+    filter::ClonePools,
+    metrics::Metrics,
+    prelude::{Setup, Simulator},
+    rule::{ChainEntry, Services},
+    session::SessionTable,
+};
 use sha2::{Digest, Sha256};
 
 use crate::support::{
     after,
+    certs::cert_for,
     client::{Connection, Request},
     config::{APP, CLONES, Site},
     copies::{Mark, by_session, copies},
@@ -42,14 +53,39 @@ async fn a_session_keeps_its_member_and_sessions_spread_over_the_members() {
 }
 
 #[tokio::test]
+async fn members_behind_tls_get_copies_unless_their_certificate_is_not_trusted() {
+    let app = Origin::start("app").await;
+    let clone = Origin::start_tls("clone", &cert_for(&["clone.test"])).await;
+    for (verify, metric) in [(false, "homing_clone_copies_total"), (true, "homing_clone_dropped_total")] {
+        // Members that offer no HTTP/2 get HTTP/1.1.
+        let site = Site::new(&[&app]).clone_to(&[&clone]).clone_section("http2", "true").with(|yaml| {
+            let clones = &mut yaml["pools"][1];
+            clones["enable_ssl"] = true.into();
+            clones["sni"] = "clone.test".into();
+            clones["verify"] = verify.into();
+        });
+        let homing = site.start().await;
+        for (path, body) in [("/small", 10), ("/large", 1_000_000)] {
+            let request = Request::post(path, vec![b'x'; body]).cookie("SID=1");
+            assert_eq!(request.send(homing.addr).await.status, 200);
+        }
+        homing.settles(metric, &[("vs", "web"), ("pool", CLONES)], 2.0).await;
+    }
+    let got: BTreeSet<_> =
+        clone.got(2).await.iter().map(|copy| (copy.target.clone(), copy.body_len)).collect();
+    assert_eq!(got, BTreeSet::from([("/small".to_owned(), 10), ("/large".to_owned(), 1_000_000)]));
+}
+
+#[tokio::test]
 async fn simultaneous_first_requests_of_a_session_go_to_one_member() {
     let (app, members) = (Origin::start("app").await, three().await);
-    let homing = Site::new(&[&app]).clone_to(&members.each_ref()).start().await;
+    let site = Site::new(&[&app]).clone_to(&members.each_ref()).with(|yaml| yaml["threads"] = 4.into());
+    let homing = site.start().await;
     let mut clients = Vec::new();
     for _ in 0..8 {
         clients.push(Connection::open(homing.addr).await);
     }
-    for session in 0..20 {
+    for session in 0..1000 {
         for (n, client) in clients.iter_mut().enumerate() {
             client.send(&of(session, n)).await.expect("the request is read");
         }
@@ -57,7 +93,9 @@ async fn simultaneous_first_requests_of_a_session_go_to_one_member() {
             assert_eq!(client.answer().await.expect("an answer").status, 200);
         }
     }
-    for (session, got) in by_session(&copies(&members.each_ref(), 160).await) {
+    let sessions = by_session(&copies(&members.each_ref(), 8000).await);
+    assert_eq!(sessions.len(), 1000);
+    for (session, got) in sessions {
         assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), 1, "{session} is split over {got:?}");
         assert_eq!(got.len(), 8);
     }
@@ -299,6 +337,26 @@ async fn a_session_ends_when_it_was_idle_for_the_timeout_and_each_request_puts_t
 }
 
 #[tokio::test]
+async fn where_only_new_connections_refresh_a_session_its_requests_do_not_put_off_its_end() {
+    // When it begins anew, its turn comes to the next member. Seconds, and which of two connections.
+    let requests = [(0, 0), (200, 0), (350, 0), (550, 1), (800, 0), (900, 0)];
+    for (refresh, expected) in [("request", [0, 0, 0, 0, 0, 0]), ("connection", [0, 0, 1, 1, 1, 2])] {
+        let site = Site::new(&[]).clone_to(&[]).clone_section("clone_selection", "round_robin");
+        let simulator = simulate(&site.clone_section("refresh", refresh));
+        let connections = [simulator.connect(None).await, simulator.connect(None).await];
+        let (mut members, mut now) = (Vec::new(), 0);
+        for (at, connection) in requests {
+            simulator.advance(Duration::from_secs(at - now));
+            now = at;
+            let request = connections[connection].send("/", &[("Cookie", "SID=1")]).await;
+            members.push(request.clones()[0].server());
+        }
+        let expected = expected.map(|member| MEMBERS[member].parse().expect("an address"));
+        assert_eq!(members, expected, "{refresh}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_that_gains_a_token_stays_whole() {
     let (app, members) = (Origin::start("app").await, three().await);
     let homing = Site::new(&[&app]).clone_to(&members.each_ref()).start().await;
@@ -394,4 +452,24 @@ async fn round(homing: &Homing, members: &[Origin; 3]) -> BTreeMap<String, Strin
 async fn mark_of_next(clone: &Origin) -> Mark {
     clone.got(1).await;
     Mark::of(&clone.take()[0])
+}
+
+const MEMBERS: [&str; 3] = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+
+/// The clone section of a site alone, in virtual time, with these members.
+fn simulate(site: &Site) -> Simulator {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = config::load(&site.write(dir.path()), &[]).expect("the configuration is right").config;
+    let (metrics, clock) = (Metrics::new(), Clock::system());
+    let sessions = Arc::new(SessionTable::new(1, [0; 16], &metrics, clock.now()));
+    let setup = Setup {
+        config: &serde_yaml::Value::Null,
+        virtual_service: &config.virtual_services[0],
+        services: &Arc::new(Services::new(Default::default(), sessions, clock, None)),
+        metrics: &metrics,
+        site: None,
+    };
+    let rules = ClonePools::for_virtual_service(&setup).into_iter();
+    let entry = |rule| ChainEntry { name: "clone".into(), rule, on_error: OnError::FailClosed };
+    Simulator::with_chain(rules.map(entry).collect()).pool(CLONES, MEMBERS)
 }

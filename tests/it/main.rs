@@ -1,20 +1,30 @@
 //! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
 mod admin;
+mod clone_accounts;
 mod clone_faults;
 mod clone_rules;
 mod clones;
 mod config;
 mod copied;
 mod demo;
+mod explain;
 mod fuzz;
 mod keys;
 mod layers;
 mod listen;
 mod pools;
+mod redirects;
+mod reload;
+mod reload_storm;
+mod restrictions;
 mod routing;
 mod rules;
+mod show_sites;
 mod shutdown;
+mod site_away;
+mod site_cookies;
+mod site_drain;
 mod site_faults;
 mod site_loops;
 mod site_tls;

@@ -1,6 +1,7 @@
 //! Rules: the examples as a user builds them, and homing's own features compiled outside the crate.
 
 use std::{
+    net::SocketAddr,
     path::PathBuf,
     sync::{
         Arc,
@@ -19,7 +20,7 @@ use crate::{
     support::{
         certs::cert_for,
         client::{Connection, Request},
-        config::{Federation, Site, parse},
+        config::{CLONES, Federation, Site, parse},
         eventually,
         homing::Homing,
         origin::{Mode, Origin},
@@ -271,6 +272,55 @@ async fn a_rule_may_choose_another_pool_when_no_server_is_up() {
     running.shutdown(Duration::from_secs(1)).await;
 }
 
+/// Prefers the server that a header names, unless the path says otherwise.
+struct Prefer;
+
+#[async_trait]
+impl Rule for Prefer {
+    async fn http_request(&self, request: &mut prelude::Request<'_>) -> RuleResult {
+        if let Some(server) = request.header("x-server") {
+            let server = server.parse()?;
+            request.prefer(server);
+        }
+        match request.path() {
+            "/persist-none" => request.persist_none(),
+            "/spare" => request.pool("spare")?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_preferred_server_is_taken_while_it_is_up_and_no_rule_says_otherwise() {
+    let (one, two, spare) =
+        (Origin::start("one").await, Origin::start("two").await, Origin::start("spare").await);
+    let site = example("prefer", &one)
+        .with(|yaml| yaml["pools"][0]["servers"].as_sequence_mut().expect("a list").push(server(&two)))
+        .pool("spare", &[&spare]);
+    let running = run_here(&site, server::Homing::builder().rule("prefer", Prefer)).await;
+    let ask = async |path: &str, server: &Origin| {
+        let request = Request::get(path).header("X-Server", &server.addr.to_string());
+        let answer = request.send(site.addr).await;
+        assert_eq!(answer.status, 200, "{path}");
+        answer.server().to_owned()
+    };
+    for _ in 0..4 {
+        assert_eq!(ask("/", &two).await, "two");
+    }
+    assert_eq!(ask("/spare", &two).await, "spare");
+    assert_ne!(ask("/persist-none", &two).await, ask("/persist-none", &two).await, "balanced");
+    assert_ne!(ask("/", &spare).await, "spare", "it is no server of the virtual service's own pool");
+    two.down().await;
+    assert_eq!(ask("/", &two).await, "one");
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+/// A server of a pool, as YAML.
+fn server(origin: &Origin) -> serde_yaml::Value {
+    parse(&format!("{{ip: {}, port: {}}}", origin.addr.ip(), origin.addr.port()))
+}
+
 /// Rewrites a path, and keeps it from being copied.
 struct Private;
 
@@ -297,6 +347,30 @@ async fn a_rule_may_rewrite_a_path_and_keep_a_request_from_being_copied() {
     assert_eq!(targets, ["/vault?from=card", "/cart"]);
     let copies = clone.got(1).await;
     assert_eq!(copies.iter().map(|copy| copy.target.as_str()).collect::<Vec<_>>(), ["/cart"]);
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+struct ToOne(SocketAddr);
+
+#[async_trait]
+impl Rule for ToOne {
+    async fn http_request(&self, request: &mut prelude::Request<'_>) -> RuleResult {
+        request.clone_to(CLONES, self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_chooses_the_member_takes_the_place_of_the_clone_section() {
+    let (app, first, second) =
+        (Origin::start("app").await, Origin::start("first").await, Origin::start("second").await);
+    let site = example("to_one", &app).clone_to(&[&first, &second]);
+    let running = run_here(&site, server::Homing::builder().rule("to_one", ToOne(first.addr))).await;
+    for n in 0..20 {
+        let request = Request::post("/", "body").cookie(&format!("SID={n}"));
+        assert_eq!(request.send(site.addr).await.status, 200);
+    }
+    assert_eq!(first.got(20).await.len(), 20, "one copy of each");
+    assert!(second.requests().is_empty());
     running.shutdown(Duration::from_secs(1)).await;
 }
 

@@ -243,6 +243,31 @@ async fn a_request_that_home_refuses_is_served_and_copied_here() {
 }
 
 #[tokio::test]
+async fn a_request_that_neither_home_nor_this_site_serves_has_one_outcome_of_its_copy() {
+    let clone = Origin::start("clone").await;
+    let (app_a, app_b) = (Origin::absent("a").await, Origin::start("b").await);
+    let fed = Federation::new().recovery("pick_new_server");
+    let b = fed.site_b(&[&app_b]).monitored(APP, "tcp").start().await;
+    let a = fed.site_a(&[&app_a]).clone_to(&[&clone]).start().await;
+    a.sees("SP-gs-web@site_A", b.addr, true).await;
+    app_b.down().await;
+    b.sees(APP, app_b.addr, false).await;
+    let cookie = format!("FOO={}", Cookie::of(B).seal());
+    for request in [Request::get("/"), Request::post("/", "the body")] {
+        let answer = request.cookie(&cookie).send(a.addr).await;
+        assert!((500..600).contains(&answer.status), "{answer:?}");
+    }
+    eventually("both are accounted for", async || {
+        let mut outcomes = 0.0;
+        for name in ["copies", "dropped", "skipped"] {
+            outcomes += a.metric(&format!("homing_clone_{name}_total"), &[]).await;
+        }
+        outcomes == 2.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_too_large_to_be_sent_again_is_counted_as_aborted() {
     let (app_a, app_b) = (Origin::start("a").await, Origin::absent("b").await);
     let fed = Federation::new().recovery("pick_new_server");

@@ -12,6 +12,7 @@ pub(crate) fn virtual_services() -> Vec<VirtualService> {
             services: vec![service("127.0.0.11", 80, false), service("127.0.0.11", 443, true)],
             pool_ref: Some("pay".into()),
             application_profile_ref: "System-HTTP".into(),
+            http_rules: vec![HttpRule { name: "to-https".into(), vs_port: vec![80], redirect_port: 443 }],
             clone: vec![CloneSection {
                 pool_ref: "MY_CLONEPOOL".into(),
                 tokens: vec!["cookie:SID".into(), "source_ip".into()],
@@ -30,6 +31,7 @@ pub(crate) fn virtual_services() -> Vec<VirtualService> {
             services: vec![service("127.0.0.11", 81, false)],
             pool_ref: None,
             application_profile_ref: "System-HTTP".into(),
+            http_rules: vec![],
             clone: vec![],
             rule_refs: vec![],
             sp_pool_refs: vec![],
@@ -50,9 +52,11 @@ pub(crate) fn pools() -> Vec<Pool> {
             }],
             site_persistence: Some(SpPool {
                 gslb_sp_enabled: true,
+                default_server_port: Some(80),
                 application_persistence_profile_ref: "gap-1".into(),
                 graceful_disable_timeout: Duration::from_secs(60),
                 connection_ramp_duration: Duration::from_secs(600),
+                request_queue_enabled: false,
                 request_queue_depth: 128,
                 inline_health_monitor: true,
                 sni_enabled: true,
@@ -80,6 +84,55 @@ pub(crate) fn pools() -> Vec<Pool> {
     ]
 }
 
+pub(crate) fn configuration() -> Configuration {
+    Configuration {
+        file: "conf/homing.yaml".into(),
+        loaded: changed(),
+        watch: true,
+        needs_restart: needs_restart(),
+        last_reload: Some(reload()),
+    }
+}
+
+pub(crate) fn reload() -> Reload {
+    let pools = Changes {
+        added: vec!["new".into()],
+        removed: vec![],
+        changed: vec!["pay".into()],
+        unchanged: vec!["SP-gs-1-pay@site_A".into(), "empty".into()],
+    };
+    let virtual_services =
+        Changes { unchanged: vec!["pay@site_A".into(), "ship".into()], ..Changes::default() };
+    Reload {
+        result: ReloadResult::Success,
+        trigger: "admin".into(),
+        time: changed(),
+        duration: Duration::from_millis(12),
+        error: None,
+        problems: vec![],
+        warnings: vec!["conf/homing.yaml:3: admin.listen: beyond loopback; add `token_file`".into()],
+        needs_restart: needs_restart(),
+        changes: [("pools".to_owned(), pools), ("virtual_services".to_owned(), virtual_services)].into(),
+    }
+}
+
+pub(crate) fn refused_reload() -> Reload {
+    let problems = ["pools[pay].lb_algoritm: unknown key", "threads: `x` where a number is meant"];
+    Reload {
+        result: ReloadResult::Failure,
+        error: Some("the configuration has 2 problems; nothing was changed".into()),
+        problems: problems.map(|problem| format!("conf/homing.yaml:7: {problem}; mend it")).into(),
+        warnings: vec![],
+        needs_restart: vec![],
+        changes: BTreeMap::new(),
+        ..reload()
+    }
+}
+
+fn needs_restart() -> Vec<String> {
+    vec!["threads: 2 until a restart, then 4".into()]
+}
+
 pub(crate) fn gslb_runtime() -> GslbRuntime {
     let requests = [("new", 3), ("local", 4), ("proxied", 1), ("from_peer", 9)];
     let requests = requests.map(|(outcome, count)| (outcome.to_string(), count)).into();
@@ -102,11 +155,78 @@ pub(crate) fn gslb_runtime() -> GslbRuntime {
                 GslbMember { vs_name: None, ..member("site_B", "127.0.0.12", "pay@site_B", "8a68c656") },
             ),
         ],
+        checksum: Some("e298eb000bb6d5bcaeaaf10d08e609441823c69fc83e7d9a50014769d7ed2b03".into()),
         services_state: None,
         sp_oper_status: up(),
         fraction_proxied: GslbRuntime::fraction_proxied(&requests),
         requests,
+        advice: None,
+        sites: vec![],
     }
+}
+
+/// Over all sites, of which site_B answers and site_C does not.
+pub(crate) fn gslb_service() -> GslbRuntime {
+    let mut there = gslb_runtime();
+    there.requests = [("new", 100), ("proxied", 92), ("from_peer", 1)]
+        .map(|(outcome, count)| (outcome.to_string(), count))
+        .into();
+    there.fraction_proxied = GslbRuntime::fraction_proxied(&there.requests);
+    there.groups[1].members[0].vs_name = Some("pay@site_B".into());
+    let answer = |site: &str, told| Answer {
+        site_name: site.into(),
+        cluster_uuid: format!("cluster-of-{site}"),
+        told,
+    };
+    let away = "http://10.0.0.13:9901: connection refused";
+    let others = vec![answer("site_B", Ok(there)), answer("site_C", Err(away.into()))];
+    gslb_runtime().with_sites("site_A", others)
+}
+
+/// A client of site_B that comes to site_A.
+pub(crate) fn explanation() -> Explanation {
+    Explanation {
+        virtual_service: "pay@site_A".into(),
+        gslb_service: Some("gs-1".into()),
+        decision: "proxied to site_B (127.0.0.12:80)".into(),
+        reason: "site_B is the client's home, and is up".into(),
+        outcome: Some("proxied".into()),
+        recovery: Some(Recovery {
+            server_hm_down_recovery: "pick_new_server".into(),
+            if_home_fails: "served here, and the answer brings a new cookie".into(),
+        }),
+        home: Some(Home {
+            site_name: "site_B".into(),
+            is_this_site: false,
+            vs_uuid: "virtualservice-8a68c656-6a89-46d7-b9a5-1b693ae9798a".into(),
+            prst_hdr_val: "16077db5be5a5402f8185e02769756a3f0deffcdc0ab28fe8a60ac13d0219e32".into(),
+            ip: ip("127.0.0.12"),
+            drain_epoch: 7,
+            oper_status: up(),
+        }),
+        cookie: Some(SiteCookie {
+            key_id: "509ceebd-0913-4a".into(),
+            key_uuid: Some("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into()),
+            key_state: Some("active".into()),
+            issued: Some(Timestamp { secs: 1_517_875_922, usecs: 0 }),
+            age: Some("1m 18s".into()),
+            expires: Some("in 58m 42s".into()),
+            drain_epoch: Some(7),
+        }),
+    }
+}
+
+/// Asked at site_A: the site itself, and a peer.
+pub(crate) fn sites() -> [Site; 2] {
+    let site = |name: &str, is_own, pinned_sessions| Site {
+        name: name.into(),
+        cluster_uuid: format!("cluster-of-{name}"),
+        is_own,
+        drain_state: DrainState::Draining,
+        drain_until: Some(Timestamp { secs: changed().secs + 1800, usecs: 0 }),
+        pinned_sessions,
+    };
+    [site("site_A", true, Some(412)), site("site_B", false, None)]
 }
 
 pub(crate) fn sessions() -> Sessions {
@@ -208,6 +328,9 @@ fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
         services: vec![Service { address: None, port: 80, enable_ssl: false }],
         ratio: Some(1),
         enabled: Some(true),
+        drain_state: None,
+        drain_until: None,
+        pinned_sessions: None,
         sp_pools: vec![SpPoolStatus {
             uuid: format!("pool-{uuid}"),
             name: format!("SP-gs-1-{vs}"),

@@ -130,10 +130,10 @@ impl Drop for Files {
 }
 
 fn federation(places: &[Place]) -> String {
-    let sites: String = places
-        .iter()
-        .map(|place| format!("    - {{ name: {}, cluster_uuid: {} }}\n", place.name, place.cluster_uuid))
-        .collect();
+    let site = |Place { name, cluster_uuid, admin, .. }: &Place| {
+        format!("    - {{ name: {name}, cluster_uuid: {cluster_uuid}, admin_url: http://{admin} }}\n")
+    };
+    let sites: String = places.iter().map(site).collect();
     let members: String = places
         .iter()
         .map(|place| {

@@ -167,11 +167,9 @@ async fn an_answer_that_never_ends_and_never_pauses_is_not_waited_for() {
         while incoming.stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
     })
     .await;
-    let (metrics, retired) = (Metrics::new(), CancellationToken::new());
     let mut members = members(&[origin.addr]);
     members.read_timeout = Duration::from_millis(50);
-    let pool = clone_pool(&section(), &members, &metrics, &retired);
-    let bench = Bench { pool, metrics, retired };
+    let bench = Bench::of(&section(), &members);
     bench.get(origin.addr, 1, 1);
     bench.settled(1).await;
     assert_eq!(bench.copies("unanswered", "answer_timeout"), 1);
@@ -219,4 +217,179 @@ async fn an_answer_that_nothing_asked_for_ends_the_connection_and_loses_nothing(
         bench.settled(seq as usize + 1).await;
     }
     assert_eq!((bench.answered(), origin.accepted()), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_ends_its_direction_has_not_answered() {
+    for answers in [false, true] {
+        let origin = Origin::new(move |mut incoming| async move {
+            if answers {
+                incoming.request().await;
+                incoming.answer(NO_CONTENT).await;
+            }
+            let _ = incoming.stream.shutdown().await;
+            while incoming.more().await.is_some() {}
+        })
+        .await;
+        let bench = Bench::new(&section(), &[origin.addr]);
+        for seq in 0..3 {
+            bench.get(origin.addr, 1, seq);
+        }
+        let mut large = bench.post(origin.addr, 1, BodyKind::Unknown);
+        large.data(&vec![0; 100_000].into());
+        large.end();
+        bench.settled(4).await;
+        assert_eq!(bench.answered(), if answers { 4 } else { 0 });
+        origin.all_closed().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_reads_a_byte_a_second_costs_a_large_copy_and_no_more_than_the_budget() {
+    let origin = Origin::new(|mut incoming| async move {
+        while matches!(incoming.stream.read(&mut [0]).await, Ok(1)) {
+            sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+    let bench = Bench::new(&section(), &[origin.addr]);
+    let mut tap = bench.post(origin.addr, 1, BodyKind::Length(12 << 20));
+    for _ in 0..12 {
+        tap.data(&vec![0; 1 << 20].into());
+    }
+    tap.end();
+    assert!(bench.buffered() >= 11 << 20, "what the member has not taken waits, and not the request");
+    bench.settled(1).await;
+    assert_eq!(bench.copies("failed", "write_timeout"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_resets_a_body_half_way_has_failed_its_copy_alone() {
+    let mut origin = Origin::new(|mut incoming| async move {
+        while incoming.buffer.len() < 50_000 {
+            if incoming.buffer.starts_with(b"GET") {
+                break;
+            }
+            incoming.more().await;
+        }
+        if incoming.buffer.starts_with(b"POST") {
+            // Unread bytes make this a reset.
+            return;
+        }
+        while incoming.request().await.is_some() {
+            incoming.answer(NO_CONTENT).await;
+        }
+    })
+    .await;
+    let bench = Bench::new(&section(), &[origin.addr]);
+    let mut large = bench.post(origin.addr, 1, BodyKind::Length(10 << 20));
+    for _ in 0..10 {
+        large.data(&vec![0; 1 << 20].into());
+        tokio::task::yield_now().await;
+    }
+    large.end();
+    bench.get(origin.addr, 1, 2);
+    assert_eq!(origin.request().await.session(), (1, 2));
+    bench.settled(2).await;
+    assert_eq!((bench.copies("failed", "closed"), bench.answered()), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_machine_does_not_answer_costs_its_copies_after_the_connect_timeout() {
+    // A queue of connections that nobody accepts and that is full: the next is not answered.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a free port");
+    let listener = socket.listen(1).expect("it listens");
+    let addr = listener.local_addr().expect("it is bound");
+    let mut waiting = Vec::new();
+    while let Ok(connected) = timeout(Duration::from_secs(1), TcpStream::connect(addr)).await {
+        waiting.push(connected.expect("the queue takes it"));
+    }
+    let bench = Bench::new(&section(), &[addr]);
+    for seq in 0..10 {
+        bench.get(addr, 1, seq);
+    }
+    let mut large = bench.post(addr, 1, BodyKind::Length(100_000));
+    large.data(&vec![0; 100_000].into());
+    large.end();
+    drop(bench.post(addr, 1, BodyKind::Length(100_000)));
+    bench.settled(12).await;
+    assert_eq!(bench.dropped("connect"), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_is_killed_under_load_loses_what_was_under_way_and_every_copy_is_counted_once() {
+    for survives in [0, 5, 15] {
+        let (killed, mut times) = tokio::sync::watch::channel(0);
+        times.mark_unchanged();
+        let origin = Origin::new(move |mut incoming| {
+            let mut killed = times.clone();
+            async move {
+                let serve = async {
+                    while incoming.request().await.is_some() {
+                        incoming.answer(NO_CONTENT).await;
+                    }
+                };
+                tokio::select! {
+                    () = serve => {}
+                    _ = killed.changed() => {}
+                }
+            }
+        })
+        .await;
+        let bench = Bench::new(&section(), &[origin.addr]);
+        let mut large: Vec<_> =
+            (0..8).map(|session| bench.post(origin.addr, session, BodyKind::Length(1 << 20))).collect();
+        let mut small = 0;
+        for round in 0..16 {
+            for tap in &mut large {
+                tap.data(&vec![b'x'; 64 << 10].into());
+            }
+            for session in 0..20 {
+                bench.get(origin.addr, session, round);
+                let mut post = bench.post(origin.addr, session, BodyKind::Unknown);
+                post.data(&vec![b'y'; 10_000].into());
+                post.end();
+                small += 2;
+            }
+            if round >= survives {
+                killed.send_modify(|times| *times += 1);
+            }
+            tokio::task::yield_now().await;
+        }
+        for tap in large {
+            tap.end();
+        }
+        bench.settled(small + 8).await;
+        assert!(bench.answered() < small + 8, "something was lost");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_under_way_when_their_pool_is_removed_end_and_are_counted() {
+    let mut origin = Origin::new(|mut incoming| async move {
+        while incoming.request().await.is_some() {
+            sleep(Duration::from_secs(5)).await;
+            incoming.answer(NO_CONTENT).await;
+        }
+    })
+    .await;
+    let bench = Bench::new(&section(), &[origin.addr]);
+    for seq in 0..5 {
+        bench.get(origin.addr, 1, seq);
+    }
+    let mut small = bench.post(origin.addr, 2, BodyKind::Length(6));
+    small.data(&Bytes::from_static(b"abc"));
+    let mut large = bench.post(origin.addr, 3, BodyKind::Length(200_000));
+    large.data(&vec![0; 100_000].into());
+    assert_eq!(origin.request().await.session(), (1, 0), "one is at the member");
+    bench.retired.cancel();
+    sleep(Duration::from_secs(2)).await;
+    small.data(&Bytes::from_static(b"def"));
+    small.end();
+    large.data(&vec![0; 100_000].into());
+    large.end();
+    bench.settled(7).await;
+    assert_eq!(bench.answered(), 7);
+    origin.all_closed().await;
 }

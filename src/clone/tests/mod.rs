@@ -1,10 +1,14 @@
 //! Copies over real sockets, to members that behave and to members that do not. Time is tokio's, paused: it
 //! moves on when nothing else is left to do. Here are the members and the bench; the tests are by subject.
 
+mod answers;
 mod bodies;
 mod cut;
 mod faults;
+mod habits;
+mod http2;
 mod lanes;
+mod secure;
 
 use std::{
     future::Future,
@@ -28,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
+use crate::config::{CloneRefresh, CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
 
 /// A section with the defaults.
 pub(super) fn section() -> CloneSection {
@@ -37,6 +41,7 @@ pub(super) fn section() -> CloneSection {
         tokens: Vec::new(),
         timeout: Duration::from_secs(300),
         lifetime: None,
+        refresh: CloneRefresh::Request,
         selection: CloneSelection::Random,
         sample_permille: 1000,
         copied: Default::default(),
@@ -47,6 +52,8 @@ pub(super) fn section() -> CloneSection {
         connections_per_server: NonZeroUsize::new(4).unwrap(),
         pipeline_depth: NonZeroUsize::new(64).unwrap(),
         on_overflow: OnOverflow::Drop,
+        http2: false,
+        retry_lost: false,
     }
 }
 
@@ -77,6 +84,7 @@ fn clone_pool(
 ) -> Arc<ClonePool> {
     let marks = MarkKeys::new([], &[7; 16]);
     ClonePool::new(section, members, &"vs".into(), &marks, metrics, retired.clone())
+        .expect("OpenSSL takes the settings")
 }
 
 /// A clone pool at work, and what it counted.
@@ -88,9 +96,12 @@ struct Bench {
 
 impl Bench {
     fn new(section: &CloneSection, addrs: &[SocketAddr]) -> Self {
+        Self::of(section, &members(addrs))
+    }
+
+    fn of(section: &CloneSection, members: &Pool) -> Self {
         let (metrics, retired) = (Metrics::new(), CancellationToken::new());
-        let pool = clone_pool(section, &members(addrs), &metrics, &retired);
-        Self { pool, metrics, retired }
+        Self { pool: clone_pool(section, members, &metrics, &retired), metrics, retired }
     }
 
     fn tap(&self, to: SocketAddr, session: u64, seq: u64, method: Method, body: BodyKind) -> Option<Tap> {
@@ -102,11 +113,11 @@ impl Bench {
             target: target.as_bytes(),
             host: "a.com",
             headers: &headers,
-            client: to.ip(),
+            client: "127.0.0.1",
             secure: false,
             session,
             seq,
-            request_id: &"id",
+            request_id: 0x1d,
             drop_cookie: None,
             body,
         };
@@ -139,6 +150,10 @@ impl Bench {
 
     fn answered(&self) -> usize {
         self.copies("answered", "")
+    }
+
+    fn answers(&self, class: &str) -> usize {
+        self.count("homing_clone_answers_total", &[&format!("code_class=\"{class}\"")])
     }
 
     fn dropped(&self, reason: &str) -> usize {
@@ -304,6 +319,8 @@ impl Origin {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
+                // Or the kernel waits in real time, and virtual time runs away.
+                stream.set_nodelay(true).expect("a TCP socket");
                 open.fetch_add(1, SeqCst);
                 let (reads, requests) = (reads.clone(), sender.clone());
                 let number = accepted.fetch_add(1, SeqCst);

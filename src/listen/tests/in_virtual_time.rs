@@ -5,6 +5,7 @@ use tokio::{
     sync::watch,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::listen::{
@@ -118,7 +119,7 @@ async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
     for requests in [0, 2] {
         let Pipe { mut client, wire, shutdown, .. } = pipe();
         let began = Instant::now();
-        let watch = shutdown.subscribe();
+        let (watch, hang_up) = (shutdown.subscribe(), CancellationToken::new());
         let talk = async {
             for _ in 0..requests {
                 tokio::time::sleep(idle / 2).await;
@@ -128,7 +129,7 @@ async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
             client.read_to_string(&mut answers).await.unwrap();
             assert_eq!(answers.matches("200 OK").count(), requests as usize);
         };
-        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch), talk);
+        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch, &hang_up), talk);
         assert_eq!(began.elapsed().as_millis(), (idle / 2 * requests + idle).as_millis());
     }
 }

@@ -10,38 +10,59 @@
 mod probe;
 mod threshold;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use pingora::connectors::http::v1::Connector;
 use rand::Rng;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{probe::Probe, threshold::Threshold};
 use super::{Health, Pool, Server};
 use crate::{clock::Clock, config::HealthMonitor};
 
-/// Starts monitors. One per running instance, because all probes can share its TLS context.
+/// The monitors of a running instance. One for all pools, because all probes can share its TLS context.
 pub struct Monitors {
     connector: Arc<Connector>,
     clock: Clock,
+    followed: Mutex<Vec<Followed>>,
+}
+
+/// A pool whose servers are probed, until this is dropped.
+struct Followed {
+    pool: Arc<Pool>,
+    _stop: DropGuard,
 }
 
 impl Monitors {
     /// Builds the TLS context, which reads the system's certificates: some 10 ms. `clock` dates the changes.
     pub fn new(clock: Clock) -> Self {
-        Self { connector: Arc::new(Connector::new(None)), clock }
+        Self { connector: Arc::new(Connector::new(None)), clock, followed: Mutex::default() }
     }
 
-    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone. `rng` gives
-    /// the offsets of the second probes. After a reload cancel the monitors of the old pool first: both would
-    /// speak for the same servers.
+    /// Probes the enabled servers of these pools from now on, and those of no others. The monitors of a pool that
+    /// was among them before go on as if nothing had happened. `rng` gives the offsets of the second probes.
     ///
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub fn spawn(&self, pool: &Pool, rng: &mut impl Rng, cancel: &CancellationToken) {
+    pub fn follow(&self, pools: &[Arc<Pool>], rng: &mut impl Rng) {
+        let mut followed = self.followed.lock();
+        let identity = |pool: &Arc<Pool>| Arc::as_ptr(pool);
+        let wanted: HashSet<_> = pools.iter().map(identity).collect();
+        // The old ones end first: both would speak for the same servers.
+        followed.retain(|old| wanted.contains(&identity(&old.pool)));
+        let known: HashSet<_> = followed.iter().map(|old| identity(&old.pool)).collect();
+        for pool in pools.iter().filter(|pool| !known.contains(&identity(pool))) {
+            let stop = CancellationToken::new();
+            self.spawn(pool, rng, &stop);
+            followed.push(Followed { pool: pool.clone(), _stop: stop.drop_guard() });
+        }
+    }
+
+    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone.
+    fn spawn(&self, pool: &Pool, rng: &mut impl Rng, cancel: &CancellationToken) {
         for server in pool.servers().iter().filter(|server| server.is_watched()) {
             let monitors = &pool.config().monitors;
             // After a reload all monitors start with what is known of the server.

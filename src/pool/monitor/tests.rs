@@ -18,7 +18,6 @@ use tokio::{
     sync::{mpsc, watch},
     time::timeout,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Monitors;
 use crate::{
@@ -150,12 +149,16 @@ fn config(servers: &[SocketAddr], monitors: Vec<Arc<HealthMonitor>>) -> config::
     config
 }
 
-/// Starts to watch; ends when the guard is dropped.
-fn watch(pool: &Pool) -> DropGuard {
-    let cancel = CancellationToken::new();
+/// Starts to watch; ends when this is dropped.
+fn watch(pool: &Arc<Pool>) -> Monitors {
     let monitors = Monitors::new(Clock::virtual_at(Duration::from_secs(7)));
-    monitors.spawn(pool, &mut StdRng::seed_from_u64(1), &cancel);
-    cancel.drop_guard()
+    follow(&monitors, &[pool]);
+    monitors
+}
+
+fn follow(monitors: &Monitors, pools: &[&Arc<Pool>]) {
+    let pools: Vec<_> = pools.iter().copied().cloned().collect();
+    monitors.follow(&pools, &mut StdRng::seed_from_u64(1));
 }
 
 /// The health of a server after the first result of one monitor.
@@ -375,6 +378,24 @@ async fn after_a_reload_one_monitor_alone_brings_no_server_up_that_was_down() {
         open.next_request().await;
     }
     assert_eq!(new.servers()[0].health(), down("answered 500"));
+}
+
+#[tokio::test]
+async fn the_monitors_of_a_pool_that_stays_are_left_alone_and_those_of_one_that_goes_end() {
+    let (mut stays, mut goes) = (Origin::start(Answer::Nothing).await, Origin::start(Answer::Nothing).await);
+    let mut comes = Origin::start(Answer::Text(OK)).await;
+    let [stays_pool, goes_pool, comes_pool] = [stays.addr, goes.addr, comes.addr]
+        .map(|addr| fixture::build(config(&[addr], vec![monitor(http(&[]), |_| {})])));
+    let monitors = watch(&stays_pool);
+    follow(&monitors, &[&stays_pool, &goes_pool]);
+    stays.next_request().await;
+    goes.next_request().await;
+    follow(&monitors, &[&comes_pool, &stays_pool]);
+    soon(goes.left.recv()).await.expect("the probe of the one that goes ends");
+    comes.next_request().await;
+    until(&comes_pool, Pool::checked).await;
+    assert!(stays.asked.try_recv().is_err(), "the one that stays is not probed anew");
+    assert!(stays.left.try_recv().is_err(), "nor is its probe cut");
 }
 
 #[tokio::test]

@@ -124,7 +124,8 @@ impl Home {
         };
         let verifier = PeerVerifier::new(site, clock.clone()).unwrap();
         let acceptor = Acceptor::new(&profile, app, &TicketKeys::random().unwrap()).unwrap();
-        let acceptor = Arc::new(acceptor.verifying_peers(Some(verifier)));
+        acceptor.verify_peers(Some(verifier));
+        let acceptor = Arc::new(acceptor);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (sender, facts) = tokio::sync::mpsc::unbounded_channel();

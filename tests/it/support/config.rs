@@ -264,6 +264,20 @@ impl Federation {
         })
     }
 
+    /// The longest silence of a home.
+    pub fn home_read_timeout(self, timeout: &str) -> Self {
+        self.with(|yaml| yaml["application_persistence_profiles"][0]["home_read_timeout"] = timeout.into())
+    }
+
+    /// Somebody else has the address at which site_B's member is looked for.
+    pub fn home_b_at(self, addr: SocketAddr) -> Self {
+        self.with(|yaml| {
+            let member = &mut yaml["gslb_services"][0]["groups"][1]["members"][0];
+            member["ip"] = addr.ip().to_string().into();
+            member["services"][0]["port"] = addr.port().into();
+        })
+    }
+
     /// Monitors that fire so rarely that none does during a test.
     pub fn unmonitored(self) -> Self {
         self.with(|yaml| yaml["health_monitors"][0]["send_interval"] = "1h".into())

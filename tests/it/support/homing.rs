@@ -27,7 +27,7 @@ pub struct Homing {
     pub admin: SocketAddr,
     child: Child,
     log: Log,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Homing {
@@ -41,6 +41,11 @@ impl Homing {
         Self::spawn_program(program, site).await.ready().await
     }
 
+    /// Starts it with what it is to log, as `HOMING_LOG` has it, and waits until it is ready.
+    pub async fn start_logging(site: &Site, log: &str) -> Self {
+        Self::launch(Path::new(BINARY), site, Some(log)).await.ready().await
+    }
+
     /// Starts it and does not wait.
     pub async fn spawn(site: &Site) -> Self {
         Self::spawn_program(Path::new(BINARY), site).await
@@ -48,12 +53,26 @@ impl Homing {
 
     /// Starts another program with homing's command line, and does not wait.
     pub async fn spawn_program(program: &Path, site: &Site) -> Self {
+        Self::launch(program, site, None).await
+    }
+
+    async fn launch(program: &Path, site: &Site, log: Option<&str>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = site.write(dir.path());
+        Self::spawn_in(program, dir, &config, site, log)
+    }
+
+    /// Starts it with a configuration of the site that lies somewhere in `dir`, and waits until it is ready.
+    pub async fn start_in(dir: TempDir, config: &Path, site: &Site) -> Self {
+        Self::spawn_in(Path::new(BINARY), dir, config, site, None).ready().await
+    }
+
+    fn spawn_in(program: &Path, dir: TempDir, config: &Path, site: &Site, log: Option<&str>) -> Self {
         let mut child = Command::new(program)
             .args(["run", "--config"])
-            .arg(&config)
+            .arg(config)
             .env_remove("HOMING_ADMIN")
+            .envs(log.map(|level| ("HOMING_LOG", level)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -63,7 +82,7 @@ impl Homing {
         let log = Log::default();
         log.follow(child.stdout.take().expect("stdout is piped"));
         log.follow(child.stderr.take().expect("stderr is piped"));
-        Self { addr: site.addr, admin: site.admin, child, log, _dir: dir }
+        Self { addr: site.addr, admin: site.admin, child, log, dir }
     }
 
     async fn ready(mut self) -> Self {
@@ -82,6 +101,32 @@ impl Homing {
     /// A page of the admin API.
     pub async fn get(&self, path: &str) -> Answer {
         Request::get(path).host("admin").send(self.admin).await
+    }
+
+    /// Where its configuration lies.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Changes its configuration and has it loaded; what the admin API answered.
+    pub async fn reload(&self, site: &Site) -> serde_json::Value {
+        site.write(self.dir());
+        let answer = Request::new("POST", "/api/v1/reload").host("admin").send(self.admin).await;
+        serde_json::from_slice(&answer.body).expect("the API answers JSON")
+    }
+
+    /// The same for a configuration that is right.
+    pub async fn reloaded(&self, site: &Site) -> serde_json::Value {
+        let reload = self.reload(site).await;
+        assert_eq!(reload["result"], "success", "{reload:#}");
+        reload
+    }
+
+    /// Resident memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// A JSON page of the admin API.

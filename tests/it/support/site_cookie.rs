@@ -187,17 +187,29 @@ impl Hop {
     }
 }
 
+/// The tag that names a server in a cookie of the tests' key and service.
+pub fn server_tag(server: std::net::SocketAddr) -> [u8; 8] {
+    let key = cookie_key(&KEY, SERVICE);
+    let mut mac = Hmac::<Sha256>::new_from_slice(&key).expect("HMAC takes every key");
+    mac.update(&prefixed(&["server", &server.to_string()]));
+    mac.finalize().into_bytes()[..8].try_into().expect("eight bytes")
+}
+
 /// Seconds since 1970.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs()
 }
 
 fn cipher(key: &Key, service: &str) -> Aes256Gcm {
+    Aes256Gcm::new(&cookie_key(key, service).into())
+}
+
+fn cookie_key(key: &Key, service: &str) -> [u8; 32] {
     let mut derived = [0; 32];
     Hkdf::<Sha256>::new(Some(key.uuid.as_bytes()), &key.secret)
         .expand(&prefixed(&["homing/site-cookie/1S/key", service]), &mut derived)
         .expect("32 bytes are a valid length");
-    Aes256Gcm::new(&derived.into())
+    derived
 }
 
 fn prefixed(parts: &[&str]) -> Vec<u8> {

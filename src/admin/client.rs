@@ -1,14 +1,13 @@
-//! The commands' side of the admin API: one GET over TCP or a Unix socket.
+//! The asking side of the admin API, for commands and for other sites: one request over TCP or a Unix socket.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
+use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
@@ -19,15 +18,8 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::admin::view;
-
-/// Where a running homing's admin API listens: `http://HOST:PORT` or `unix:PATH`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminUrl {
-    /// Host and port.
-    Tcp(String),
-    Unix(PathBuf),
-}
+use super::view;
+use crate::config::AdminUrl;
 
 /// Asks one running homing.
 pub struct Client {
@@ -53,11 +45,6 @@ pub enum Error {
     Token(PathBuf, #[source] io::Error),
 }
 
-/// An `--admin` that is neither.
-#[derive(Debug, thiserror::Error)]
-#[error("give http://HOST:PORT or unix:PATH")]
-pub struct NotAnAdminUrl;
-
 impl Client {
     pub fn new(url: AdminUrl, token_file: Option<&Path>) -> Result<Self, Error> {
         let read = |path: &Path| match fs::read_to_string(path) {
@@ -69,37 +56,76 @@ impl Client {
 
     /// The view at `path`, which is already percent-encoded.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
-        let (status, body) = match timeout(ANSWER_TIMEOUT, self.ask(path)).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                return Err(self.unreachable(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())));
-            }
-        };
-        if status == StatusCode::OK {
-            return serde_json::from_slice(&body).map_err(|error| self.not_homing(error.to_string()));
-        }
-        match (status, serde_json::from_slice::<view::Failure>(&body)) {
-            (StatusCode::UNAUTHORIZED, Ok(failure)) => Err(Error::Unauthorized(failure.error)),
-            (_, Ok(failure)) => Err(Error::Refused(failure.error)),
-            (status, Err(_)) => Err(self.not_homing(format!("status {status}"))),
+        self.view(Method::GET, path).await
+    }
+
+    /// Changes what `path` says, and the view of what was changed.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.view(Method::POST, path).await
+    }
+
+    /// Has the configuration loaded again. A reload that homing refuses is an answer too.
+    pub async fn reload(&self) -> Result<view::Reload, Error> {
+        let (status, body) = self.ask_in_time(Method::POST, "/api/v1/reload", RELOAD_TIMEOUT).await?;
+        match status {
+            StatusCode::OK | StatusCode::UNPROCESSABLE_ENTITY => self.read(&body),
+            status => Err(self.refused(status, &body)),
         }
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Bytes), Error> {
+    async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
+        let (status, body) = self.ask_in_time(method, path, ANSWER_TIMEOUT).await?;
+        match status {
+            StatusCode::OK => self.read(&body),
+            status => Err(self.refused(status, &body)),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, Error> {
+        serde_json::from_slice(body).map_err(|error| self.not_homing(error.to_string()))
+    }
+
+    fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
+        match (status, serde_json::from_slice::<view::Failure>(body)) {
+            (StatusCode::UNAUTHORIZED, Ok(failure)) => Error::Unauthorized(failure.error),
+            (_, Ok(failure)) => Error::Refused(failure.error),
+            (status, Err(_)) => self.not_homing(format!("status {status}")),
+        }
+    }
+
+    async fn ask_in_time(
+        &self,
+        method: Method,
+        path: &str,
+        longest: Duration,
+    ) -> Result<(StatusCode, Bytes), Error> {
+        match timeout(longest, self.ask(method, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.unreachable(format!("no answer within {} s", longest.as_secs()))),
+        }
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Error> {
         let unreachable = |error: io::Error| self.unreachable(reason(&error));
         match &self.url {
             AdminUrl::Tcp(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                self.exchange(stream, authority, path).await
+                self.exchange(stream, authority, method, path).await
             }
             AdminUrl::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(stream, "localhost", path).await
+                self.exchange(stream, "localhost", method, path).await
             }
         }
     }
 
-    async fn exchange<IO>(&self, stream: IO, host: &str, path: &str) -> Result<(StatusCode, Bytes), Error>
+    async fn exchange<IO>(
+        &self,
+        stream: IO,
+        host: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), Error>
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -108,7 +134,7 @@ impl Client {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(failed)?;
         // Its error is the request's, which is awaited below.
         tokio::spawn(connection);
-        let mut request = Request::get(path).header(header::HOST, host);
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.as_str()));
         }
@@ -140,31 +166,6 @@ pub fn escaped(text: &str) -> String {
     })
 }
 
-impl FromStr for AdminUrl {
-    type Err = NotAnAdminUrl;
-
-    fn from_str(text: &str) -> Result<Self, NotAnAdminUrl> {
-        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Unix(path.into()));
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
-        let port = authority.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        match port.map(|(_, port)| port.parse::<u16>()) {
-            Some(Ok(_)) if !authority.contains(['/', '@', '?', ' ']) => Ok(Self::Tcp(authority.into())),
-            _ => Err(NotAnAdminUrl),
-        }
-    }
-}
-
-impl std::fmt::Display for AdminUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(authority) => write!(f, "http://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// The kind of error in words, where it has a kind: `connection refused`.
 fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
@@ -174,6 +175,8 @@ fn reason(error: &io::Error) -> String {
 }
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Thousands of certificates take their time.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(120);
 const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]
@@ -204,26 +207,6 @@ mod tests {
         let length = stream.read(&mut request).await.expect("a request");
         stream.write_all(answer.as_bytes()).await.expect("an answer");
         String::from_utf8_lossy(&request[..length]).into_owned()
-    }
-
-    #[test]
-    fn an_admin_url_names_a_port_or_a_socket() {
-        for (text, shown) in [
-            ("http://127.0.0.1:9901", Some("http://127.0.0.1:9901")),
-            ("http://[::1]:9901/", Some("http://[::1]:9901")),
-            ("localhost:9901", Some("http://localhost:9901")),
-            ("unix:/run/homing.sock", Some("unix:/run/homing.sock")),
-            ("unix:", None),
-            ("http://localhost", None),
-            ("http://:9901", None),
-            ("https://localhost:9901", None),
-            ("http://localhost:99010", None),
-            ("http://localhost:9901/api", None),
-            ("", None),
-        ] {
-            let got = text.parse::<AdminUrl>().map(|url| url.to_string());
-            assert_eq!(got.ok().as_deref(), shown, "{text}");
-        }
     }
 
     #[test]

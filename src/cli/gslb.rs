@@ -1,0 +1,78 @@
+//! `homing gslb`: emptying a site before it is worked on, and putting it into service again.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use super::{
+    client::{Error, escaped},
+    show::AdminArgs,
+    table,
+};
+use crate::admin::view::{DrainState, Site};
+
+#[derive(Args, Debug)]
+pub struct Gslb {
+    #[command(subcommand)]
+    what: What,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum What {
+    /// Empty a site: its sessions go on until the deadline while new ones start elsewhere, then they begin anew
+    ///
+    /// Tell every node of the site. A restart forgets it: to make it last, disable the site's members or raise
+    /// their drain_epoch in the federation's file.
+    Drain {
+        site: String,
+        /// How long its sessions may stay, 30m for example; 0s ends them at once
+        #[arg(long = "for", value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
+        how_long: Duration,
+    },
+    /// Put a site into service again
+    Undrain { site: String },
+}
+
+/// Tells the running homing and returns what to print.
+pub async fn gslb(args: Gslb) -> Result<String, Error> {
+    let client = args.admin.client()?;
+    let path = match args.what {
+        What::Drain { site, how_long } => {
+            let how_long = humantime::format_duration(how_long).to_string();
+            format!("/api/v1/gslb/sites/{}/drain?for={}", escaped(&site), escaped(&how_long))
+        }
+        What::Undrain { site } => format!("/api/v1/gslb/sites/{}/undrain", escaped(&site)),
+    };
+    let site: Site = client.post(&path).await?;
+    Ok(table::fields(&site) + &note(&site))
+}
+
+/// What the operator may not expect.
+fn note(site: &Site) -> String {
+    match (site.is_own, site.drain_state) {
+        (true, _) => String::new(),
+        (false, DrainState::InService) => {
+            format!("This node is not of {0}: tell the nodes of {0}, too.\n", site.name)
+        }
+        (false, _) => format!(
+            "This node is not of {0}: it re-homes {0}'s sessions at the deadline. Tell the nodes of {0}, too, or new \
+             sessions go on starting there.\n",
+            site.name
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{admin::view::example, cli::table::golden as check};
+
+    #[test]
+    fn a_site_that_is_emptied_is_shown_with_its_deadline_and_its_sessions() {
+        let [own, peer] = example::sites();
+        check("gslb-drain.txt", &(table::fields(&own) + &note(&own)));
+        check("gslb-drain-peer.txt", &(table::fields(&peer) + &note(&peer)));
+    }
+}

@@ -1,0 +1,211 @@
+//! The listeners of an instance, with the TLS side of each: what a new configuration asks of them is prepared as a
+//! whole, and only then applied.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::{
+    protocols::{Stream, l4::stream::Stream as L4Stream},
+    proxy::HttpProxy,
+};
+use tokio::task::JoinHandle;
+
+use super::StartError;
+use crate::{
+    clock::Clock,
+    config::{Config, SslProfile},
+    listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners, Prepared},
+    proxy::Proxy,
+    snapshot::{Listener, Live, Snapshot},
+    tls::{Acceptor, CertificateStore, CertifiedKey, PeerVerifier},
+};
+
+pub(super) struct Ports {
+    listeners: Listeners<HttpProxy<Proxy>>,
+    /// The TLS side of each listener that has one.
+    tls: Mutex<HashMap<SocketAddr, Tls>>,
+    /// How many listeners there should be.
+    due: AtomicUsize,
+}
+
+/// The acceptor of a listener, and the profile that it was made for. It stays as long as that does, because it
+/// remembers the sessions that have no ticket.
+#[derive(Clone)]
+struct Tls {
+    profile: Arc<SslProfile>,
+    acceptor: Arc<TlsHandshake>,
+}
+
+/// All that can fail about a change, done.
+pub(super) struct Sockets {
+    new: Vec<(Prepared, String)>,
+    settings: Vec<(SocketAddr, ListenerSettings)>,
+    /// For acceptors that stay.
+    certificates: Vec<(Arc<TlsHandshake>, CertificateStore)>,
+    tls: HashMap<SocketAddr, Tls>,
+    /// For all acceptors; `None`: this site has no certificate for its peers.
+    peers: Option<Arc<PeerVerifier>>,
+}
+
+impl Ports {
+    pub fn new(listeners: Listeners<HttpProxy<Proxy>>) -> Self {
+        Self { listeners, tls: Mutex::default(), due: AtomicUsize::new(0) }
+    }
+
+    /// Loads certificates and binds the sockets that are not there yet.
+    ///
+    /// # Errors
+    /// A socket cannot be had, or a certificate does not load. Nothing has changed then.
+    pub fn prepare(&self, live: &Live, snapshot: &Snapshot) -> Result<Sockets, StartError> {
+        let listeners = &snapshot.listeners;
+        let open = self.addresses();
+        let known = self.tls.lock().clone();
+        let mut sockets = Sockets {
+            new: Vec::new(),
+            settings: Vec::new(),
+            certificates: Vec::new(),
+            tls: HashMap::new(),
+            peers: peer_verifier(&snapshot.config, &live.clock)?,
+        };
+        for (name, listener) in listeners {
+            let addr = listener.addr;
+            let tls = match (certificates(listener)?, known.get(&addr)) {
+                (None, _) => None,
+                (Some((profile, store)), Some(known)) if known.profile == *profile => {
+                    sockets.certificates.push((known.acceptor.clone(), store));
+                    Some(known.clone())
+                }
+                (Some((profile, store)), _) => {
+                    let acceptor = Acceptor::new(profile, store, &live.ticket_keys)?;
+                    Some(Tls { profile: profile.clone(), acceptor: Arc::new(TlsHandshake(acceptor)) })
+                }
+            };
+            let settings = settings(listener, tls.as_ref());
+            sockets.tls.extend(tls.map(|tls| (addr, tls)));
+            if open.contains(&addr) {
+                sockets.settings.push((addr, settings));
+                continue;
+            }
+            let socket = listen::bind(addr).map_err(|error| overlap(error, addr, &open, listeners))?;
+            let spec = ListenerSpec { name: name.clone(), socket, settings };
+            let prepared = self
+                .listeners
+                .prepare(spec)
+                .map_err(|source| StartError::Listener { name: name.to_string(), source })?;
+            sockets.new.push((prepared, describe(name, listener)));
+        }
+        Ok(sockets)
+    }
+
+    /// Puts a change in force for connections that come from now on.
+    pub fn apply(&self, sockets: Sockets) {
+        let Sockets { new, settings, certificates, tls, peers } = sockets;
+        self.due.store(new.len() + settings.len(), Relaxed);
+        for (acceptor, store) in certificates {
+            acceptor.0.set_certificates(store);
+        }
+        for tls in tls.values() {
+            tls.acceptor.0.verify_peers(peers.clone());
+        }
+        *self.tls.lock() = tls;
+        for (addr, settings) in settings {
+            self.listeners.update(addr, settings);
+        }
+        for (prepared, description) in new {
+            self.listeners.add(prepared);
+            tracing::info!("{description}");
+        }
+    }
+
+    /// Stops listening there; what ends with the last connection is given back.
+    pub async fn remove(&self, addr: SocketAddr, grace: Duration) -> Option<JoinHandle<()>> {
+        tracing::info!("no longer listening on {addr}");
+        self.listeners.remove(addr, grace).await
+    }
+
+    /// Listeners that should accept and do not.
+    pub fn missing(&self) -> Option<String> {
+        let due = self.due.load(Relaxed);
+        let missing = due.saturating_sub(self.listeners.addresses().len());
+        (missing > 0).then(|| format!("{missing} of {due} listeners do not accept"))
+    }
+
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.addresses()
+    }
+
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        self.listeners.shutdown(grace).await
+    }
+}
+
+/// The certificates of a listener with TLS, and its profile.
+fn certificates(listener: &Listener) -> Result<Option<(&Arc<SslProfile>, CertificateStore)>, StartError> {
+    let Some((first, _)) = listener.tls.first() else { return Ok(None) };
+    let mut certificates = CertificateStore::new(Arc::new(CertifiedKey::load(&first.certificate)?));
+    for (tls, names) in &listener.tls {
+        certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
+    }
+    Ok(Some((&first.profile, certificates)))
+}
+
+/// Asks peer sites for their certificates, where this site has one of the federated PKI profile.
+fn peer_verifier(config: &Config, clock: &Clock) -> Result<Option<Arc<PeerVerifier>>, StartError> {
+    let site_tls = config.gslb.as_ref().and_then(|gslb| gslb.site_tls.as_ref());
+    let verifier = site_tls.map(|site| PeerVerifier::new(site, clock.clone())).transpose();
+    verifier.map_err(StartError::Authorities)
+}
+
+fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
+    ListenerSettings {
+        tls: tls.map(|tls| tls.acceptor.clone() as Arc<dyn Handshake>),
+        address_lists: listener.address_lists.clone(),
+        client_header_timeout: listener.profile.client_header_timeout,
+        keepalive_timeout: listener.profile.keepalive_timeout,
+    }
+}
+
+/// A port that is taken by a listener of our own, which the same change removes, is no other program's.
+fn overlap(
+    error: listen::BindError,
+    wanted: SocketAddr,
+    open: &[SocketAddr],
+    listeners: &BTreeMap<Arc<str>, Arc<Listener>>,
+) -> StartError {
+    let stays = |addr: &SocketAddr| listeners.values().any(|listener| listener.addr == *addr);
+    let overlaps = |addr: &&SocketAddr| {
+        addr.port() == wanted.port() && (addr.ip().is_unspecified() || wanted.ip().is_unspecified())
+    };
+    match (&error, open.iter().filter(|addr| !stays(addr)).find(overlaps)) {
+        (listen::BindError::InUse(_), Some(&in_use)) => StartError::Overlap { wanted, in_use },
+        _ => error.into(),
+    }
+}
+
+/// Connects the listening side with the TLS side, which do not know each other.
+struct TlsHandshake(Acceptor);
+
+#[async_trait]
+impl Handshake for TlsHandshake {
+    async fn accept(&self, socket: L4Stream) -> Result<Stream, String> {
+        match self.0.accept(socket).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+fn describe(name: &str, listener: &Listener) -> String {
+    let names: Vec<_> = listener.virtual_services().map(|vs| vs.name().as_str()).collect();
+    let scheme = if listener.tls.is_empty() { "http" } else { "https" };
+    format!("listening on {scheme}://{name} for {}", names.join(", "))
+}
