@@ -177,9 +177,9 @@ async fn keys_that_make_no_ring_are_refused() {
     const TWIN: Key = Key { uuid: "509ceebd-0913-4aff-0000-000000000000", secret: [42; 32] };
     let app = Origin::start("a").await;
     for (keys, said) in [
-        (&[(KEY, "active"), (TWIN, "next")][..], "two keys have uuids that begin with"),
-        (&[(KEY, "active"), (NEW, "active")], "2 keys are active"),
-        (&[(KEY, "next"), (NEW, "retiring")], "0 keys are active"),
+        (&[(KEY, "active"), (TWIN, "next")][..], "have the same first 16 characters"),
+        (&[(KEY, "active"), (NEW, "active")], "are both active"),
+        (&[(KEY, "next"), (NEW, "retiring")], "no key is active"),
     ] {
         let site = Federation::new().with_keys(keys).site_a(&[&app]).file("new.key", &hex(&NEW.secret));
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
