@@ -104,7 +104,7 @@ impl Metrics {
             pool_server_up: gauges(
                 &registry,
                 "homing_pool_server_up",
-                "1 while the server is up, else 0.",
+                "1 while the server is up, draining or not, else 0.",
                 &["pool", "server"],
             ),
             pool_server_inflight: gauges(

@@ -1,6 +1,6 @@
 //! What the admin API answers: one line per path in [`router`].
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -8,16 +8,18 @@ use axum::{
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Peer,
+    Peer, ServerError, SessionError,
     access::{self, Access},
-    peers, view, write,
+    operate, peers,
+    sessions::Wanted,
+    view, write,
 };
-use crate::names::same_name;
+use crate::{names::same_name, pool::AdminState};
 
 /// The live state, as far as the admin API shows and changes it. Looking changes nothing: no session is touched.
 pub trait Source: Send + Sync + 'static {
@@ -63,6 +65,30 @@ pub trait Source: Send + Sync + 'static {
     /// Entries of one of [`Source::session_tables`]: the one under `key`, or any
     /// [`view::Sessions::MOST`] of them, with one more where there are more.
     fn session_entries(&self, table: &str, key: Option<&str>) -> Vec<view::SessionEntry>;
+
+    /// Each session that an operator may mean; at least one.
+    fn explain_sessions(&self, wanted: &Wanted) -> Result<Vec<view::Explained>, SessionError>;
+
+    /// Moves a session on behalf of `by`, with `force` to a server that is down; what it is now.
+    fn move_session(
+        &self,
+        wanted: &Wanted,
+        server: SocketAddr,
+        force: bool,
+        by: &str,
+    ) -> Result<view::Explained, SessionError>;
+
+    /// Ends a session on behalf of `by`; what it was.
+    fn delete_session(&self, wanted: &Wanted, by: &str) -> Result<view::Explained, SessionError>;
+
+    /// Commands a server of a pool on behalf of `by`; what it is now.
+    fn order_server(
+        &self,
+        pool: &str,
+        server: &str,
+        state: AdminState,
+        by: &str,
+    ) -> Result<view::Server, ServerError>;
 }
 
 /// Every path. What is above the access check answers everyone.
@@ -82,6 +108,10 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/sessions", get(sessions::<S>))
         .route("/api/v1/configuration", get(configuration::<S>))
         .route("/api/v1/reload", post(reload::<S>))
+        .route("/api/v1/pools/{name}/servers/{addr}/{order}", post(operate::order_server::<S>))
+        .route("/api/v1/sessions", delete(operate::delete_session::<S>))
+        .route("/api/v1/sessions/explain", get(operate::explain_session::<S>))
+        .route("/api/v1/sessions/move", post(operate::move_session::<S>))
         .layer(middleware::from_fn_with_state(access, access::admit))
         .layer(middleware::from_fn(write::guard))
         .route("/metrics", get(metrics::<S>))
@@ -258,7 +288,13 @@ async fn sessions<S: Source>(
     let Some(table) = tables.iter().find(|table| same_name(&table.name, &wanted)).cloned() else {
         return unknown("session table", &wanted, tables.iter().map(|table| table.name.as_str()));
     };
-    let mut entries = source.session_entries(&table.name, query.key.as_deref());
+    let name = table.name.clone();
+    // It may walk the whole table, which requests on this thread must not wait for.
+    let key = query.key.clone();
+    let listed = tokio::task::spawn_blocking(move || source.session_entries(&name, key.as_deref())).await;
+    let Ok(mut entries) = listed else {
+        return failure(StatusCode::INTERNAL_SERVER_ERROR, "the entries cannot be listed; see the log");
+    };
     if query.key.is_some() && entries.is_empty() {
         let error = format!("session table {} has no entry under this key", table.name);
         return failure(StatusCode::NOT_FOUND, error);
@@ -284,8 +320,11 @@ async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
                  /api/v1/pools[/NAME], /api/v1/gslbservices/NAME/runtime[?scope=site], \
-                 /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, /api/v1/configuration; \
-                 POST /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
+                 /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, \
+                 /api/v1/sessions/explain?vs=&token=, /api/v1/configuration; \
+                 POST /api/v1/sessions/move?vs=&token=&server=, DELETE /api/v1/sessions?vs=&token=, \
+                 POST /api/v1/pools/NAME/servers/ADDR/{enable,disable,drain}, \
+                 /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 

@@ -64,6 +64,11 @@ impl Client {
         self.view(Method::POST, path).await
     }
 
+    /// Has what is at `path` removed, and returns the view of what it was.
+    pub async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        self.view(Method::DELETE, path).await
+    }
+
     /// Has the configuration loaded again. A reload that homing refuses is an answer too.
     pub async fn reload(&self) -> Result<view::Reload, Error> {
         let (status, body) = self.ask_in_time(Method::POST, "/api/v1/reload", RELOAD_TIMEOUT).await?;

@@ -77,7 +77,10 @@ impl Case<'_> {
         let cookie = membership.read_cookie([pair.as_bytes()], self.now).cookie;
         let (said, verdict) = membership.inspect_cookie(self.value.as_bytes(), self.now);
         let home = said.and_then(|said| self.home(&MemberId::from(said.member_id)));
-        let decision = decide(cookie, Arrival::Client, self, membership.recovery());
+        let mut decision = decide(cookie, Arrival::Client, self, membership.recovery());
+        if membership.redirects() {
+            decision = decision.redirecting(|_| false);
+        }
         Explanation {
             virtual_service: self.vs.name().to_string(),
             gslb_service: Some(membership.service.name.to_string()),
@@ -104,6 +107,12 @@ impl Case<'_> {
                 }
                 None => "this site is being emptied: the session begins elsewhere".into(),
             },
+            Decision::Redirect { to } => {
+                match self.site.membership.peer(&to).and_then(|peer| peer.public.as_ref()) {
+                    Some(name) => format!("redirected to {}", name.fqdn),
+                    None => "redirected".into(),
+                }
+            }
             Decision::Abort => "answered 503".into(),
             Decision::Refuse(refusal) => format!("refused with {}", refusal.status()),
         }

@@ -10,7 +10,10 @@ mod api;
 pub mod client;
 mod explain;
 mod listener;
+mod operate;
 mod peers;
+mod servers;
+mod sessions;
 mod sites;
 mod source;
 pub mod view;
@@ -21,6 +24,8 @@ pub use api::Source;
 pub use explain::explain;
 pub use listener::{AdminListener, BindError};
 pub use peers::Peer;
+pub use servers::ServerError;
+pub use sessions::{Scope, SessionError, Wanted};
 pub use source::{Control, LiveSource};
 
 use std::sync::Arc;
@@ -48,8 +53,10 @@ mod tests {
         net::TcpStream,
     };
 
+    use std::net::SocketAddr;
+
     use super::{view::example, *};
-    use crate::config::AdminListen;
+    use crate::{config::AdminListen, pool::AdminState};
 
     struct Example {
         missing: Vec<String>,
@@ -124,6 +131,50 @@ mod tests {
                 (_, Some("alice")) => entries.split_off(1),
                 (_, Some(_)) => vec![],
                 (_, None) => std::iter::repeat_n(entries.remove(0), view::Sessions::MOST + 1).collect(),
+            }
+        }
+
+        fn explain_sessions(&self, wanted: &Wanted) -> Result<Vec<view::Explained>, SessionError> {
+            self.delete_session(wanted, "").map(|found| vec![found])
+        }
+
+        fn move_session(
+            &self,
+            wanted: &Wanted,
+            server: SocketAddr,
+            force: bool,
+            _by: &str,
+        ) -> Result<view::Explained, SessionError> {
+            match force {
+                true => self.delete_session(wanted, ""),
+                false => Err(SessionError::Draining { server, pool: "MY_CLONEPOOL".into() }),
+            }
+        }
+
+        fn delete_session(&self, wanted: &Wanted, _by: &str) -> Result<view::Explained, SessionError> {
+            match (&wanted.scope, wanted.token.as_str()) {
+                (Scope::Table(name), _) => {
+                    Err(SessionError::UnknownTable { name: name.clone(), known: vec![] })
+                }
+                (_, "alice") => Ok(example::explained()),
+                _ => Err(SessionError::NoSession { tables: vec!["t".into()], tokens: vec![] }),
+            }
+        }
+
+        fn order_server(
+            &self,
+            pool: &str,
+            server: &str,
+            _state: AdminState,
+            by: &str,
+        ) -> Result<view::Server, ServerError> {
+            match pool {
+                "pay" if by.starts_with("127.0.0.1:") => Ok(example::draining()),
+                _ => Err(ServerError::UnknownServer {
+                    pool: pool.into(),
+                    server: server.into(),
+                    known: vec!["127.0.0.1:11301".into()],
+                }),
             }
         }
     }
@@ -238,6 +289,38 @@ mod tests {
             ("POST /api/v1/reload", 200, r#""added":["new"]"#),
             ("GET /api/v1/reload", 405, "use POST"),
             ("POST /api/v1/reload\nOrigin: http://evil.example\r\n", 403, "for another page"),
+            ("GET /api/v1/sessions/explain?token=alice", 200, r#"[{"table":"clone:pay@site_A:MY_CLONEPOOL""#),
+            (
+                "GET /api/v1/sessions/explain?vs=pay&key=alice",
+                200,
+                r#""token":"cookie:SID","session":"60303"#,
+            ),
+            ("GET /api/v1/sessions/explain?token=bob", 404, "no session is known by this token"),
+            ("GET /api/v1/sessions/explain?token=", 400, "the query takes token=TOKEN"),
+            ("GET /api/v1/sessions/explain?token=a&vs=b&table=c", 400, "table=NAME or vs=NAME"),
+            ("GET /api/v1/sessions/explain?token=a&tabel=c", 400, "each at most once"),
+            ("GET /api/v1/sessions/move?token=alice&server=127.0.0.1:1", 405, "use POST"),
+            (
+                "POST /api/v1/sessions/move?token=alice&server=127.0.0.1:1&force=true",
+                200,
+                r#""why":"ordered"#,
+            ),
+            ("POST /api/v1/sessions/move?token=alice&server=127.0.0.1:1", 409, "drains"),
+            ("POST /api/v1/sessions/move?token=alice&server=here", 400, "server here is not an address"),
+            ("POST /api/v1/sessions/move?token=alice", 400, "server=IP:PORT"),
+            ("DELETE /api/v1/sessions?token=alice", 200, "60303ae22b998861"),
+            ("DELETE /api/v1/sessions?table=t&token=alice", 404, "table t is not known; there are none"),
+            ("DELETE /api/v1/sessions", 400, "the query takes token=TOKEN"),
+            ("POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 200, r#""state":"draining","by":"#),
+            ("POST /api/v1/pools/pay/servers/127.0.0.1:11301/stop", 404, "known: enable, drain, disable"),
+            ("POST /api/v1/pools/x/servers/y/drain", 404, "pool x has no server y; servers: 127.0.0.1:11301"),
+            ("GET /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 405, "use POST"),
+            (
+                "POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain\nOrigin: http://evil.example\r\n",
+                403,
+                "for another page",
+            ),
+            ("DELETE /api/v1/sessions?token=alice\nSec-Fetch-Site: cross-site\r\n", 403, "for another page"),
         ] {
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{request}: {answer}");
@@ -281,6 +364,8 @@ mod tests {
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
             ("0.0.0.0:0", token(), "POST /api/v1/gslb/sites/site_A/undrain", 401),
             ("0.0.0.0:0", None, "POST /api/v1/gslb/sites/site_A/undrain", 403),
+            ("0.0.0.0:0", token(), "POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 401),
+            ("0.0.0.0:0", token(), "DELETE /api/v1/sessions?token=alice", 401),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),
             ("0.0.0.0:0", token(), "GET /readyz", 200),

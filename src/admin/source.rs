@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -10,8 +11,10 @@ use std::{
 };
 
 use super::{
-    Peer, Source,
+    Peer, ServerError, SessionError, Source,
     explain::explain,
+    servers, sessions,
+    sessions::Wanted,
     sites,
     view::{self, OperState, OperStatus},
 };
@@ -19,7 +22,7 @@ use crate::{
     config,
     gslb::{self, MemberId, Outcome},
     names::ClusterUuid,
-    pool::{Pool, Server, State},
+    pool::{AdminState, Pool, Server, State},
     rule::SiteSetup,
     site_cookie::KeyConcern,
     snapshot::{Live, Snapshot, VirtualService},
@@ -185,17 +188,35 @@ impl<C: Control> Source for LiveSource<C> {
         let now = self.live.clock.now();
         let wall = self.live.clock.wall();
         let entries = self.live.sessions.view(Some(table), key, view::Sessions::MOST + 1, now);
-        entries
-            .into_iter()
-            .map(|entry| view::SessionEntry {
-                session: format!("{:016x}", entry.session),
-                value: entry.value,
-                requests: entry.requests,
-                in_use: entry.in_use > 0,
-                created: Some((wall - entry.age).into()),
-                expires: (entry.in_use == 0).then(|| (wall + entry.expires_in).into()),
-            })
-            .collect()
+        entries.into_iter().map(|entry| sessions::entry(entry, wall)).collect()
+    }
+
+    fn explain_sessions(&self, wanted: &Wanted) -> Result<Vec<view::Explained>, SessionError> {
+        sessions::explain(&self.live, wanted)
+    }
+
+    fn move_session(
+        &self,
+        wanted: &Wanted,
+        server: SocketAddr,
+        force: bool,
+        by: &str,
+    ) -> Result<view::Explained, SessionError> {
+        sessions::move_to(&self.live, wanted, server, force, by)
+    }
+
+    fn delete_session(&self, wanted: &Wanted, by: &str) -> Result<view::Explained, SessionError> {
+        sessions::delete(&self.live, wanted, by)
+    }
+
+    fn order_server(
+        &self,
+        pool: &str,
+        server: &str,
+        state: AdminState,
+        by: &str,
+    ) -> Result<view::Server, ServerError> {
+        servers::order(&self.live, pool, server, state, by)
     }
 }
 
@@ -331,7 +352,6 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
 
 pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server {
     let config = server.config();
-    let status = server.status();
     let peer = site.and_then(|site| site.membership.peers.iter().find(|peer| peer.addr == server.addr()));
     view::Server {
         ip: server.addr().ip(),
@@ -340,27 +360,40 @@ pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server 
         hostname: config.hostname.clone().or_else(|| peer.map(|peer| peer.addr.ip().to_string())),
         enabled: config.enabled,
         ratio: config.ratio,
-        oper_status: OperStatus {
-            state: match status.state {
-                State::Up => OperState::OperUp,
-                State::Down => OperState::OperDown,
-                State::Disabled => OperState::OperDisabled,
-            },
-            reason: Some(status.reason),
-            last_changed_time: Some(status.last_changed.into()),
-        },
+        oper_status: server_status(server),
         inflight: server.inflight(),
+        admin_state: server.last_order().map(|order| view::AdminState {
+            state: order.state.to_string(),
+            by: order.by,
+            since: order.at.into(),
+        }),
         prst_hdr_val: peer.map(|peer| peer.id.to_string()),
         description: peer.map(|_| gslb::SERVER_DESCRIPTION.to_owned()),
     }
 }
 
-/// A pool is up while one server is; its last change is the latest of its servers'.
+pub(super) fn server_status(server: &Server) -> OperStatus {
+    let status = server.status();
+    OperStatus {
+        state: match status.state {
+            State::Up => OperState::OperUp,
+            State::Down => OperState::OperDown,
+            State::Disabled => OperState::OperDisabled,
+        },
+        reason: Some(status.reason),
+        last_changed_time: Some(status.last_changed.into()),
+    }
+}
+
+/// A pool is up while one server is that takes what is new; its last change is the latest of its servers'.
 pub(super) fn pool_status(pool: &Arc<Pool>) -> OperStatus {
     let last_changed = pool.servers().iter().map(|server| server.status().last_changed).max();
     let (state, reason) = match (pool.config().enabled, pool.up_count()) {
         (false, _) => (OperState::OperDisabled, Some("the pool is disabled")),
         (true, 0) => (OperState::OperDown, Some("no server is up")),
+        (true, _) if pool.active_servers().next().is_none() => {
+            (OperState::OperDown, Some("every server that is up drains"))
+        }
         (true, _) => (OperState::OperUp, None),
     };
     OperStatus { state, reason: reason.map(str::to_owned), last_changed_time: last_changed.map(Into::into) }
@@ -410,7 +443,7 @@ fn gslb_member(
         vs_name: vs.map(|vs| vs.name().to_string()),
         ip: member.ip,
         oper_ips: vec![member.ip],
-        vip_type: "AVI_VIP".to_owned(),
+        vip_type: if member.is_third_party() { "NON_AVI_VIP" } else { "AVI_VIP" }.to_owned(),
         services: member
             .services
             .iter()

@@ -16,11 +16,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) mod example;
 mod explanation;
 mod reload;
+mod session;
 mod site;
 mod sites;
 
 pub use explanation::{Explanation, Home, Recovery, SiteCookie};
 pub use reload::{Changes, Configuration, Reload, ReloadResult};
+pub use session::{Explained, SessionEntry, SessionTable, Sessions};
 pub use site::{DrainState, Site};
 pub use sites::{Answer, SitePart};
 
@@ -130,11 +132,24 @@ pub struct Server {
     pub oper_status: OperStatus,
     /// Requests and tunnels that it is serving.
     pub inflight: u64,
+    /// Absent until an operator says something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_state: Option<AdminState>,
     /// The member identity that a site cookie carries: 64 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prst_hdr_val: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// What an operator last said of a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdminState {
+    /// `enabled`, `draining` or `disabled`.
+    pub state: String,
+    /// The operator's address, or a local user.
+    pub by: String,
+    pub since: Timestamp,
 }
 
 /// Whether something works, why not, and since when.
@@ -279,41 +294,6 @@ pub struct SiteCookieKey {
     pub concerns: Vec<String>,
 }
 
-/// The session tables, and the entries of the one that was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Sessions {
-    pub tables: Vec<SessionTable>,
-    /// At most [`Sessions::MOST`].
-    pub entries: Vec<SessionEntry>,
-    /// There are more entries than are listed.
-    #[serde(default)]
-    pub truncated: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SessionTable {
-    /// `ssl`, `clone:<virtual service>:<pool>`, or as rules named it.
-    pub name: String,
-    pub entries: u64,
-}
-
-/// One session. Its token is not kept, only a hash of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SessionEntry {
-    /// The hash that copies carry in `X-Homing-Clone`.
-    pub session: String,
-    /// The clone member, or what a rule stored.
-    pub value: String,
-    /// Requests so far.
-    pub requests: u64,
-    /// An entry in use does not expire.
-    pub in_use: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub created: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub expires: Option<Timestamp>,
-}
-
 /// Every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -332,11 +312,6 @@ impl GslbRuntime {
         }
         self
     }
-}
-
-impl Sessions {
-    /// The most entries in one answer; a table may hold millions.
-    pub const MOST: usize = 1_000;
 }
 
 impl OperStatus {
@@ -391,6 +366,7 @@ mod tests {
         example::sites().into_iter().for_each(check);
         check(example::configuration());
         check(example::refused_reload());
+        check(example::explained());
         example::site_cookie_keys().into_iter().for_each(check);
     }
 

@@ -10,8 +10,10 @@ mod explain;
 mod gslb;
 mod keys;
 mod log;
+mod pool;
 mod reload;
 mod run;
+mod session;
 mod show;
 mod table;
 
@@ -55,6 +57,10 @@ enum Command {
     Reload(reload::Reload),
     /// Say what becomes of a request with a certain site cookie, and why
     Explain(explain::Explain),
+    /// Find a session, move it, end it
+    Session(session::Session),
+    /// Command the servers of a pool
+    Pool(pool::Pool),
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
@@ -86,6 +92,8 @@ enum Error {
     Demo(#[source] io::Error),
     #[error("virtual service {name} is not known, or not enabled, in {}", file.display())]
     UnknownVirtualService { file: PathBuf, name: String },
+    #[error("{0}")]
+    Arguments(String),
     #[error(transparent)]
     Client(#[from] client::Error),
     #[error(transparent)]
@@ -97,7 +105,7 @@ enum Error {
 impl Error {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) | Self::Build { .. } => ExitCode::from(2),
+            Self::Config(_) | Self::Build { .. } | Self::Arguments(_) => ExitCode::from(2),
             Self::Start(_)
             | Self::Runtime(_)
             | Self::Demo(_)
@@ -119,6 +127,8 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Demo => demo::demo(&builder),
         Command::Show(args) => wait(show::show(args)).and_then(print),
         Command::Gslb(args) => wait(gslb::gslb(args)).and_then(print),
+        Command::Session(args) => wait(session::session(args)).and_then(print),
+        Command::Pool(args) => wait(pool::pool(args)).and_then(print),
         Command::Reload(args) => wait(reload::reload(args)),
         Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
@@ -145,6 +155,8 @@ impl Command {
             | Self::Gslb(_)
             | Self::Reload(_)
             | Self::Explain(_)
+            | Self::Session(_)
+            | Self::Pool(_)
             | Self::Cookie(_)
             | Self::Keys(_) => "warn",
             // Its sites see each other come and go as it starts and ends.

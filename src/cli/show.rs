@@ -33,10 +33,10 @@ pub(super) struct AdminArgs {
         default_value = "http://127.0.0.1:9901",
         global = true
     )]
-    admin: AdminUrl,
+    pub(super) admin: AdminUrl,
     /// The file with the token that the admin API asks for beyond loopback
     #[arg(long, value_name = "FILE", global = true)]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
@@ -64,7 +64,7 @@ enum What {
     /// The session tables, the entries of one, or the entry of one session
     Session {
         table: Option<String>,
-        /// A key: `cookie:SID=abc`, `source_ip=192.0.2.1`, or its hash
+        /// A key: `cookie:SID=abc`, `source_ip=192.0.2.1`, or its hash; see also `homing session explain`
         key: Option<String>,
     },
 }
@@ -220,11 +220,17 @@ fn sessions(found: &view::Sessions, of_table: bool, of_key: bool) -> String {
                 let in_use = if entry.in_use { "True" } else { "False" };
                 let requests = entry.requests.to_string();
                 let (created, expires) = (date(entry.created), date(entry.expires));
-                [entry.session.clone(), entry.value.clone(), requests, in_use.into(), created, expires]
+                let (session, value) = (entry.session.clone(), entry.value.clone());
+                let (since, why) = (date(Some(entry.since)), entry.why.clone());
+                [session, value, requests, in_use.into(), created, expires, since, why]
             };
-            let header = ["Session", "Value", "Requests", "In Use", "Created", "Expires"];
+            let header = ["Session", "Value", "Requests", "In Use", "Created", "Expires", "Since", "Why"];
             let text = table::list(header, found.entries.iter().map(row).collect());
-            let more = if found.truncated { "There are more; name a KEY to see its session.\n" } else { "" };
+            let more = if found.truncated {
+                "There are more; `homing session explain` finds the one that a TOKEN names.\n"
+            } else {
+                ""
+            };
             text + more
         }
     }

@@ -53,6 +53,32 @@ pub fn key(token: &Token, value: &[u8]) -> Vec<u8> {
     key
 }
 
+/// The key that an operator means who types a token as [`key`] writes it (its name without case), or the value
+/// alone; `None`: this is no value of such a token.
+pub fn typed(token: &Token, text: &str) -> Option<Vec<u8>> {
+    let name = format!("{token}=");
+    let named = text.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(&name));
+    let value = if named { &text[name.len()..] } else { text };
+    match token {
+        _ if value.is_empty() => None,
+        Token::TlsSessionId => Some(key(token, &bytes_of_hex(value)?)),
+        Token::SourceIp => {
+            let client: IpAddr = value.parse().ok()?;
+            Some(key(token, client.to_canonical().to_string().as_bytes()))
+        }
+        Token::Cookie(_) | Token::Header(_) | Token::Jwt(_) | Token::Query(_) => {
+            Some(key(token, value.as_bytes()))
+        }
+    }
+}
+
+/// The bytes that pairs of hex digits stand for.
+pub fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::try_from(digit(pair[0])? << 4 | digit(*pair.get(1)?)?).ok()).collect()
+}
+
 fn write_hex(bytes: &[u8], key: &mut Vec<u8>) {
     for byte in bytes {
         key.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
@@ -179,6 +205,39 @@ mod tests {
             let found = found(&chain, &[("authorization", &credentials)], None);
             assert_eq!(found.as_deref(), expected, "{credentials}");
         }
+    }
+
+    #[test]
+    fn what_an_operator_types_is_the_key_that_a_request_makes() {
+        let sid = || Token::Cookie("SID".into());
+        for (token, typed_text, expected) in [
+            (sid(), "cookie:SID=abc", Some("cookie:SID=abc")),
+            (sid(), "Cookie:sid=abc", Some("cookie:SID=abc")),
+            (sid(), "abc", Some("cookie:SID=abc")),
+            (sid(), "cookie:SID=", None),
+            (sid(), "", None),
+            (sid(), "ü", Some("cookie:SID=ü")),
+            (
+                Token::Header(HeaderName::from_static("x-session")),
+                "header:X-Session=s",
+                Some("header:x-session=s"),
+            ),
+            (Token::Jwt("sub".into()), "jwt:sub=alice", Some("jwt:sub=alice")),
+            (Token::Query("sid".into()), "query:sid=%20", Some("query:sid=%20")),
+            (Token::SourceIp, "source_ip=::ffff:192.0.2.1", Some("source_ip=192.0.2.1")),
+            (Token::SourceIp, "2001:DB8::1", Some("source_ip=2001:db8::1")),
+            (Token::SourceIp, "abc", None),
+            (Token::TlsSessionId, "tls_session_id=00FF", Some("tls_session_id=00ff")),
+            (Token::TlsSessionId, "00ff", Some("tls_session_id=00ff")),
+            (Token::TlsSessionId, "00f", None),
+            (Token::TlsSessionId, "+1", None),
+            (Token::TlsSessionId, "üü", None),
+        ] {
+            let key = typed(&token, typed_text).map(|key| String::from_utf8(key).expect("text"));
+            assert_eq!(key.as_deref(), expected, "{token} {typed_text}");
+        }
+        let long = "x".repeat(MAX_VALUE + 1);
+        assert_eq!(typed(&sid(), &long), Some(key(&sid(), long.as_bytes())));
     }
 
     #[test]

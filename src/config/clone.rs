@@ -12,7 +12,7 @@ use super::{
     words,
     yaml::Node,
 };
-use crate::names::PoolName;
+use crate::names::{PoolName, VsName};
 
 /// One entry of a virtual service's `clone`: which pool gets copies, and how sessions are told apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +92,11 @@ pub enum OnOverflow {
 }
 
 impl CloneSection {
+    /// The name of the session table that it has in this virtual service.
+    pub fn table(&self, vs: &VsName) -> String {
+        format!("clone:{vs}:{}", self.pool)
+    }
+
     /// Copies to a pool that no section of the virtual service names: what a rule orders, by default settings.
     pub fn of(pool: PoolName) -> Self {
         Self {

@@ -11,6 +11,7 @@ use super::{
     pki::PkiProfile,
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
+    site_redirect::serves,
     table::Table,
     units::written_duration,
     virtual_service::Placed,
@@ -266,6 +267,15 @@ fn check_local_member(
         let help = "give the virtual service this `uuid`, or take the member out";
         return report.warning(member.place.clone(), what, help);
     };
+    if let Some(fqdn) = member.redirected_to.as_deref().filter(|fqdn| !serves(&local.vs.domain_names, fqdn)) {
+        let what = format!(
+            "GSLB service {} redirects clients to {}, which virtual service {} does not serve",
+            named(placed),
+            shown(fqdn),
+            shown(local.vs.name.as_str())
+        );
+        report.problem(local.place.clone(), what, "add it to `domain_names`");
+    }
     let has = |tls: bool| local.vs.services.iter().any(|service| service.tls.is_some() == tls);
     if placed.service.site_persistence.is_some() && has(true) && has(false) && !local.vs.profile.http_to_https
     {

@@ -6,6 +6,7 @@ use super::{
     CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin, SiteTls,
     problem::{Place, Report, shown},
     read::{Object, Reference},
+    site_redirect::{self, Persistent, SitePersistenceMode},
     table::Table,
     units::{self, days, seconds},
     words,
@@ -69,6 +70,7 @@ pub struct GslbService {
     pub enabled: bool,
     /// Present where `site_persistence_enabled`.
     pub site_persistence: Option<Arc<GslbSitePersistence>>,
+    pub site_persistence_mode: SitePersistenceMode,
     pub monitors: Vec<Arc<HealthMonitor>>,
     pub monitor_scope: HmScope,
     pub controller_health_status_enabled: bool,
@@ -92,9 +94,13 @@ pub struct GslbGroup {
 /// A virtual service of a GSLB service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GslbMember {
+    /// Empty where the site is a third party's, in a service that redirects.
     pub cluster_uuid: ClusterUuid,
+    /// Of a third party's site, its `fqdn`.
     pub vs_uuid: VsUuid,
     pub ip: IpAddr,
+    /// The name that leads to this site alone.
+    pub fqdn: Option<String>,
     /// Never empty.
     pub services: Vec<MemberPort>,
     pub ratio: u16,
@@ -182,6 +188,8 @@ pub(super) struct PlacedMember {
     pub(super) vs_uuid: VsUuid,
     /// Whether one of its services has TLS; `None`: it has no service, which is reported.
     pub(super) tls: Option<bool>,
+    /// Where clients are redirected to.
+    pub(super) redirected_to: Option<String>,
     pub(super) place: Place,
 }
 
@@ -229,16 +237,25 @@ impl GslbService {
             let help = "add `application_persistence_profile_ref: …` with a profile of type gslb_site";
             o.wrong("site_persistence_enabled", "site persistence without a profile", help);
         }
+        let mode = SitePersistenceMode::read(o, is_persistent, profile.as_deref());
+        let domain_names = o.required_list("domain_names", words::host_pattern);
+        let persistent = name.as_deref().filter(|_| is_persistent).map(|service| Persistent {
+            service,
+            mode,
+            profile: profile.as_deref(),
+            domain_names: &domain_names,
+        });
         let mut members = Vec::new();
-        let persistent_name = name.as_deref().filter(|_| is_persistent);
-        let mut groups = o.required_objects("groups", |o| GslbGroup::read(o, persistent_name, &mut members));
+        let mut groups = o.required_objects("groups", |o| GslbGroup::read(o, persistent, &mut members));
+        site_redirect::check_names(o, mode, &groups);
         groups.sort_by_key(|group| std::cmp::Reverse(group.priority));
         let service = Self {
             name: name.as_deref().unwrap_or_default().into(),
             uuid: uuid.unwrap_or_default().into(),
-            domain_names: o.required_list("domain_names", words::host_pattern),
+            domain_names,
             enabled: o.field("enabled", units::flag).unwrap_or(true),
             site_persistence: profile.filter(|_| is_persistent),
+            site_persistence_mode: mode,
             monitors,
             monitor_scope: o.field("health_monitor_scope", words::choice(&SCOPES)).unwrap_or_default(),
             controller_health_status_enabled: o
@@ -286,8 +303,12 @@ impl Refer<'_> {
 }
 
 impl GslbGroup {
-    /// `persistent`: the service's name, if it has site persistence.
-    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+    /// `persistent`: the service's site persistence, if it has one.
+    fn read(
+        o: &mut Object<'_>,
+        persistent: Option<Persistent<'_>>,
+        placed: &mut Vec<PlacedMember>,
+    ) -> Option<Self> {
         let name = o.name();
         let priority = o.field("priority", units::whole(0..=100)).unwrap_or(10);
         let algorithm = o.field("algorithm", words::choice(&ALGORITHMS)).unwrap_or_default();
@@ -297,17 +318,25 @@ impl GslbGroup {
 }
 
 impl GslbMember {
-    fn read(o: &mut Object<'_>, persistent: Option<&str>, placed: &mut Vec<PlacedMember>) -> Option<Self> {
+    fn read(
+        o: &mut Object<'_>,
+        persistent: Option<Persistent<'_>>,
+        placed: &mut Vec<PlacedMember>,
+    ) -> Option<Self> {
         let ip = o.required("ip", words::ip);
+        let fqdn = site_redirect::read_fqdn(o, persistent);
+        let unnamed = !o.has("cluster_uuid") && !o.has("vs_uuid");
         let third_party = !o.has("cluster_uuid") || !o.has("vs_uuid");
+        let redirects = persistent.is_some_and(|it| it.mode == SitePersistenceMode::Redirect);
         let (cluster_uuid, vs_uuid) = match (persistent, ip) {
-            (Some(service), Some(ip)) if third_party => {
+            _ if unnamed && redirects => (Some("".to_owned()), fqdn.clone()),
+            (Some(Persistent { service, .. }), Some(ip)) if third_party => {
                 let what = format!(
                     "GSLB service {} has site persistence, and its member {ip} is no virtual service of a site",
                     shown(service)
                 );
-                let help =
-                    "name its `cluster_uuid` and `vs_uuid`, take it out, or switch site persistence off";
+                let help = "name its `cluster_uuid` and `vs_uuid`, take it out, write `site_persistence_mode: \
+                            redirect`, or switch site persistence off";
                 o.wrong("ip", what, help);
                 (o.field("cluster_uuid", words::identifier), o.field("vs_uuid", words::identifier))
             }
@@ -319,13 +348,23 @@ impl GslbMember {
         let enabled = o.field("enabled", units::flag).unwrap_or(true);
         let drain_epoch = o.field("drain_epoch", units::whole(0..=u32::MAX)).unwrap_or(0);
         let (cluster_uuid, vs_uuid) = (cluster_uuid?, vs_uuid?);
-        placed.push(PlacedMember {
-            cluster_uuid: cluster_uuid.clone(),
-            vs_uuid: vs_uuid.clone(),
-            tls: (!services.is_empty()).then(|| services.iter().any(|service| service.enable_ssl)),
-            place: o.place.clone(),
-        });
-        Some(Self { cluster_uuid, vs_uuid, ip: ip?, services, ratio, enabled, drain_epoch })
+        let member = Self { cluster_uuid, vs_uuid, ip: ip?, fqdn, services, ratio, enabled, drain_epoch };
+        if !member.is_third_party() {
+            placed.push(PlacedMember {
+                cluster_uuid: member.cluster_uuid.clone(),
+                vs_uuid: member.vs_uuid.clone(),
+                tls: (!member.services.is_empty())
+                    .then(|| member.services.iter().any(|service| service.enable_ssl)),
+                redirected_to: member.fqdn.clone().filter(|_| redirects),
+                place: o.place.clone(),
+            });
+        }
+        Some(member)
+    }
+
+    /// Whether its site is none of the federation's: clients may be redirected there, and nothing else.
+    pub fn is_third_party(&self) -> bool {
+        self.cluster_uuid.as_str().is_empty()
     }
 }
 

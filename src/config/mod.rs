@@ -26,6 +26,7 @@ mod read;
 mod rule;
 mod seen;
 mod site;
+mod site_redirect;
 mod site_tls;
 mod table;
 #[cfg(test)]
@@ -54,6 +55,7 @@ pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
+pub use site_redirect::SitePersistenceMode;
 pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};

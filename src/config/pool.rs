@@ -29,6 +29,8 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// Connect to servers with TLS.
     pub enable_ssl: bool,
+    /// Speak HTTP/2: with TLS where a server offers it, else by prior knowledge.
+    pub enable_http2: bool,
     /// The name in SNI; default: the request's host. Certificates are verified when `verify` is set.
     pub sni: Option<String>,
     /// Verify the servers' certificates; default true where `enable_ssl`.
@@ -84,6 +86,7 @@ impl Pool {
                 .unwrap_or(default.read_timeout),
             idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(default.idle_timeout),
             enable_ssl,
+            enable_http2: o.field("enable_http2", units::flag).unwrap_or(default.enable_http2),
             sni: o.field("sni", words::host),
             verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
             ca_certs: None,
@@ -115,6 +118,7 @@ impl Pool {
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
             enable_ssl: false,
+            enable_http2: false,
             sni: None,
             verify: false,
             ca_certs: None,

@@ -59,7 +59,7 @@ impl ClonePools {
             Self {
                 index,
                 section: section.clone(),
-                table: format!("clone:{}:{}", vs.name, section.pool),
+                table: section.table(&vs.name),
                 hash: StableHash::new(vs.uuid.as_ref().map_or(vs.name.as_str(), |uuid| uuid.as_str())),
                 turn: AtomicU64::new(0),
                 sampled_out: skipped(SkipReason::SampledOut),
@@ -151,7 +151,7 @@ impl ClonePools {
         Refresh::Connection { is_new }
     }
 
-    /// A member for a new session, among those that are up.
+    /// A member for a new session, among those that are up and do not drain.
     fn choose(&self, exchange: &Exchange, pool: &Pool, session: u64) -> Option<SocketAddr> {
         let counts_sessions = self.section.selection == CloneSelection::LeastSessions;
         let sessions = match counts_sessions {

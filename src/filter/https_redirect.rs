@@ -4,8 +4,9 @@
 //! Avi's application profile has the switch under the same name, and its HTTP policy sets have the pairs. A request that came over the hop counts as its
 //! client came, so site persistence looks at the hop first and asks here itself.
 
-use std::{fmt::Write, sync::Arc};
+use std::sync::Arc;
 
+use super::location::location;
 use crate::prelude::*;
 
 /// Redirects what is not over TLS.
@@ -51,14 +52,7 @@ impl HttpsRedirect {
             _ => host,
         };
         let port = if port == 443 { String::new() } else { format!(":{port}") };
-        let mut location = format!("https://{name}{port}");
-        for byte in request.path_and_query().bytes() {
-            // A header's value is text; what a path has beyond it is escaped (RFC 3986, 2.1).
-            match byte {
-                b'!'..=b'~' => location.push(byte.into()),
-                _ => write!(location, "%{byte:02X}")?,
-            }
-        }
+        let location = location(&format!("https://{name}{port}"), request)?;
         // 308 keeps the method and the body of those that have them (RFC 9110, 15.4.9).
         let status = if matches!(request.method().as_str(), "GET" | "HEAD") { 301 } else { 308 };
         Reply::new(status).header("Location", &location).map(Some)

@@ -3,6 +3,7 @@
 
 mod clone_pool;
 mod https_redirect;
+mod location;
 mod site_persistence;
 
 pub use clone_pool::ClonePools;

@@ -1,14 +1,15 @@
 //! GSLB site persistence as a rule: who began at another site is served there.
 //!
 //! At `http_request` it proves a hop from a peer, reads the site cookie, and asks the policy. What is proxied goes
-//! to the SP pool with a signed hop header; what is served here loses the cookie on its way to the app server,
-//! and gets a new one on the answer where it had none that holds. If home cannot be reached, breaks off, or says
-//! that it cannot serve, the configured recovery acts on that very request. With two-level stickiness the cookie
-//! brings the client to its app server, too.
+//! to the SP pool with a signed hop header. With `site_persistence_mode: redirect` it is answered with the way home,
+//! which the client goes by itself; browsers' WebSockets do not follow. What is served here loses the cookie on its
+//! way to the app server, and gets a new one on the answer where it had none that holds. If home cannot be reached,
+//! breaks off, or says that it cannot serve, the configured recovery acts on that very request. With two-level
+//! stickiness the cookie brings the client to its app server, too.
 
 use std::sync::Arc;
 
-use super::https_redirect::HttpsRedirect;
+use super::{https_redirect::HttpsRedirect, location::location};
 use crate::prelude::*;
 
 /// The rule of one virtual service that is a member of a site-persistent GSLB service.
@@ -123,6 +124,11 @@ impl SitePersistence {
         Surroundings { rule: self, exchange, now: exchange.clock().unix_seconds() }
     }
 
+    /// What clients call the site of a peer.
+    fn public_name(&self, peer: &MemberId) -> Option<&PublicName> {
+        self.site.membership.peer(peer)?.public.as_ref()
+    }
+
     /// The peer that the request is on its way to. A rule that ran later may have sent it elsewhere.
     fn peer_of(&self, exchange: &Exchange) -> Option<&PeerMember> {
         let peer = exchange.get::<Decided>()?.decision.peer()?;
@@ -203,6 +209,10 @@ impl Rule for SitePersistence {
             // The cookie is for the answer over TLS.
             decision = Decision::Local { outcome: decision.outcome_here(), issue: false };
             request.respond(reply);
+        } else if membership.redirects() {
+            let asks_for =
+                |home: &MemberId| self.public_name(home).is_some_and(|name| name.is(request.host()));
+            decision = decision.redirecting(asks_for);
         }
         request.insert(Decided { decision, from_peer, ours, server });
         match decision {
@@ -210,6 +220,11 @@ impl Rule for SitePersistence {
             Decision::Proxy { to: peer, .. } | Decision::Begin { at: peer, .. } => {
                 let peer = membership.peer(&peer).ok_or_else(|| RuleError::new("the home is no peer"))?;
                 request.server_of(&self.site.sp_pool, peer.addr);
+            }
+            Decision::Redirect { to } => {
+                let home = self.public_name(&to).ok_or_else(|| RuleError::new("the home has no name"))?;
+                let location = location(&home.origin(request.is_secure()), request)?;
+                request.respond(Reply::new(307).header("Location", &location)?);
             }
             Decision::Abort => request.respond(home_is_away()),
             Decision::Refuse(refusal) => request.respond(refused(refusal)?),

@@ -6,7 +6,7 @@ use super::Membership;
 use crate::config::{
     AddressLists, ApplicationProfile, Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService,
     GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort, MonitorType, PoolAlgorithm,
-    SameSite, Site, SiteCookieOptions, SiteMode, SiteRef, VirtualService,
+    SameSite, Site, SiteCookieOptions, SiteMode, SitePersistenceMode, SiteRef, VirtualService,
 };
 use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
@@ -99,6 +99,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
             home_read_timeout: Duration::from_secs(65),
             cookie: cookie_options(),
         })),
+        site_persistence_mode: SitePersistenceMode::Proxy,
         monitors: vec![Arc::new(HealthMonitor {
             name: "ghm-ping".into(),
             is_federated: true,
@@ -160,6 +161,7 @@ fn member(site: TestSite, ip: &str, services: Vec<MemberPort>, enabled: bool) ->
         cluster_uuid: site.cluster.into(),
         vs_uuid: site.vs.into(),
         ip: ip.parse().expect("an address"),
+        fqdn: None,
         services,
         ratio: 1,
         enabled,

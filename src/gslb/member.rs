@@ -9,7 +9,9 @@ use crate::{
     site_cookie::member_id,
 };
 
-/// The SHA-256 of `<cluster uuid>:<virtual service uuid>`; shown as 64 hex digits.
+/// The SHA-256 of `<cluster uuid>:<virtual service uuid>`; shown as 64 hex digits. A third party's member has an fqdn
+/// in place of both, and is the SHA-256 of `:<fqdn>`. Cookies that name it are made by its own site, with the service's
+/// key and in the published format.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemberId([u8; 32]);
 

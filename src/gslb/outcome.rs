@@ -38,11 +38,13 @@ outcomes! {
     Local = "local",
     /// A peer's cookie: sent home. Or no cookie, and this site takes no new sessions: sent to a peer.
     Proxied = "proxied",
+    /// A peer's cookie: the client was told to go home by itself.
+    Redirected = "redirected",
     /// Home was away: served here, which is the client's home from now on.
     Rehomed = "rehomed",
     /// Home was away: answered 503.
     Aborted = "aborted",
-    /// It had crossed the federation before: served here.
+    /// It had crossed the federation before, or home's own name led here: served here.
     Loop = "loop",
     /// Cookie refused: past its lifetime or its member's drain epoch, or its home has been emptied.
     Expired = "expired",

@@ -12,6 +12,14 @@
 //! | any | us, without proof | – | serve here; issue if none, refused or stale | `loop` |
 //! | any | a peer, for another site | – | refuse: 421 | `from_peer` |
 //!
+//! A service with `site_persistence_mode: redirect` does with what would be proxied what [`Decision::redirecting`]
+//! says:
+//!
+//! | the request asks for | what happens | outcome |
+//! |---|---|---|
+//! | anything else | answer 307 to home's own name | `redirected` |
+//! | home's own name, which led here | serve here | `loop` |
+//!
 //! # When the home site is away
 //!
 //! By `server_hm_down_recovery`. "Serve here" issues a cookie that makes this site the new home; the other answers
@@ -102,6 +110,8 @@ pub enum Decision {
     /// Send it, without the site cookie, to a peer that becomes its home. `outcome` is what it is counted as if the
     /// peer cannot have it and it begins here after all.
     Begin { at: MemberId, outcome: Outcome },
+    /// Answer 307: the client goes to its home by itself.
+    Redirect { to: MemberId },
     /// Answer 503.
     Abort,
     /// Send it back to the peer that it came from.
@@ -195,11 +205,22 @@ impl Decision {
         }
     }
 
+    /// The decision of a service that redirects clients instead of proxying them. `asks_for`: whether the request
+    /// asks for this member by its own name. To redirect it there again would only bring it back.
+    pub fn redirecting(self, asks_for: impl FnOnce(&MemberId) -> bool) -> Self {
+        match self {
+            Self::Proxy { to, .. } if asks_for(&to) => Self::Local { outcome: Outcome::Loop, issue: false },
+            Self::Proxy { to, .. } => Self::Redirect { to },
+            other => other,
+        }
+    }
+
     /// What a request is counted as when this is what became of it.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Local { outcome, .. } => *outcome,
             Self::Proxy { .. } | Self::Begin { .. } => Outcome::Proxied,
+            Self::Redirect { .. } => Outcome::Redirected,
             Self::Abort => Outcome::Aborted,
             Self::Refuse(_) => Outcome::FromPeer,
         }

@@ -12,7 +12,10 @@ use thiserror::Error;
 
 use super::{Cookie, Drains, GRACEFUL_DISABLE_TIMEOUT, MemberId, SetCookie, cookie_values};
 use crate::{
-    config::{Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, Site, VirtualService},
+    config::{
+        Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, MemberPort, Site,
+        SitePersistenceMode, VirtualService,
+    },
     names::{ClusterUuid, SiteName, VsUuid},
     site_cookie::{
         Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, Opened, Refusal,
@@ -67,9 +70,18 @@ pub struct PeerMember {
     /// Where requests for it are sent: its TLS port where every peer has one, else its plain port.
     pub addr: SocketAddr,
     pub enable_ssl: bool,
+    /// Its site's own name and ports, where clients may be redirected to them.
+    pub public: Option<PublicName>,
     pub enabled: bool,
     /// A cookie of an older epoch is expired.
     pub drain_epoch: u32,
+}
+
+/// What clients call a site that they are redirected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicName {
+    pub fqdn: String,
+    ports: Vec<MemberPort>,
 }
 
 impl Membership {
@@ -152,6 +164,11 @@ impl Membership {
     /// What happens to a session whose home is down.
     pub fn recovery(&self) -> HmDownRecovery {
         self.profile.recovery
+    }
+
+    /// Whether clients whose home is a peer are redirected there instead of proxied.
+    pub fn redirects(&self) -> bool {
+        self.service.site_persistence_mode == SitePersistenceMode::Redirect
     }
 
     /// A peer by its identity.
@@ -267,16 +284,41 @@ impl PeerMember {
         let site = gslb.sites.iter().find(|site| site.cluster_uuid == member.cluster_uuid);
         let port = member.services.iter().find(|port| port.enable_ssl == tls).or(member.services.first());
         let port = port.expect("a member has at least one service");
+        let site = site.map(|site| site.name.clone());
+        let third_party = || SiteName::from(member.vs_uuid.as_str());
         Self {
             id: MemberId::of(&member.cluster_uuid, &member.vs_uuid),
-            site: site.expect("a member's site is one of the federation's").name.clone(),
+            site: site.unwrap_or_else(third_party),
             cluster_uuid: member.cluster_uuid.clone(),
             vs_uuid: member.vs_uuid.clone(),
             addr: SocketAddr::new(member.ip, port.port),
             enable_ssl: port.enable_ssl,
+            public: member.fqdn.clone().map(|fqdn| PublicName { fqdn, ports: member.services.clone() }),
             enabled: member.enabled,
             drain_epoch: member.drain_epoch,
         }
+    }
+}
+
+impl PublicName {
+    /// Scheme, name and port as in a URL. A client that speaks TLS keeps it where the site has it, and so does one
+    /// that does not.
+    pub fn origin(&self, secure: bool) -> String {
+        let fitting = self.ports.iter().find(|port| port.enable_ssl == secure);
+        let MemberPort { port, enable_ssl } =
+            fitting.or(self.ports.first()).expect("a member has at least one service");
+        match (enable_ssl, port) {
+            (true, 443) => format!("https://{}", self.fqdn),
+            (true, port) => format!("https://{}:{port}", self.fqdn),
+            (false, 80) => format!("http://{}", self.fqdn),
+            (false, port) => format!("http://{}:{port}", self.fqdn),
+        }
+    }
+
+    /// Whether a request's `Host` is this name.
+    pub fn is(&self, host: &str) -> bool {
+        let name = host.split_once(':').map_or(host, |(name, _)| name);
+        name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case(&self.fqdn)
     }
 }
 

@@ -48,6 +48,8 @@ impl SpPool {
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
                 enable_ssl,
+                // Trailers, which gRPC ends with, cross in HTTP/2 alone.
+                enable_http2: enable_ssl,
                 sni: None,
                 verify: enable_ssl && gslb.ca_certs.is_some(),
                 ca_certs: gslb.ca_certs.clone().filter(|_| enable_ssl),

@@ -7,11 +7,13 @@
 //!
 //! F5 and Avi say pool and member, Pingora upstream and backend, Envoy cluster and endpoint.
 
+mod admin_state;
 mod balance;
 mod lease;
 pub mod monitor;
 mod server;
 
+pub use admin_state::{AdminState, Order};
 pub use lease::Lease;
 pub use server::{Health, Server, State, Status};
 
@@ -29,7 +31,7 @@ pub struct Pool {
     config: Arc<config::Pool>,
     servers: Box<[Arc<Server>]>,
     balancer: Box<dyn Balance>,
-    /// Told when the health of a server changes; shared with the pools before and after a reload.
+    /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
     changes: Arc<Notify>,
     retries: IntCounter,
     peer_tls: Option<Arc<PeerTls>>,
@@ -38,8 +40,8 @@ pub struct Pool {
 impl Pool {
     /// A pool as configured. Servers that are monitored count as up until their first result.
     ///
-    /// After a reload `previous` is the pool of the same name: a server with the same address keeps its health,
-    /// and what is in flight to it stays counted.
+    /// After a reload `previous` is the pool of the same name: a server with the same address keeps its health
+    /// and what operators said of it, and what is in flight to it stays counted.
     pub fn new(
         config: &Arc<config::Pool>,
         metrics: &Metrics,
@@ -83,18 +85,18 @@ impl Pool {
         self.servers.iter().find(|server| server.addr() == addr)
     }
 
-    /// The servers that are enabled and up, in the order of the configuration.
+    /// The servers that may get new sessions, in the order of the configuration: enabled, up, and not draining.
     #[doc(alias = "active_members")]
     pub fn active_servers(&self) -> impl Iterator<Item = &Arc<Server>> {
-        self.servers.iter().filter(|server| server.is_up())
+        self.servers.iter().filter(|server| server.takes_new())
     }
 
-    /// How many servers are enabled and up.
+    /// How many servers are enabled and up; those that drain are.
     pub fn up_count(&self) -> usize {
-        self.active_servers().count()
+        self.servers.iter().filter(|server| server.is_up()).count()
     }
 
-    /// Chooses a server by the pool's algorithm among those that are up, have a ratio above 0 and are not in
+    /// Chooses a server by the pool's algorithm among those that take new sessions, have a ratio above 0 and are not in
     /// `tried`, and counts a request in flight to it. `None` when there is no such server.
     pub fn pick(&self, rng: &mut impl Rng, tried: &[SocketAddr]) -> Option<Lease> {
         let chosen = self.balancer.choose(Candidates::new(&self.servers, tried), rng)?;
@@ -114,7 +116,7 @@ impl Pool {
             .all(|server| server.health() != Health::Unchecked)
     }
 
-    /// Completes at the next change of a server's health (the first result is one) after this call: call it,
+    /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,
     /// look at the pool, then await it, and no change is missed.
     pub fn changed(&self) -> impl Future<Output = ()> {
         self.changes.notified()
@@ -142,6 +144,7 @@ mod fixture {
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             enable_ssl: false,
+            enable_http2: false,
             sni: None,
             verify: true,
             ca_certs: None,
@@ -210,6 +213,28 @@ mod tests {
         assert_eq!(pool.up_count(), 1);
         assert!(pool.server(addr(1)).is_some_and(|server| !server.is_up()));
         assert!(pool.server(addr(4)).is_none());
+    }
+
+    #[test]
+    fn a_server_that_drains_is_up_and_gets_nothing_new_also_after_a_reload() {
+        let metrics = Metrics::new();
+        let pool = monitored(&metrics, &[1, 1]);
+        let now = UNIX_EPOCH + Duration::from_secs(4);
+        pool.servers()[0].order(AdminState::Draining, "uid 0", now);
+        for pool in [&pool, &reloaded(&pool, &metrics, |config| config.monitors.clear())] {
+            for _ in 0..20 {
+                let picked = pool.pick(&mut rand::rng(), &[]).expect("a server");
+                assert_eq!(picked.addr(), addr(2));
+            }
+            let active: Vec<_> = pool.active_servers().map(|server| server.name()).collect();
+            assert_eq!((active, pool.up_count()), (vec!["10.0.0.2:80"], 2));
+            let order = Order { state: AdminState::Draining, by: "uid 0".into(), at: now };
+            assert_eq!(pool.servers()[0].last_order(), Some(order));
+        }
+        let without = reloaded(&pool, &metrics, |config| drop(config.servers.remove(0)));
+        let again =
+            reloaded(&without, &metrics, |config| config.servers.push(pool.servers()[0].config().clone()));
+        assert!(again.server(addr(1)).is_some_and(|server| server.takes_new()), "it left and came anew");
     }
 
     #[test]

@@ -17,7 +17,10 @@ use prometheus::IntGauge;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::Lease;
+use super::{
+    Lease,
+    admin_state::{AdminState, Order, Orders},
+};
 use crate::{config, metrics::Metrics, names::PoolName};
 
 /// One server of one pool.
@@ -32,6 +35,7 @@ pub struct Server {
     /// Its pool has monitors.
     monitored: bool,
     known: Arc<Known>,
+    orders: Arc<Orders>,
     changes: Arc<Notify>,
     /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
     inflight: IntGauge,
@@ -72,7 +76,7 @@ pub enum State {
     Up,
     /// Enabled, and a monitor failed.
     Down,
-    /// Not enabled, or its pool is not; its health does not count.
+    /// Not enabled, or its pool is not, or an operator has disabled it; its health does not count.
     Disabled,
 }
 
@@ -88,8 +92,8 @@ impl State {
 }
 
 impl Server {
-    /// A server of `pool`; with `previous`, the same address before a reload, its health stays known unless
-    /// nobody looked after it then, or nobody will.
+    /// A server of `pool`; with `previous`, the same address before a reload, operators' orders stand, and its
+    /// health stays known unless nobody looked after it then, or nobody will.
     pub(super) fn new(
         pool: &config::Pool,
         config: &config::Server,
@@ -108,6 +112,7 @@ impl Server {
             }
             _ => Arc::new(Known { up: AtomicBool::new(true), health: Mutex::new((Health::Unchecked, now)) }),
         };
+        let orders = previous.map(|before| before.orders.clone()).unwrap_or_default();
         Self {
             pool: pool.name.clone(),
             name,
@@ -115,6 +120,7 @@ impl Server {
             enabled,
             monitored,
             known,
+            orders,
             changes: changes.clone(),
             inflight,
         }
@@ -135,9 +141,29 @@ impl Server {
         &self.config
     }
 
-    /// Enabled and, as far as is known, healthy: may get new requests.
+    /// Enabled and, as far as is known, healthy: may get requests of the sessions that it has.
     pub fn is_up(&self) -> bool {
-        self.enabled && self.known.up.load(Relaxed)
+        self.enabled && self.known.up.load(Relaxed) && self.admin_state() != AdminState::Disabled
+    }
+
+    /// Up, and not draining: may get new sessions too.
+    pub fn takes_new(&self) -> bool {
+        self.is_up() && self.admin_state() == AdminState::Enabled
+    }
+
+    /// Whether the configuration enables it, and its pool.
+    pub fn is_enabled_in_configuration(&self) -> bool {
+        self.enabled
+    }
+
+    /// What operators want of it.
+    pub fn admin_state(&self) -> AdminState {
+        self.orders.state()
+    }
+
+    /// The last order of an operator, if there was one.
+    pub fn last_order(&self) -> Option<Order> {
+        self.orders.last()
     }
 
     /// Enabled, and its pool has monitors.
@@ -152,13 +178,20 @@ impl Server {
 
     /// State, reason and time of the last change, for tables.
     pub fn status(&self) -> Status {
-        let (health, last_changed) = self.known.health.lock().clone();
+        let (health, checked) = self.known.health.lock().clone();
+        let order = self.last_order();
+        let ordered = order.as_ref().map_or(AdminState::Enabled, |order| order.state);
+        let last_changed = order.map_or(checked, |order| order.at.max(checked));
         let (state, reason) = match health {
             _ if !self.enabled => (State::Disabled, "disabled in the configuration".to_owned()),
+            _ if ordered == AdminState::Disabled => (State::Disabled, "disabled by an operator".to_owned()),
+            Health::Down { reason } => (State::Down, reason),
+            _ if ordered == AdminState::Draining => {
+                (State::Up, "draining: it keeps its sessions and gets no new ones".to_owned())
+            }
             Health::Unchecked if self.monitored => (State::Up, "not checked yet".to_owned()),
             Health::Unchecked => (State::Up, "not monitored".to_owned()),
             Health::Up => (State::Up, "monitors passed".to_owned()),
-            Health::Down { reason } => (State::Down, reason),
         };
         Status { state, reason, last_changed }
     }
@@ -194,6 +227,16 @@ impl Server {
         self.changes.notify_waiters();
     }
 
+    /// Does what an operator says. The same order given again takes note of who said so last.
+    pub fn order(&self, state: AdminState, by: &str, now: SystemTime) {
+        let before = self.orders.give(Order { state, by: by.to_owned(), at: now });
+        if before != state {
+            let (pool, server) = (self.pool.as_str(), self.name.as_str());
+            info!(pool, server, by, "server is {state} by an operator");
+            self.changes.notify_waiters();
+        }
+    }
+
     pub(super) fn inflight_gauge(&self) -> &IntGauge {
         &self.inflight
     }
@@ -206,7 +249,10 @@ mod tests {
     use super::*;
     use crate::{
         config::{LbAlgorithm, MonitorType},
-        pool::fixture::{self, build, config, down, monitor},
+        pool::{
+            Pool,
+            fixture::{self, build, config, down, monitor},
+        },
     };
 
     fn at(seconds: u64) -> SystemTime {
@@ -238,5 +284,32 @@ mod tests {
         assert!(!disabled.is_up());
         let unmonitored = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
         assert_eq!(unmonitored.servers()[0].status(), status(State::Up, "not monitored", at(0)));
+    }
+
+    #[test]
+    fn an_operators_order_stands_beside_the_health_and_names_its_author() {
+        use AdminState::{Disabled, Draining, Enabled};
+        let mut config = config(LbAlgorithm::RoundRobin, &[1]);
+        config.monitors.push(monitor(MonitorType::Tcp));
+        let metrics = Metrics::new();
+        let pool = Pool::new(&Arc::new(config), &metrics, None, at(0));
+        let server = &pool.servers()[0];
+        assert_eq!(server.last_order(), None);
+        for (health, ordered, up, takes_new, state, reason) in [
+            (Health::Up, Enabled, true, true, State::Up, "monitors passed"),
+            (Health::Up, Draining, true, false, State::Up, "draining: it keeps"),
+            (Health::Up, Disabled, false, false, State::Disabled, "disabled by an operator"),
+            (down(), Draining, false, false, State::Down, "hm: answered 500"),
+            (down(), Disabled, false, false, State::Disabled, "disabled by an operator"),
+            (down(), Enabled, false, false, State::Down, "hm: answered 500"),
+        ] {
+            server.set_health(health, at(1));
+            server.order(ordered, "uid 7", at(2));
+            assert_eq!((server.is_up(), server.takes_new()), (up, takes_new), "{ordered} {reason}");
+            let status = server.status();
+            assert_eq!((status.state, status.last_changed), (state, at(2)));
+            assert!(status.reason.starts_with(reason), "{}", status.reason);
+            assert_eq!(server.last_order(), Some(Order { state: ordered, by: "uid 7".into(), at: at(2) }));
+        }
     }
 }

@@ -100,7 +100,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         (false, Some(length)) => BodyKind::Length(length),
         (false, None) => BodyKind::Unknown,
     };
-    let client = exchange.forwarded_for();
+    let client = exchange.introduction().x_forwarded_for;
     for order in orders {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
         if let Some(reason) = unwanted {

@@ -10,7 +10,7 @@ use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 use super::{exchange::Ctx, fields, route::rule_failed_closed};
 use crate::{
     listen::{Connection, Framing},
-    rule::{Exchange, RequestData, RequestSend},
+    rule::{Exchange, Introduction, RequestData, RequestSend},
     site_cookie::HOP_HEADER,
 };
 
@@ -31,8 +31,10 @@ pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareH
             fields.remove(name);
         }
     }
-    fields.reserve(2);
-    fields.insert(FORWARDED_FOR.clone(), exchange.forwarded_for());
+    fields.reserve(3);
+    let Introduction { x_forwarded_for, forwarded } = exchange.introduction();
+    fields.insert(FORWARDED_FOR.clone(), x_forwarded_for);
+    fields.insert(header::FORWARDED, forwarded);
     let scheme = if exchange.is_secure() { "https" } else { "http" };
     fields.insert(FORWARDED_PROTO.clone(), HeaderValue::from_static(scheme));
     spare.put(mem::replace(head, parts.into()));
@@ -73,8 +75,7 @@ static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
-static CLIENTS_WORD: [HeaderName; 5] = [
-    header::FORWARDED,
+static CLIENTS_WORD: [HeaderName; 4] = [
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("x-forwarded-host"),
     HeaderName::from_static("x-forwarded-port"),

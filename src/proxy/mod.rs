@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs` | `http_request` |
-//! | server chosen | `upstream.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
+//! | server chosen | `upstream.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs` | `http_finished` |
@@ -16,6 +16,7 @@ mod copies;
 mod exchange;
 mod fields;
 mod forward;
+mod protocol;
 mod reply;
 mod route;
 mod tunnel;
@@ -25,6 +26,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::{
     Error, Result,
     http::{RequestHeader, ResponseHeader},
@@ -103,10 +105,11 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        protocol::go_on(session, head).await?;
         forward::to_server(head, ctx)
     }
 
@@ -146,6 +149,15 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
         reply::body_chunk(session, chunk, end, ctx)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        reply::end_before_trailers(session, ctx)
     }
 
     fn error_while_proxy(

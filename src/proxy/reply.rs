@@ -128,6 +128,14 @@ pub(super) fn body_chunk(
     Ok(None)
 }
 
+/// Tells the rules that the body has ended, where trailers follow. What a rule has still to say takes the trailers'
+/// place, since Pingora writes one or the other.
+pub(super) fn end_before_trailers(session: &mut Session, ctx: &mut Ctx) -> Result<Option<Bytes>> {
+    let mut last = None;
+    body_chunk(session, &mut last, true, ctx)?;
+    Ok(last.filter(|last| !last.is_empty()))
+}
+
 /// The request failed: the client gets a rule's answer if there is one, else the error's status.
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use pingora::{
-    Error, ErrorSource, ErrorType, Result,
+    Error, ErrorSource, ErrorType, Result, RetryType,
     protocols::Digest,
     proxy::Session,
     upstreams::peer::{ALPN, HttpPeer},
@@ -12,9 +12,8 @@ use pingora::{
 use super::{
     exchange::{Attempt, Ctx, Routed},
     forward::asks_for_tunnel,
-    reply,
+    protocol, reply,
     route::rule_failed_closed,
-    tunnel,
 };
 use crate::{
     config,
@@ -49,9 +48,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
         }
         let mut peer = peer(&pool, lease.server().config(), || host(session.req_header()).to_owned());
         let tunnel = asks_for_tunnel(session.req_header());
-        if tunnel {
-            tunnel::on_its_own_connection(&mut peer);
-        }
+        protocol::choose(&mut peer, pool.config(), session.req_header());
         // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
         // request.
         if tunnel || !session.is_body_empty() {
@@ -102,8 +99,8 @@ pub(super) fn reached(
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun
-/// to act on it: a kept connection turned out to be closed, the method is idempotent (RFC 9110, 9.2.2), and
-/// the body is still whole; or when a rule asked for it.
+/// to act on it, and the body is still whole: a kept connection turned out to be closed and the method is idempotent
+/// (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
 pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
     if ctx.attempt.is_none() {
         // It ended before anything was sent, and what follows was decided then.
@@ -113,7 +110,7 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
     let repeatable = whole && session.req_header().method.is_idempotent();
     if std::mem::take(&mut ctx.retry_asked) {
         error.set_retry(whole);
-    } else if repeatable {
+    } else if repeatable || (whole && is_untouched(&error)) {
         error.retry.decide_reuse(reused);
     } else {
         error.set_retry(false);
@@ -138,6 +135,12 @@ fn broke_elsewhere(session: &mut Session, ctx: &mut Ctx, reason: &ErrorType) -> 
     let (pool, server) = (attempt.pool.clone(), attempt.server());
     let next = report_failure(session, ctx, pool.name(), Some(server), reason.as_str())?;
     Ok(matches!(next, Next::Reselect))
+}
+
+/// Whether an HTTP/2 server has said that it did nothing about the request (RFC 9113, 8.7). Where its frames are
+/// malformed Pingora would try again too, but nobody knows what such a server has done.
+fn is_untouched(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
 }
 
 /// What follows a failure.
@@ -177,6 +180,7 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
         Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
+            // A rule's choice is persistence: a server that drains keeps what it has.
             Some((pool.clone(), named(pool, *server, tried)?.lease()))
         }
         // Whoever holds the handle has decided that this server be asked, up or not.

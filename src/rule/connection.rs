@@ -6,14 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::IntGauge;
 use tokio::sync::OnceCell;
 
 use super::{
     Chain, RuleError,
-    exchange::{CloneOrder, Destination, forwarded_for},
+    exchange::{CloneOrder, Destination},
+    forwarded::Introduction,
     services::Services,
     state::State,
 };
@@ -30,7 +30,7 @@ pub struct ConnectionState {
     client: SocketAddr,
     local: SocketAddr,
     tls: Option<TlsFacts>,
-    forwarded_for: HeaderValue,
+    introduction: Introduction,
     decided: Mutex<Decided>,
     accepted: OnceCell<()>,
     _open: Held,
@@ -57,14 +57,14 @@ impl ConnectionState {
         tls: Option<TlsFacts>,
         open: IntGauge,
     ) -> Self {
-        let forwarded_for = forwarded_for(client.ip());
+        let introduction = Introduction::of(client.ip(), tls.is_some());
         Self {
             vs,
             services,
             client,
             local,
             tls,
-            forwarded_for,
+            introduction,
             decided: Mutex::default(),
             accepted: OnceCell::new(),
             _open: Held::new(open),
@@ -99,8 +99,8 @@ impl ConnectionState {
         self.client
     }
 
-    pub(crate) fn forwarded_for(&self) -> &HeaderValue {
-        &self.forwarded_for
+    pub(crate) fn introduction(&self) -> &Introduction {
+        &self.introduction
     }
 
     pub(crate) fn local(&self) -> SocketAddr {

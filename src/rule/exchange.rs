@@ -13,6 +13,7 @@ use http::{HeaderName, HeaderValue};
 use super::{
     RuleError,
     connection::{ConnectionState, TlsView},
+    forwarded::Introduction,
     services::Services,
     state::State,
 };
@@ -113,11 +114,12 @@ impl Exchange {
         self.connection.local()
     }
 
-    /// The client's address as a header's value; made once for a connection.
-    pub(crate) fn forwarded_for(&self) -> HeaderValue {
-        match self.client == self.connection.client().ip() {
-            true => self.connection.forwarded_for().clone(),
-            false => forwarded_for(self.client),
+    /// What servers are told of the client; made once for a connection, and for each request that a peer site sent.
+    pub(crate) fn introduction(&self) -> Introduction {
+        let connection = &self.connection;
+        match self.client == connection.client().ip() && self.secure == connection.tls().is_some() {
+            true => connection.introduction().clone(),
+            false => Introduction::of(self.client, self.secure),
         }
     }
 
@@ -222,11 +224,6 @@ impl Exchange {
         self.destination = Destination::Pool(self.services.named_pool(name)?.name().clone());
         Ok(())
     }
-}
-
-/// An address as a header's value.
-pub(super) fn forwarded_for(client: IpAddr) -> HeaderValue {
-    HeaderValue::from_str(&client.to_string()).expect("an address is ASCII")
 }
 
 impl Deref for Exchange {

@@ -167,7 +167,8 @@ impl<'a> RequestData<'a> {
         Self { chunk, end, exchange }
     }
 
-    /// Whether the body ends with this chunk.
+    /// Whether the body ends with this chunk. A request without a body has one such event where its server is spoken to
+    /// in HTTP/1.1, and none in HTTP/2.
     pub fn is_end(&self) -> bool {
         self.end
     }

@@ -99,7 +99,8 @@ impl<'a> ResponseData<'a> {
         Self { chunk, end, exchange }
     }
 
-    /// Whether the body ends with this chunk.
+    /// Whether the body ends with this chunk. Where trailers follow, a chunk that a rule adds here goes out in their
+    /// place.
     pub fn is_end(&self) -> bool {
         self.end
     }

@@ -107,7 +107,7 @@ impl Services {
 pub struct Pools<'a>(&'a Services);
 
 impl<'a> Pools<'a> {
-    /// The servers that are enabled and up: iRules' `active_members -list`.
+    /// The servers that may get new sessions (enabled, up, not draining): iRules' `active_members -list`.
     ///
     /// # Errors
     /// There is no such pool.
@@ -115,7 +115,8 @@ impl<'a> Pools<'a> {
         Ok(self.0.named_pool(pool)?.active_servers().map(|server| server.addr()).collect())
     }
 
-    /// Whether the server is in the pool, enabled and up: iRules' `LB::status pool … member … eq "up"`.
+    /// Whether the server is in the pool, enabled and up, and so may keep its sessions: iRules'
+    /// `LB::status pool … member … eq "up"`. One that drains is up.
     pub fn is_up(&self, pool: &str, server: SocketAddr) -> bool {
         self.0.pools.get(pool).and_then(|pool| pool.server(server)).is_some_and(|server| server.is_up())
     }

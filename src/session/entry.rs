@@ -240,6 +240,11 @@ impl Entry {
         self.state.lock().end(tables);
     }
 
+    /// What names the session to analysers.
+    pub(super) fn session(&self) -> u64 {
+        self.state.lock().session
+    }
+
     /// What an operator sees of it; `None`: it has ended.
     pub(super) fn view(&self, now: u64, table: &str, key: &SessionKey) -> Option<SessionView> {
         let state = self.state.lock();

@@ -107,9 +107,22 @@ impl SessionTable {
         rows
     }
 
+    /// The living session that analysers know by this number, under one of its keys. Walks the table until it is
+    /// met, so not on a thread that serves requests.
+    pub fn numbered(&self, session: u64, now: Instant) -> Option<SessionView> {
+        let now = self.millis(now);
+        let mut entries = self.store.iter().filter(|(_, entry)| entry.session() == session);
+        entries.find_map(|(key, entry)| entry.view(now, &self.tables.of(&key).name, &key))
+    }
+
     /// Gives a living session another server, whichever it has, as one step: no request of the session falls in
     /// between, and all of its keys see it. `table` and `key` are as in [`SessionTable::view`]. The session does
     /// not live longer for it. What it is now.
+    ///
+    /// Requests that were assigned before keep their server, whose copies of them are still to arrive there. Those
+    /// that follow go to the new one and are numbered on: of a session's `seq` the old server has those up to some
+    /// number, the new one those above it, and either may get its own first. If the new server is not to be kept,
+    /// the next request moves the session on.
     pub fn move_to(
         &self,
         table: &str,
@@ -126,8 +139,8 @@ impl SessionTable {
         found.view(now).ok_or_else(unknown)
     }
 
-    /// Ends a session, under all of its keys; its next request begins another. Requests in flight are not
-    /// disturbed. `table` and `key` are as in [`SessionTable::view`]. What it was; `None`: there is none.
+    /// Ends a session, under all of its keys; its next request begins another, whose `seq` starts at 1. Requests
+    /// in flight are not disturbed. `table` and `key` are as in [`SessionTable::view`]. What it was; `None`: there is none.
     pub fn remove(&self, table: &str, key: &str, now: Instant) -> Option<SessionView> {
         let now = self.millis(now);
         let found = self.find(table, key, now)?;
@@ -254,6 +267,21 @@ mod tests {
         assert_eq!((next.server, next.how, next.seq), (server(2), How::New, 1));
         drop((tunnel, next));
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_session_is_found_by_the_number_that_analysers_know() {
+        let (table, now) = table();
+        let login = assign(&table, b"source_ip=10.0.0.9", 1, now);
+        table.bind(table.key("clone:vs", b"cookie:SID=1"), &login.entry, now);
+        let session = login.session;
+        drop((login, assign(&table, b"source_ip=10.0.0.8", 2, now)));
+        assert!(table.delete("clone:vs", b"source_ip=10.0.0.9"), "the key that it is numbered by is gone");
+        let found = table.numbered(session, now).expect("it lives");
+        assert_eq!((found.session, found.value.as_str()), (session, "10.0.0.1:80"));
+        assert_eq!(found.key, table.key("clone:vs", b"cookie:SID=1").to_string());
+        assert_eq!(table.numbered(session ^ 1, now), None);
+        assert_eq!(table.numbered(session, now + Duration::from_secs(300)), None, "it has ended");
     }
 
     #[test]

@@ -186,7 +186,11 @@ async fn rules_hear_of_copies_that_are_dropped_while_a_body_comes() {
     eventually("half has come", async || app.started().last().is_some_and(|it| it.body_len == 4)).await;
     drop(client);
     eventually("the abort is heard of", async || dropped("/aborted", DropReason::ClientAborted) == 1).await;
+
+    app.down().await;
+    assert_eq!(Request::post("/unserved", "body").send(site.addr).await.status, 502);
+    eventually("its copy is given up", async || dropped("/unserved", DropReason::Unfinished) == 1).await;
     let selected = listener.0.lock().iter().filter(|heard| heard.dropped.is_none()).count();
-    assert_eq!(selected, 2, "a dropped copy was selected before");
+    assert_eq!(selected, 3, "a dropped copy was selected before");
     running.shutdown(Duration::from_secs(1)).await;
 }

@@ -304,6 +304,7 @@ async fn the_server_learns_the_clients_address_and_scheme() {
     let record = app.got(1).await.remove(0);
     assert_eq!(record.headers.all("x-forwarded-for"), ["127.0.0.1"]);
     assert_eq!(record.headers.all("x-forwarded-proto"), ["http"]);
+    assert_eq!(record.headers.all("forwarded"), ["for=127.0.0.1;proto=http"]);
     let forged: Vec<_> = record.headers.0.iter().filter(|(_, value)| value == "forged").collect();
     assert!(forged.is_empty(), "what the client says of it is not passed on: {forged:?}");
 }

@@ -21,7 +21,9 @@ async fn a_request_goes_home_over_tls_to_a_site_that_the_authority_has_signed() 
         let answer = sites.ask_a().await;
         assert_eq!((answer.status, answer.server(), answer.site_cookie()), (200, "b", None));
     }
-    assert_eq!(sites.app_b.requests()[0].header("x-forwarded-proto"), Some("https"));
+    let record = sites.app_b.requests().remove(0);
+    assert_eq!(record.header("x-forwarded-proto"), Some("https"));
+    assert_eq!(record.headers.all("forwarded"), ["for=127.0.0.1;proto=https"]);
     sites.a.settles(OUTCOMES, &[("outcome", "proxied")], 2.0).await;
 }
 
@@ -46,11 +48,9 @@ impl Sites {
     /// Both trust `trusted`; their certificates, for names of their own, are signed by `signer`.
     async fn start(trusted: &Ca, signer: &Ca) -> Self {
         let fed = Federation::new().over_tls();
-        let with_tls =
-            |site: Site, name: &str| site.tls(&signer.cert_for(name)).file("ca.pem", &trusted.pem());
         let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
-        let b = with_tls(fed.site_b(&[&app_b]), "b.sites.test").start().await;
-        let a = with_tls(fed.site_a(&[&app_a]), "a.sites.test").start().await;
+        let b = with_tls(fed.site_b(&[&app_b]), "b.sites.test", trusted, signer).start().await;
+        let a = with_tls(fed.site_a(&[&app_a]), "a.sites.test", trusted, signer).start().await;
         a.sees("SP-gs-web@site_A", b.addr, true).await;
         Self { a, _b: b, app_b, _app_a: app_a }
     }
@@ -59,6 +59,11 @@ impl Sites {
     async fn ask_a(&self) -> Answer {
         tls::open(self.a.addr).await.ask(&Request::get("/").cookie(&cookie())).await
     }
+}
+
+/// A site of a federation over TLS: it trusts one authority, and another, or the same, has signed its certificate.
+pub fn with_tls(site: Site, name: &str, trusted: &Ca, signer: &Ca) -> Site {
+    site.tls(&signer.cert_for(name)).file("ca.pem", &trusted.pem())
 }
 
 fn cookie() -> String {

@@ -238,7 +238,10 @@ pub(crate) fn sessions() -> Sessions {
         entries: vec![
             SessionEntry {
                 session: "9f86d081884c7d65".into(),
+                key: "9f86d081884c7d659a2feaa0c55a0001".into(),
                 value: "127.0.0.1:11301".into(),
+                why: "chosen when the session began".into(),
+                since: changed(),
                 requests: 17,
                 in_use: true,
                 created: Some(changed()),
@@ -246,7 +249,10 @@ pub(crate) fn sessions() -> Sessions {
             },
             SessionEntry {
                 session: "60303ae22b998861".into(),
+                key: "60303ae22b998861bce3b28f33ee0001".into(),
                 value: "127.0.0.1:11303".into(),
+                why: "ordered by an operator".into(),
+                since: Timestamp { secs: changed().secs + 60, ..changed() },
                 requests: 1,
                 in_use: false,
                 created: Some(changed()),
@@ -254,6 +260,37 @@ pub(crate) fn sessions() -> Sessions {
             },
         ],
         truncated: false,
+    }
+}
+
+/// The second of them, as an operator asks for it.
+pub(crate) fn explained() -> Explained {
+    Explained {
+        table: "clone:pay@site_A:MY_CLONEPOOL".into(),
+        virtual_service: Some("pay@site_A".into()),
+        pool_ref: Some("MY_CLONEPOOL".into()),
+        token: Some("cookie:SID".into()),
+        entry: sessions().entries.remove(1),
+        server_status: Some(up()),
+    }
+}
+
+/// A server that an operator drains.
+pub(crate) fn draining() -> Server {
+    Server {
+        admin_state: Some(AdminState {
+            state: "draining".into(),
+            by: "127.0.0.1:40312".into(),
+            since: changed(),
+        }),
+        ..server(
+            "127.0.0.1",
+            11301,
+            OperStatus {
+                reason: Some("draining: it keeps its sessions and gets no new ones".into()),
+                ..up()
+            },
+        )
     }
 }
 
@@ -285,6 +322,7 @@ fn server(address: &str, port: u16, oper_status: OperStatus) -> Server {
         ratio: 1,
         oper_status,
         inflight: 0,
+        admin_state: None,
         prst_hdr_val: None,
         description: None,
     }

@@ -25,6 +25,30 @@ async fn answers_are_counted_by_status_and_by_how_long_they_took() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_to_a_copy_that_was_sent_again_took_as_long_as_since_then() {
+    let origin = Origin::new(|mut incoming| async move {
+        if incoming.number == 0 {
+            incoming.request().await;
+            incoming.answer(NO_CONTENT).await;
+            incoming.request().await;
+            sleep(Duration::from_secs(12)).await;
+            return;
+        }
+        while incoming.request().await.is_some() {
+            incoming.answer(NO_CONTENT).await;
+        }
+    })
+    .await;
+    let bench = Bench::new(&CloneSection { retry_lost: true, ..section() }, &[origin.addr]);
+    for seq in 0..2 {
+        bench.get(origin.addr, 1, seq);
+    }
+    bench.settled(2).await;
+    assert_eq!((bench.answered(), origin.accepted()), (2, 2));
+    assert_eq!(bench.count("homing_clone_answer_seconds_bucket", &["le=\"10\""]), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_answer_to_a_streamed_copy_is_counted_too_and_an_early_one_took_no_time() {
     let origin = Origin::new(|mut incoming| async move {
         let early = incoming.number == 0;

@@ -3,6 +3,7 @@
 mod member;
 
 use h2::{Reason, server};
+use http::Response;
 pub(super) use member::serve;
 use member::{answer, answering, read, speak};
 
@@ -54,6 +55,37 @@ async fn a_copy_in_http2_says_what_it_says_in_http1() {
         assert!(got.head.contains(field), "{field} in {}", got.head);
     }
     bench.settled(1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_in_http2_are_counted_by_status_and_by_how_long_they_took() {
+    let origin = Origin::new(|incoming| async move {
+        let (mut connection, requests, number) = speak(incoming, &server::Builder::new()).await;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let requests = requests.clone();
+            tokio::spawn(async move {
+                let status = request.uri().path().rsplit('/').next().expect("a path").to_owned();
+                read(request, number, &requests).await;
+                sleep(Duration::from_secs(2)).await;
+                let response = Response::builder().status(&*status).body(()).expect("a status");
+                respond.send_response(response, true).expect("the stream is open");
+            });
+        }
+    })
+    .await;
+    let bench = Bench::new(&http2(), &[origin.addr]);
+    for (copy, (status, length)) in [(204, 0), (404, 10), (200, 100_000), (503, 200_000)].iter().enumerate() {
+        let kind = BodyKind::Length(*length);
+        let mut tap = bench.tap(origin.addr, 1, *status, Method::POST, kind).expect("there is room");
+        tap.data(&vec![0; *length as usize].into());
+        tap.end();
+        bench.settled(copy + 1).await;
+    }
+    let classes = ["2xx", "4xx", "5xx"].map(|class| bench.answers(class));
+    assert_eq!((bench.answered(), classes), (4, [2, 1, 1]));
+    let within =
+        |seconds: &str| bench.count("homing_clone_answer_seconds_bucket", &[&format!("le=\"{seconds}\"")]);
+    assert_eq!((within("1"), within("30")), (0, 4), "each took two seconds");
 }
 
 #[tokio::test]

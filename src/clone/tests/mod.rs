@@ -69,6 +69,7 @@ fn members(addrs: &[SocketAddr]) -> Pool {
         read_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),
         enable_ssl: false,
+        enable_http2: false,
         sni: None,
         verify: false,
         ca_certs: None,

@@ -177,6 +177,23 @@ fn a_hop_is_refused_where_the_app_is_down() {
 }
 
 #[test]
+fn a_redirect_takes_the_place_of_proxying_and_of_nothing_else() {
+    let to = home();
+    let proxy = Decision::Proxy { to, on_failure: OnFailure::KeepTrying };
+    assert_eq!(proxy.redirecting(|_| false), Decision::Redirect { to });
+    assert_eq!(proxy.redirecting(|asked| *asked == to), local(Outcome::Loop, false));
+    for other in [
+        Decision::Abort,
+        Decision::Refuse(HomeRefusal::PoolDown),
+        Decision::Begin { at: to, outcome: Outcome::New },
+        local(Outcome::New, true),
+        local(Outcome::Rehomed, true),
+    ] {
+        assert_eq!(other.redirecting(|_| panic!("nobody asks")), other);
+    }
+}
+
+#[test]
 fn every_decision_is_counted_once_and_by_its_end() {
     let to = home();
     for (decision, before, after) in [
@@ -184,6 +201,7 @@ fn every_decision_is_counted_once_and_by_its_end() {
         (Decision::Proxy { to, on_failure: OnFailure::Abort }, Outcome::Proxied, Outcome::Aborted),
         (Decision::Proxy { to, on_failure: OnFailure::KeepTrying }, Outcome::Proxied, Outcome::Proxied),
         (Decision::Begin { at: to, outcome: Outcome::New }, Outcome::Proxied, Outcome::New),
+        (Decision::Redirect { to }, Outcome::Redirected, Outcome::Redirected),
         (Decision::Abort, Outcome::Aborted, Outcome::Aborted),
         (Decision::Refuse(HomeRefusal::WrongSite), Outcome::FromPeer, Outcome::FromPeer),
         (local(Outcome::New, true), Outcome::New, Outcome::New),

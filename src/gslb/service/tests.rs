@@ -156,3 +156,34 @@ fn the_loop_token_is_found_among_others() {
         assert_eq!(carries_loop_token(fields(), "homing-demo"), found, "{:?}", fields().collect::<Vec<_>>());
     }
 }
+
+#[test]
+fn a_client_is_redirected_to_where_it_keeps_its_scheme_if_that_is_possible() {
+    let port = |port, enable_ssl| MemberPort { port, enable_ssl };
+    for (ports, secure, origin) in [
+        (&[port(80, false), port(443, true)][..], false, "http://b.a.com"),
+        (&[port(80, false), port(443, true)], true, "https://b.a.com"),
+        (&[port(8080, false), port(8443, true)], false, "http://b.a.com:8080"),
+        (&[port(8080, false), port(8443, true)], true, "https://b.a.com:8443"),
+        (&[port(443, false)], true, "http://b.a.com:443"),
+        (&[port(443, true)], false, "https://b.a.com"),
+    ] {
+        let name = PublicName { fqdn: "b.a.com".into(), ports: ports.to_vec() };
+        assert_eq!(name.origin(secure), origin, "{ports:?}, TLS: {secure}");
+    }
+}
+
+#[test]
+fn a_host_is_compared_with_a_name_as_a_host() {
+    let name = PublicName { fqdn: "b.a.com".into(), ports: Vec::new() };
+    for (host, is) in [
+        ("b.a.com", true),
+        ("B.a.com:8080", true),
+        ("b.a.com.", true),
+        ("a.com", false),
+        ("b.a.com.x", false),
+        ("[::1]:80", false),
+    ] {
+        assert_eq!(name.is(host), is, "{host}");
+    }
+}

@@ -32,7 +32,7 @@ pub(super) fn balancer(algorithm: LbAlgorithm, servers: usize) -> Box<dyn Balanc
     }
 }
 
-/// The servers of a pool, of which those may be chosen that are up, have a share, and were not tried yet.
+/// The servers of a pool, of which those may be chosen that take new sessions, have a share, and were not tried yet.
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'a> {
     servers: &'a [Arc<Server>],
@@ -48,7 +48,7 @@ impl<'a> Candidates<'a> {
     /// look may see others.
     fn iter(self) -> impl Iterator<Item = (usize, &'a Server)> {
         self.servers.iter().map(|server| &**server).enumerate().filter(move |(_, server)| {
-            server.is_up() && server.config().ratio > 0 && !self.tried.contains(&server.addr())
+            server.takes_new() && server.config().ratio > 0 && !self.tried.contains(&server.addr())
         })
     }
 }

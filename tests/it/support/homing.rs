@@ -190,6 +190,15 @@ impl Homing {
         self.child.id().expect("the program runs")
     }
 
+    /// The most memory that its process has had in use so far, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells the peak");
+        let kibibytes: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes << 10
+    }
+
     /// Sends a signal and returns at once.
     pub fn signal(&self, signal: i32) {
         let pid = i32::try_from(self.pid()).expect("process ids are small");

@@ -10,6 +10,7 @@ pub mod homing;
 pub mod http2;
 pub mod net;
 pub mod origin;
+pub mod rpc;
 pub mod site_cookie;
 pub mod tls;
 pub mod wire;

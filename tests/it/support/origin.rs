@@ -49,6 +49,8 @@ pub enum Mode {
     RawCut(Bytes),
     /// A chunked answer of `step 1`, `step 2`, …, each once it is released.
     Steps(usize),
+    /// An answer of so many bytes.
+    Much(u64),
     /// The first byte of the body starts the answer, which returns every piece as it comes.
     EchoBody,
     /// 101 as soon as the connection is there, before the request is read, and an echo.
@@ -108,6 +110,7 @@ struct Shared {
     requests: Mutex<Vec<Arc<Mutex<Record>>>>,
     connections: AtomicU64,
     open: AtomicU64,
+    sent: AtomicU64,
     released: Semaphore,
     tls: Option<SslAcceptor>,
 }
@@ -145,6 +148,7 @@ impl Origin {
             requests: Mutex::default(),
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             released: Semaphore::new(0),
             tls,
         };
@@ -232,6 +236,11 @@ impl Origin {
     /// Connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of bodies that it has got rid of in [`Mode::Much`].
+    pub fn sent(&self) -> u64 {
+        self.shared.sent.load(Ordering::Relaxed)
     }
 
     /// Connections open now.
@@ -363,6 +372,17 @@ async fn answer(wire: &mut Wire, head: Head, shared: &Shared, connection: u64) -
                 wire.write(chunk(format!("step {step}").as_bytes())).await?;
             }
             wire.write("0\r\n\r\n").await?;
+        }
+        Mode::Much(bytes) => {
+            wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n")).await?;
+            let piece = vec![b'x'; 64 << 10];
+            let mut left = bytes;
+            while left > 0 {
+                let now = left.min(piece.len() as u64);
+                wire.write(&piece[..now as usize]).await?;
+                shared.sent.fetch_add(now, Ordering::Relaxed);
+                left -= now;
+            }
         }
         Mode::EchoBody => wire.write("0\r\n\r\n").await?,
         Mode::SwitchAtOnce => return echo(wire).await,

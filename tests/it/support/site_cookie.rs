@@ -122,8 +122,13 @@ impl Cookie {
 
     /// What a value says that the tests' key sealed for the tests' service; fails the test when it does not open.
     pub fn open(value: &str) -> Self {
+        Self::open_for("", value)
+    }
+
+    /// The same of a cookie with a domain.
+    pub fn open_for(domain: &'static str, value: &str) -> Self {
         assert_eq!(value.len(), 141, "a site cookie has 141 characters: {value}");
-        let mut cookie = Self::of(A);
+        let mut cookie = Self { domain, ..Self::of(A) };
         assert_eq!(value[..18], format!("1S{}", &KEY.uuid[..16]), "tag and key id stand in clear");
         let raw = URL_SAFE_NO_PAD.decode(&value[18..]).expect("the rest is base64");
         let nonce: [u8; 12] = raw[..12].try_into().expect("twelve bytes");

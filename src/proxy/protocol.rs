@@ -1,0 +1,105 @@
+//! Which HTTP a server is spoken to in.
+//!
+//! HTTP/2 where the pool says so: with TLS if the server agrees to it by ALPN, else by prior knowledge (RFC 9113, 3.3).
+//! What Pingora's HTTP/2 cannot carry goes in HTTP/1.1 even so: tunnels, a target that is not UTF-8, and a client
+//! that waits for the server's word before it sends its body. Without TLS there is no second protocol to choose, so
+//! there such a client hears from homing that it may go on.
+//!
+//! Answers' trailers, which gRPC ends with, pass where both legs are HTTP/2. Pingora's HTTP/1.1 reads and drops a
+//! server's and writes none; requests' trailers it passes in neither.
+
+use http::{HeaderValue, Version, header};
+use pingora::{
+    Result,
+    http::RequestHeader,
+    proxy::Session,
+    upstreams::peer::{ALPN, HttpPeer},
+};
+
+use super::{fields, forward::asks_for_tunnel, tunnel};
+use crate::config;
+
+/// Sets what is spoken with the peer for this request; until now that is HTTP/1.1.
+pub(super) fn choose(peer: &mut HttpPeer, pool: &config::Pool, head: &RequestHeader) {
+    if asks_for_tunnel(head) {
+        return tunnel::on_its_own_connection(peer);
+    }
+    let needs_http1 = expects_continue(head) || !head.raw_path_is_utf8();
+    peer.options.alpn = match (pool.enable_http2, pool.enable_ssl) {
+        (false, _) => return,
+        (true, true) if needs_http1 => return,
+        (true, true) => ALPN::H2H1,
+        (true, false) => ALPN::H2,
+    };
+    // A connection has one request at a time, Pingora's default: with several, one client that does not read or one
+    // server that does not would use up the window that they share.
+    peer.options.h2_stream_window_size = Some(WINDOW);
+    peer.options.h2_connection_window_size = Some(WINDOW);
+    // Else a connection that HTTP/1.1 was asked of would be used again where HTTP/2 may be had.
+    peer.group_key ^= HTTP2;
+}
+
+/// Lets a client send its body that waits for a word which HTTP/2 will not bring.
+pub(super) async fn go_on(session: &mut Session, head: &mut RequestHeader) -> Result<()> {
+    if head.version != Version::HTTP_2 || !expects_continue(head) {
+        return Ok(());
+    }
+    head.remove_header(&header::EXPECT);
+    session.as_mut().write_continue_response().await
+}
+
+/// RFC 9110, 10.1.1.
+fn expects_continue(head: &RequestHeader) -> bool {
+    let it = |what: &HeaderValue| what.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    fields::has(&head.headers, &header::EXPECT) && head.headers.get_all(header::EXPECT).iter().any(it)
+}
+
+/// What a server may send ahead of a client that reads slowly: 20 MB/s over 100 ms.
+const WINDOW: u32 = 2 << 20;
+/// Sets these connections apart from those of the same servers that HTTP/1.1 was asked of.
+const HTTP2: u64 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use pingora::upstreams::peer::Peer;
+
+    use super::*;
+
+    #[test]
+    fn http_2_is_spoken_where_the_pool_says_so_and_the_request_can_cross_in_it() {
+        let head = |target: &[u8], field: Option<(&'static str, &str)>| {
+            let mut head = RequestHeader::build("POST", target, None).expect("a valid head");
+            head.set_version(Version::HTTP_11);
+            if let Some((name, value)) = field {
+                head.insert_header(name, value).expect("a valid header");
+            }
+            head
+        };
+        let plain = head(b"/", None);
+        let waits = head(b"/", Some(("expect", "100-Continue")));
+        let tunnel = head(b"/", Some(("upgrade", "websocket")));
+        let binary = head(b"/\xff", None);
+        for (enable_http2, enable_ssl, head, alpn) in [
+            (false, false, &plain, ALPN::H1),
+            (false, true, &plain, ALPN::H1),
+            (true, true, &plain, ALPN::H2H1),
+            (true, true, &waits, ALPN::H1),
+            (true, true, &tunnel, ALPN::H1),
+            (true, true, &binary, ALPN::H1),
+            (true, false, &plain, ALPN::H2),
+            (true, false, &waits, ALPN::H2),
+            (true, false, &tunnel, ALPN::H1),
+        ] {
+            let pool = config::Pool { enable_http2, enable_ssl, ..config::Pool::of("p".into(), []) };
+            let mut peer = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
+            peer.options.alpn = ALPN::H1;
+            choose(&mut peer, &pool, head);
+            assert_eq!(peer.options.alpn, alpn, "HTTP/2: {enable_http2}, TLS: {enable_ssl}, {head:?}");
+            let of_http1 = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
+            let apart = peer.reuse_hash() != of_http1.reuse_hash();
+            assert_eq!(apart, alpn != ALPN::H1 || asks_for_tunnel(head), "they are kept apart");
+        }
+    }
+}
