@@ -1,5 +1,6 @@
 //! Sites that prove themselves to one another by certificates of the federated PKI profile.
 
+use serde_json::json;
 use serde_yaml::Value;
 
 use crate::{
@@ -110,10 +111,7 @@ async fn an_https_monitor_of_sites_proves_itself_and_finds_who_is_revoked_or_can
 #[tokio::test]
 async fn a_request_finds_out_by_itself_that_its_home_is_revoked() {
     let ca = Ca::new("sites");
-    let fed = Federation::new()
-        .over_tls()
-        .unmonitored()
-        .with(|yaml| yaml["pki_profiles"][0]["crls"] = vec!["ca.crl"].into());
+    let fed = with_lists(Federation::new());
     let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
     let b = with_certificate(fed.site_b(&[&app_b]), &ca, "site_B", B).file("ca.crl", &ca.crl(&[], 2100));
     let _b = b.start().await;
@@ -125,6 +123,39 @@ async fn a_request_finds_out_by_itself_that_its_home_is_revoked() {
     assert_eq!(Cookie::open(answer.site_cookie().expect("a new home")).member, A.id());
     assert!(app_b.requests().is_empty());
     a.settles(OUTCOMES, &[("outcome", "rehomed")], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_reloaded_revocation_list_holds_from_the_next_handshake_of_a_peer_on() {
+    let (ca, app) = (Ca::new("sites"), Origin::start("b").await);
+    let site = with_certificate(with_lists(Federation::new()).site_b(&[&app]), &ca, "site_B", B);
+    let revoking = |serials: &[u64]| site.clone().file("ca.crl", &ca.crl(serials, 2100));
+    let homing = revoking(&[]).start().await;
+    let of_a = site_cert(&ca, "site_A", A, 1);
+    for (serials, welcome) in [(&[][..], true), (&[1], false), (&[3], true)] {
+        let reload = homing.reloaded(&revoking(serials)).await;
+        assert_eq!(reload["changes"]["listeners"]["changed"], json!([]), "apps' clients notice nothing");
+        let client = TlsClient::with_cert(Profile::TLS12, Some(&of_a));
+        assert_eq!(client.can_connect(homing.addr, "sp.site_b").await, welcome, "revoked: {serials:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_a_home_is_not_used_again_after_a_reloaded_list_has_revoked_it() {
+    let ca = Ca::new("sites");
+    let fed = with_lists(Federation::new());
+    let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
+    let b = with_certificate(fed.site_b(&[&app_b]), &ca, "site_B", B).file("ca.crl", &ca.crl(&[], 2100));
+    let _b = b.start().await;
+    let site_a = with_certificate(fed.site_a(&[&app_a]), &ca, "site_A", A);
+    let revoking = |serials: &[u64]| site_a.clone().file("ca.crl", &ca.crl(serials, 2100));
+    let a = revoking(&[]).start().await;
+    let mut client = tls::open(a.addr).await;
+    let request = Request::get("/").cookie(&format!("FOO={}", Cookie::of(B).seal()));
+    for (serials, server) in [(&[][..], "b"), (&[2], "a"), (&[3], "b")] {
+        a.reloaded(&revoking(serials)).await;
+        assert_eq!(client.ask(&request).await.server(), server, "revoked: {serials:?}");
+    }
 }
 
 #[tokio::test]
@@ -219,6 +250,11 @@ impl Sites {
         let request = Request::get("/").cookie(&format!("FOO={}", Cookie::of(B).seal()));
         tls::open(self.a.addr).await.ask(&request).await
     }
+}
+
+/// Sites that look one another up, and learn of one another by requests alone.
+fn with_lists(fed: Federation) -> Federation {
+    fed.over_tls().unmonitored().with(|yaml| yaml["pki_profiles"][0]["crls"] = vec!["ca.crl"].into())
 }
 
 fn site_cert(ca: &Ca, site: &str, member: Member, serial: u64) -> Cert {
