@@ -49,6 +49,12 @@ pub struct Metrics {
     pub session_evictions: IntCounterVec,
     /// Requests of site-persistent virtual services. `service`, `vs`, `outcome`.
     pub sp_requests: IntCounterVec,
+    /// Site cookies sealed. `key` (the key's id).
+    pub site_cookie_seals: IntCounterVec,
+    /// 1 while a site cookie key wants attention. `key`, `concern`.
+    pub site_cookie_key_concerns: IntGaugeVec,
+    /// Hop headers that were no proof. `service`, `vs`, `reason`.
+    pub sp_hops_refused: IntCounterVec,
     /// Servers of SP pools. `pool`, `state`.
     pub sp_pool_servers: IntGaugeVec,
     /// Errors and panics of rules. `rule`, `event`.
@@ -167,6 +173,24 @@ impl Metrics {
                 "homing_sp_requests_total",
                 "Requests of site-persistent virtual services, by what became of them.",
                 &["service", "vs", "outcome"],
+            ),
+            site_cookie_seals: counters(
+                &registry,
+                "homing_site_cookie_seals_total",
+                "Site cookies that this process sealed, by the id of the key.",
+                &["key"],
+            ),
+            site_cookie_key_concerns: gauges(
+                &registry,
+                "homing_site_cookie_key_concerns",
+                "1 while a site cookie key wants attention, else 0: age, seals, file_mode.",
+                &["key", "concern"],
+            ),
+            sp_hops_refused: counters(
+                &registry,
+                "homing_sp_hops_refused_total",
+                "Hop headers that were no proof, by reason.",
+                &["service", "vs", "reason"],
             ),
             sp_pool_servers: gauges(
                 &registry,

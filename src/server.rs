@@ -22,6 +22,7 @@ use crate::{
     admin::{self, AdminListener, view},
     clock::Clock,
     config::{self, Config},
+    gslb::KeyWatch,
     listen::{self, Workers},
     metrics::Metrics,
     proxy::Proxy,
@@ -64,6 +65,8 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Acceptor(#[from] AcceptorError),
+    #[error("openssl refuses the `ca_certs` of the federated PKI profile: {0}")]
+    Authorities(openssl::error::ErrorStack),
     #[error(transparent)]
     AdminBind(#[from] admin::BindError),
     #[error(transparent)]
@@ -95,7 +98,7 @@ impl Homing {
             None => Workers::here(app(&live)),
         };
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
-        let sockets = instance.ports.prepare(&live, &snapshot.listeners)?;
+        let sockets = instance.ports.prepare(&live, &snapshot)?;
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
         instance.token.set(token(&snapshot.config)?);
 
@@ -104,6 +107,7 @@ impl Homing {
         instance.monitors.follow(&snapshot.pools, &mut rand::rng());
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
         tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
+        tokio::spawn(watch_keys(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin = admin.map(|admin| {
@@ -245,6 +249,14 @@ async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
+    let mut watch = KeyWatch::default();
+    let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        watch.look(live.snapshot().config.gslb.as_deref(), &live.metrics, live.clock.wall());
+    }
+}
+
 /// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -254,6 +266,8 @@ const H2_WINDOW: u32 = 256 << 10;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Idle connections to servers that are kept for reuse.
 const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;

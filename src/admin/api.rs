@@ -58,6 +58,8 @@ pub trait Source: Send + Sync + 'static {
     /// What becomes of a request with this site cookie; `None`: no virtual service of this name is enabled.
     fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation>;
 
+    fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey>;
+
     fn session_tables(&self) -> Vec<view::SessionTable>;
 
     /// Entries of one of [`Source::session_tables`]: the one under `key`, or any
@@ -102,6 +104,7 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/gslb/sites/{name}", get(site::<S>))
         .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
         .route("/api/v1/gslb/sites/{name}/undrain", post(undrain::<S>))
+        .route("/api/v1/keys", get(site_cookie_keys::<S>))
         .route("/api/v1/sessions", get(sessions::<S>))
         .route("/api/v1/configuration", get(configuration::<S>))
         .route("/api/v1/reload", post(reload::<S>))
@@ -258,6 +261,10 @@ fn changed_site(source: &impl Source, name: &str, site: Option<view::Site>) -> R
 /// Who wants it longer disables the member in the federation's file.
 const LONGEST_DRAIN: Duration = Duration::from_secs(30 * 86_400);
 
+async fn site_cookie_keys<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::SiteCookieKey>> {
+    Json(source.site_cookie_keys())
+}
+
 #[derive(Deserialize)]
 struct SessionQuery {
     table: Option<String>,
@@ -313,7 +320,7 @@ async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
                  /api/v1/pools[/NAME], /api/v1/gslbservices/NAME/runtime[?scope=site], \
-                 /api/v1/gslb/sites[/NAME], /api/v1/sessions?table=&key=, \
+                 /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, \
                  /api/v1/sessions/explain?vs=&token=, /api/v1/configuration; \
                  POST /api/v1/sessions/move?vs=&token=&server=, DELETE /api/v1/sessions?vs=&token=, \
                  POST /api/v1/pools/NAME/servers/ADDR/{enable,disable,drain}, \

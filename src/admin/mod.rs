@@ -116,6 +116,10 @@ mod tests {
             (vs == "pay@site_A").then(example::explanation)
         }
 
+        fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey> {
+            example::site_cookie_keys()
+        }
+
         fn session_tables(&self) -> Vec<view::SessionTable> {
             example::sessions().tables
         }
@@ -245,6 +249,11 @@ mod tests {
             ("GET /api/v1/virtualservices/pay@site_A/explain", 400, "the query takes cookie=VALUE"),
             ("GET /api/v1/virtualservices/ship/explain?cookie=1S", 404, "known: pay@site_A\""),
             ("GET /api/v1/gslbservices/gs-2/runtime", 404, "GSLB service gs-2 is not known; known: gs-1"),
+            (
+                "GET /api/v1/keys",
+                200,
+                r#""state":"active","age_seconds":950400,"seals":7,"concerns":["age"]"#,
+            ),
             ("GET /api/v1/sessions", 200, r#""entries":[]"#),
             ("GET /api/v1/sessions?table=clone:PAY@site_A:my_clonepool", 200, r#""truncated":true"#),
             (

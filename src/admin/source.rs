@@ -24,6 +24,7 @@ use crate::{
     names::ClusterUuid,
     pool::{AdminState, Pool, Server, State},
     rule::SiteSetup,
+    site_cookie::KeyConcern,
     snapshot::{Live, Snapshot, VirtualService},
 };
 
@@ -155,6 +156,27 @@ impl<C: Control> Source for LiveSource<C> {
 
     fn explain(&self, vs: &str, cookie: &str) -> Option<view::Explanation> {
         explain(&self.live, vs, cookie)
+    }
+
+    fn site_cookie_keys(&self) -> Vec<view::SiteCookieKey> {
+        let snapshot = self.live.snapshot();
+        let now = self.live.clock.wall();
+        let keys = snapshot.config.gslb.iter().flat_map(|gslb| gslb.site_cookie_keys());
+        keys.map(|(profile, key)| {
+            let key_id = key.kid();
+            let seals = self.live.metrics.site_cookie_seals.with_label_values(&[&key_id]).get();
+            let concerns = KeyConcern::ALL.into_iter().filter(|concern| key.causes(*concern, seals, now));
+            view::SiteCookieKey {
+                uuid: key.uuid.clone(),
+                application_persistence_profile_ref: profile.name.clone(),
+                state: key.state.as_str().to_owned(),
+                age_seconds: key.age(now).map(|age| age.as_secs()),
+                concerns: concerns.map(|concern| concern.as_str().to_owned()).collect(),
+                seals,
+                key_id,
+            }
+        })
+        .collect()
     }
 
     fn session_tables(&self) -> Vec<view::SessionTable> {

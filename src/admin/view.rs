@@ -276,6 +276,24 @@ pub struct SpPoolStatus {
     pub num_servers_up: u32,
 }
 
+/// A key of the site cookies; its secret is never shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SiteCookieKey {
+    /// What stands in cookies and hop headers, and in metrics.
+    pub key_id: String,
+    pub uuid: String,
+    pub application_persistence_profile_ref: String,
+    /// `next`, `active`, `retiring`.
+    pub state: String,
+    /// Since its file was written, in whole seconds; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age_seconds: Option<u64>,
+    /// Cookies that this process has sealed with it.
+    pub seals: u64,
+    /// `age`, `seals`, `file_mode`.
+    pub concerns: Vec<String>,
+}
+
 /// Every answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -349,6 +367,7 @@ mod tests {
         check(example::configuration());
         check(example::refused_reload());
         check(example::explained());
+        example::site_cookie_keys().into_iter().for_each(check);
     }
 
     #[test]

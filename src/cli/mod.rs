@@ -64,7 +64,7 @@ enum Command {
     /// Look into site cookies
     #[command(subcommand)]
     Cookie(cookie::Cookie),
-    /// Make keys for site cookies
+    /// Make and list keys for site cookies
     #[command(subcommand)]
     Keys(keys::Keys),
 }
@@ -132,7 +132,7 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Reload(args) => wait(reload::reload(args)),
         Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
-        Command::Keys(args) => keys::keys(args).map_err(Error::from).and_then(print),
+        Command::Keys(args) => wait(keys::keys(&builder, args)).and_then(print),
     };
     done.unwrap_or_else(|error| {
         match &error {
@@ -165,7 +165,7 @@ impl Command {
     }
 }
 
-/// Runs a command that asks a running homing.
+/// Runs a command that asks, or may ask, a running homing.
 fn wait<T, E>(command: impl Future<Output = Result<T, E>>) -> Result<T, Error>
 where
     Error: From<E>,

@@ -5,11 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use openssl::x509::X509;
-
 use super::{
-    CaCerts, Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
+    Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService, Referable, Unfederated},
+    pki::PkiProfile,
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
     site_redirect::serves,
@@ -25,8 +24,7 @@ pub(super) struct Federation {
     pub(super) gslb: Option<Gslb>,
     sites: Table<SiteRef>,
     services: Vec<PlacedService>,
-    /// The federated PKI profiles, by name.
-    pki_profiles: Vec<(String, Place)>,
+    pki_profiles: Vec<PkiProfile>,
     place: Place,
 }
 
@@ -43,17 +41,11 @@ impl Federation {
         let mut site_names = Table::new("site");
         let mut defined = Defined::default();
         let mut pki_profiles = Vec::new();
-        let mut ca_certs = Vec::new();
         o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Federation, monitors));
         o.each("application_persistence_profiles", |o| {
             GslbSitePersistence::read(o, FileKind::Federation, &mut profiles)
         });
-        o.each("pki_profiles", |o| {
-            let name = o.name().unwrap_or_default();
-            o.is_federated(FileKind::Federation);
-            pki_profiles.push((name, o.place.clone()));
-            ca_certs.extend(read_ca_certs(o));
-        });
+        o.each("pki_profiles", |o| pki_profiles.push(PkiProfile::read(o)));
         let head = o.object("gslb", |o| {
             let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
             (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
@@ -76,10 +68,22 @@ impl Federation {
             federation_id,
             sites,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
-            ca_certs: CaCerts::new(ca_certs),
+            ca_certs: pki_profiles.first().and_then(|profile: &PkiProfile| profile.ca_certs.clone()),
+            site_tls: None,
             checksum,
         });
         Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
+    }
+
+    /// Whether sites ask for one another over TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        let mut persistent = self.services.iter().filter(|placed| placed.service.site_persistence.is_some());
+        persistent.any(|placed| placed.members.iter().any(|member| member.tls == Some(true)))
+    }
+
+    /// The one PKI profile.
+    pub(super) fn pki_profile(&self) -> Option<&PkiProfile> {
+        self.pki_profiles.first()
     }
 
     /// Checks the members of the services against the sites, each other and this site's virtual services.
@@ -157,11 +161,11 @@ impl Federation {
                 );
                 report.problem(self.place.clone(), what, "add one federated profile under `pki_profiles`");
             }
-            (_, [(first, _), (second, place), ..]) => {
-                let what =
-                    format!("{} is a second federated PKI profile, beside {}", shown(second), shown(first));
+            (_, [first, second, ..]) => {
+                let (one, another) = (shown(&first.name), shown(&second.name));
+                let what = format!("{another} is a second federated PKI profile, beside {one}");
                 let help = "one serves every GSLB service: merge their `ca_certs` into it";
-                report.problem(place.clone(), what, help);
+                report.problem(second.place.clone(), what, help);
             }
             _ => {}
         }
@@ -300,23 +304,4 @@ fn check_patience(placed: &PlacedService, local: &Placed, pools: &[Arc<Pool>], r
         let help = format!("raise `home_read_timeout` of {} above it", shown(&profile.name));
         report.warning(local.place.clone(), what, help);
     }
-}
-
-fn read_ca_certs(o: &mut Object<'_>) -> Vec<X509> {
-    let mut certificates = Vec::new();
-    for (path, place) in o.placed_list("ca_certs", words::file_name).unwrap_or_default() {
-        let path = o.source.beside(&path);
-        match o.source.files.read(&path).map(|pem| X509::stack_from_pem(&pem).unwrap_or_default()) {
-            Err(error) => {
-                let (what, help) = super::files::unreadable(&path, &error);
-                o.source.report.problem(place, what, help);
-            }
-            Ok(found) if found.is_empty() => {
-                let what = format!("file {} holds no certificate", path.display());
-                o.source.report.problem(place, what, "write PEM certificates into it");
-            }
-            Ok(found) => certificates.extend(found),
-        }
-    }
-    certificates
 }

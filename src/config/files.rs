@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use super::{
@@ -26,6 +27,18 @@ pub trait Files {
     /// What tells a file from one that takes its place; `None`: there is none.
     fn stamp(&self, _path: &Path) -> Option<Stamp> {
         None
+    }
+}
+
+impl dyn Files + '_ {
+    /// The permission bits of a file that others than its owner may use.
+    pub(super) fn mode_for_others(&self, path: &Path) -> Option<u32> {
+        self.mode(path).filter(|mode| mode & 0o077 != 0)
+    }
+
+    /// When it was last written, where that is known.
+    pub(super) fn modified(&self, path: &Path) -> Option<SystemTime> {
+        self.stamp(path)?.modified_at()
     }
 }
 

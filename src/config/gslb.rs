@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin,
+    CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin, SiteTls,
     problem::{Place, Report, shown},
     read::{Object, Reference},
     site_redirect::{self, Persistent, SitePersistenceMode},
@@ -11,7 +11,10 @@ use super::{
     units::{self, days, seconds},
     words,
 };
-use crate::names::{ClusterUuid, GslbServiceName, GslbServiceUuid, SiteName, VsUuid};
+use crate::{
+    names::{ClusterUuid, GslbServiceName, GslbServiceUuid, SiteName, VsUuid},
+    site_cookie::Key,
+};
 
 /// Objects that are the same on every site.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +24,25 @@ pub struct Gslb {
     pub services: Vec<Arc<GslbService>>,
     /// The authorities of the federated PKI profile: sites with TLS are verified against them.
     pub ca_certs: Option<CaCerts>,
+    /// How this site proves itself to the others over TLS, where it can.
+    pub site_tls: Option<Arc<SiteTls>>,
     /// SHA-256 of what the federation's file says, as hex digits: the same where sites have the same file.
     pub checksum: String,
+}
+
+impl Gslb {
+    /// The keys of the site cookies, each once, with the profile that has it.
+    pub fn site_cookie_keys(&self) -> Vec<(&GslbSitePersistence, &Key)> {
+        let mut keys: Vec<(&GslbSitePersistence, &Key)> = Vec::new();
+        for profile in self.services.iter().filter_map(|service| service.site_persistence.as_deref()) {
+            for key in &profile.cookie.keys {
+                if keys.iter().all(|(_, known)| known.kid() != key.kid()) {
+                    keys.push((profile, key));
+                }
+            }
+        }
+        keys
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

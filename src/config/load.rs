@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Admin, ApplicationProfile, Certificate, Config, GslbSitePersistence, HealthMonitor, Pool, Problem,
+    Admin, ApplicationProfile, Certificate, Config, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
@@ -14,6 +14,7 @@ use super::{
     problem::Report,
     read::{FileKind, Object},
     seen::{Seen, Watched},
+    site_tls,
     table::Table,
     units::{self, days, seconds},
     virtual_service::Known,
@@ -121,13 +122,15 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         );
     }
 
-    let site = o.object("site", Site::read).unwrap_or_default();
+    let site = o.object("site", |o| (Site::read(o), site_tls::read_reference(o, &known.certificates)));
+    let (site, site_certificate) = site.unwrap_or_default();
     let admin = o.object("admin", Admin::read).unwrap_or_default();
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
         federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
     }
+    let site_tls = site_tls::join(o, &site, site_certificate, federation.as_ref());
     Config {
         file: o.source.file.to_path_buf(),
         seen: Seen::default(),
@@ -145,7 +148,9 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         pools,
         virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
         rules,
-        gslb: federation.and_then(|federation| federation.gslb).map(Arc::new),
+        gslb: federation
+            .and_then(|federation| federation.gslb)
+            .map(|gslb| Arc::new(Gslb { site_tls, ..gslb })),
     }
 }
 

@@ -18,6 +18,7 @@ mod http_rule;
 mod listeners;
 mod load;
 mod persistence;
+mod pki;
 mod pool;
 mod problem;
 mod profile;
@@ -26,6 +27,7 @@ mod rule;
 mod seen;
 mod site;
 mod site_redirect;
+mod site_tls;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -54,6 +56,7 @@ pub use rule::{OnError, RuleSpec};
 pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
 pub use site_redirect::SitePersistenceMode;
+pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 

@@ -13,7 +13,7 @@ use super::{
     words,
     yaml::Node,
 };
-use crate::site_cookie::{Key, KeyState, Secret};
+use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
 /// A federated profile of type `gslb_site`.
 #[derive(Clone, Debug, PartialEq)]
@@ -186,10 +186,14 @@ fn read_key(o: &mut Object<'_>) -> Option<Key> {
     let uuid = o.required("uuid", words::uuid);
     let state = o.required("state", words::choice(&states));
     let file = o.required_file("key_file");
+    let facts = file.as_ref().map(|(path, _)| KeyFile {
+        modified: o.source.files.modified(path),
+        used_by_others: o.source.files.mode_for_others(path).is_some(),
+    });
     let secret = file.and_then(|file| secret(o, "key_file", file));
     // A key without secret still counts when the states are checked, so that one mistake is one problem.
     let secret = secret.unwrap_or_else(|| Secret::new([0; 32]));
-    Some(Key { uuid: uuid.unwrap_or_default(), state: state?, secret })
+    Some(Key { uuid: uuid.unwrap_or_default(), state: state?, secret, file: facts.unwrap_or_default() })
 }
 
 /// The secret in the file that the field `key` names.

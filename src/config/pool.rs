@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, HealthMonitor,
+    CaCerts, HealthMonitor, SiteTls,
     problem::{Wrong, shown},
     read::Object,
     table::Table,
@@ -39,6 +39,9 @@ pub struct Pool {
     /// The authorities that are trusted in place of the system's. Only site-persistence pools have them; a
     /// certificate that one of them signed is then taken whatever its names are.
     pub ca_certs: Option<CaCerts>,
+    /// How this site proves itself to the servers, which are sites: each has the name that is asked for as its
+    /// `hostname`. Only site-persistence pools have it, together with `ca_certs`.
+    pub site_tls: Option<Arc<SiteTls>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +91,7 @@ impl Pool {
             sni: o.field("sni", words::host),
             verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
             ca_certs: None,
+            site_tls: None,
         });
         for key in ["sni", "verify"].into_iter().filter(|key| o.has(key) && !enable_ssl) {
             o.wrong(
@@ -119,6 +123,7 @@ impl Pool {
             sni: None,
             verify: false,
             ca_certs: None,
+            site_tls: None,
         }
     }
 }

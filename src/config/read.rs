@@ -394,7 +394,7 @@ impl<'a> Object<'a> {
 
     /// Warns of a file with a secret that others than its owner may read.
     pub(super) fn warn_if_others_read(&self, key: &str, path: &Path) {
-        if let Some(mode) = self.source.files.mode(path).filter(|mode| mode & 0o077 != 0) {
+        if let Some(mode) = self.source.files.mode_for_others(path) {
             let what = format!(
                 "file {} can be used by others than its owner (mode {:04o})",
                 path.display(),

@@ -11,6 +11,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use super::files::Files;
@@ -41,6 +42,15 @@ pub struct Stamp {
 /// How files stand at one moment; two that are equal mean that nothing happened in between.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look(Vec<Option<Stamp>>);
+
+impl Stamp {
+    /// When the content changed last; `None`: before 1970.
+    pub(super) fn modified_at(&self) -> Option<SystemTime> {
+        let (seconds, nanoseconds) = self.modified;
+        let since = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanoseconds).ok()?);
+        UNIX_EPOCH.checked_add(since)
+    }
+}
 
 impl Seen {
     /// What the files are like now. Asks the file system, so not from a thread that serves requests.

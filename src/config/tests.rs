@@ -1,47 +1,23 @@
 //! The configuration as a whole: refused ones against golden files, the examples, and the reference.
 
+mod fixtures;
+mod warnings;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use proptest::prelude::*;
 
+use self::fixtures::FILES;
 use super::{
     AdminListen, Config, Disk, Files, Gslb, LbAlgorithm, Loaded, MonitorType, Problem, Problems, Token, load,
     load_from,
     yaml::{Data, Entry, Node},
 };
-
-mod warnings;
-
-type Memory = BTreeMap<PathBuf, Vec<u8>>;
-
-/// What configurations refer to: certificates, keys and a federation.
-static FILES: LazyLock<Memory> = LazyLock::new(|| {
-    let pair =
-        || rcgen::generate_simple_self_signed(["a.com".to_string()]).expect("a name makes a certificate");
-    let (own, other) = (pair(), pair());
-    let text = |text: &str| text.as_bytes().to_vec();
-    let files = [
-        ("a-com.pem", text(&own.cert.pem())),
-        ("a-com.key", text(&own.signing_key.serialize_pem())),
-        ("ca.pem", text(&own.cert.pem())),
-        ("other.key", text(&other.signing_key.serialize_pem())),
-        ("admin.token", text("let-me-in\n")),
-        ("empty.token", text("\n")),
-        ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
-        ("short.key", text("0f0f\n")),
-        ("clone-mark.key", text(&format!("{}\n", "f0".repeat(32)))),
-        (
-            "federation.yaml",
-            fs::read(project("conf/two-sites/federation.yaml")).expect("it is in the project"),
-        ),
-    ];
-    files.into_iter().map(|(name, content)| (name.into(), content)).collect()
-});
 
 const RULES: [&str; 2] = ["canary_by_header", "maintenance"];
 

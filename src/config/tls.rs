@@ -1,4 +1,4 @@
-//! Certificates of listeners, and of the authorities that sign those of servers.
+//! Certificates of listeners, and of the authorities that sign those of sites and servers.
 
 use std::{
     fmt,
@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use openssl::{pkey::PKey, x509::X509};
+use openssl::{
+    pkey::PKey,
+    x509::{X509, X509Crl},
+};
 
 use super::{read::Object, table::Table};
 
@@ -19,23 +22,42 @@ pub struct Certificate {
     pub key_file: PathBuf,
 }
 
-/// Certificates of authorities, of which one has to have signed a server's certificate. Avi: the `ca_certs` of a
-/// PKI profile.
+/// Certificates of authorities, of which one has to have signed a peer's certificate, and what they have revoked.
+/// Avi: the `ca_certs` and `crls` of a PKI profile.
 #[derive(Clone)]
 pub struct CaCerts {
     certificates: Arc<Box<[X509]>>,
+    crls: Arc<[X509Crl]>,
     fingerprint: u64,
 }
 
 impl CaCerts {
     /// `None`: there is no certificate.
     pub fn new(certificates: Vec<X509>) -> Option<Self> {
+        Self::with_crls(certificates, Vec::new())
+    }
+
+    /// Authorities and their revocation lists, which they have signed. With one list at least, every certificate
+    /// needs one of its authority.
+    pub fn with_crls(certificates: Vec<X509>, crls: Vec<X509Crl>) -> Option<Self> {
         let mut hasher = DefaultHasher::new();
         for certificate in &certificates {
             certificate.to_der().ok()?.hash(&mut hasher);
         }
+        for crl in &crls {
+            crl.to_der().ok()?.hash(&mut hasher);
+        }
         let fingerprint = hasher.finish();
-        (!certificates.is_empty()).then(|| Self { certificates: Arc::new(certificates.into()), fingerprint })
+        (!certificates.is_empty()).then(|| Self {
+            certificates: Arc::new(certificates.into()),
+            crls: crls.into(),
+            fingerprint,
+        })
+    }
+
+    /// The revocation lists; none: nothing is looked up.
+    pub fn crls(&self) -> &[X509Crl] {
+        &self.crls
     }
 
     /// As Pingora takes them.
@@ -57,7 +79,8 @@ impl PartialEq for CaCerts {
 
 impl fmt::Debug for CaCerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CaCerts({} of {:016x})", self.certificates.len(), self.fingerprint)
+        let Self { certificates, crls, fingerprint } = self;
+        write!(f, "CaCerts({}, {} crls, {fingerprint:016x})", certificates.len(), crls.len())
     }
 }
 

@@ -140,7 +140,7 @@ pub(super) fn host(node: &Node) -> Result<String, Wrong> {
     Err(Wrong::new(format!("{} is not a host name", shown(&name)), help))
 }
 
-fn is_host(name: &str) -> bool {
+pub(super) fn is_host(name: &str) -> bool {
     let label = |label: &str| {
         let bytes = || label.bytes();
         (1..=63).contains(&label.len())

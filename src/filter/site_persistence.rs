@@ -19,6 +19,10 @@ pub struct SitePersistence {
     pool: Option<PoolName>,
     redirect: Option<HttpsRedirect>,
     counters: OutcomeCounters,
+    /// Cookies sealed with the active key.
+    seals: IntCounter,
+    metrics: Metrics,
+    vs: VsName,
 }
 
 /// What was decided about one request; kept with it until it ends.
@@ -66,7 +70,9 @@ impl SitePersistence {
         let vs = setup.virtual_service;
         let counters = OutcomeCounters::new(setup.metrics, &site.membership.service.name, &vs.name);
         let redirect = HttpsRedirect::of(setup);
-        Some(Self { pool: vs.pool.clone(), redirect, counters, site }.into_rule())
+        let seals = setup.metrics.site_cookie_seals.with_label_values(&[site.membership.active_key_id()]);
+        let (metrics, vs, pool) = (setup.metrics.clone(), vs.name.clone(), vs.pool.clone());
+        Some(Self { site, pool, redirect, counters, seals, metrics, vs }.into_rule())
     }
 
     /// How the request came here. A peer that proves itself is believed who the client is.
@@ -82,10 +88,14 @@ impl SitePersistence {
             _ => None,
         };
         let proof = header.map(|header| {
-            let (method, target) = (request.method().as_str(), request.path_and_query());
+            let signed = (request.method().as_str(), request.host(), request.path_and_query());
+            let certified = request.ssl().and_then(|tls| tls.site());
             let now = request.clock().unix_seconds();
-            membership.hop.verify(header, method, request.host(), target, now, &self.site.replay)
+            membership.verify_hop(header, signed, certified, now, &self.site.replay)
         });
+        if let Some(Err(refusal)) = &proof {
+            self.count_refused(*refusal);
+        }
         match proof {
             Some(Ok(hop)) => {
                 let secure = hop.scheme == ClientScheme::Https;
@@ -101,6 +111,13 @@ impl SitePersistence {
                 }
             }
         }
+    }
+
+    /// Counts a hop header that was no proof. Resolved only now: honest peers send none.
+    fn count_refused(&self, refusal: HopRefusal) {
+        let (service, reason) = (&self.site.membership.service.name, refusal.to_string());
+        let labels = [service.as_str(), self.vs.as_str(), reason.as_str()];
+        self.metrics.sp_hops_refused.with_label_values(&labels).inc();
     }
 
     fn surroundings<'a>(&'a self, exchange: &'a Exchange) -> Surroundings<'a> {
@@ -143,6 +160,7 @@ impl SitePersistence {
         let moved = decided.ours && served_by != decided.server;
         (!own_error && (issue || moved)).then(|| {
             let now = response.clock().unix_seconds();
+            self.seals.inc();
             membership.issue_cookie(now, response.random_bytes(), response.is_secure(), served_by)
         })
     }

@@ -8,7 +8,7 @@ use crate::config::{
     GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort, MonitorType, PoolAlgorithm,
     SameSite, Site, SiteCookieOptions, SiteMode, SitePersistenceMode, SiteRef, VirtualService,
 };
-use crate::site_cookie::{Key, KeyState, Secret};
+use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
 #[derive(Clone, Copy)]
 pub struct TestSite {
@@ -130,6 +130,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         sites: [A, B, C].map(site).to_vec(),
         services: vec![Arc::new(service)],
         ca_certs: None,
+        site_tls: None,
         checksum: String::new(),
     }
 }
@@ -150,6 +151,7 @@ pub fn cookie_options() -> SiteCookieOptions {
             uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(),
             state: KeyState::Active,
             secret: Secret::new([7; 32]),
+            file: KeyFile::default(),
         }],
     }
 }

@@ -12,6 +12,7 @@
 
 mod census;
 mod cookie_header;
+mod key_watch;
 mod member;
 mod outcome;
 pub mod policy;
@@ -22,6 +23,7 @@ mod standing;
 
 pub use census::{Census, Censuses, WINDOW as CENSUS_WINDOW};
 pub use cookie_header::{cookie_values, without_cookie};
+pub use key_watch::KeyWatch;
 pub use member::MemberId;
 pub use outcome::{Outcome, OutcomeCounters};
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
@@ -35,3 +37,5 @@ pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]
 pub(crate) mod fixtures;
+#[cfg(test)]
+mod trust_tests;

@@ -17,7 +17,10 @@ use crate::{
         SitePersistenceMode, VirtualService,
     },
     names::{ClusterUuid, SiteName, VsUuid},
-    site_cookie::{Claims, Codec, HopError, HopKeys, KeyRing, KeyRingError, Opened, Refusal, ServerTags},
+    site_cookie::{
+        Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, Opened, Refusal,
+        ReplayGuard, ServerTags,
+    },
 };
 
 /// The membership of one virtual service of this site in a site-persistent GSLB service.
@@ -33,6 +36,9 @@ pub struct Membership {
     pub loop_token: String,
     /// Signs and proves hops to and from the peers.
     pub hop: HopKeys,
+    /// A peer also proves itself by a certificate.
+    needs_certificate: bool,
+    active_key_id: String,
     own_cluster: ClusterUuid,
     own_enabled: bool,
     own_epoch: u32,
@@ -115,6 +121,9 @@ impl Membership {
         let hop = HopKeys::new(&keys, service.uuid.as_str(), own.cluster_uuid.as_str(), sites)
             .map_err(|source| MembershipError::Hop { service: service.name.to_string(), source })?;
 
+        let active = options.keys.iter().find(|key| key.state == KeyState::Active);
+        let active_key_id = active.expect("a key ring has an active key").kid();
+
         let members = service.groups.iter().flat_map(|group| &group.members);
         let others: Vec<_> = members.filter(|member| member.cluster_uuid != own.cluster_uuid).collect();
         // A pool speaks TLS or does not, so sites that have it on their side only are asked in clear.
@@ -131,6 +140,8 @@ impl Membership {
             peers,
             loop_token: format!("homing-{}", gslb.federation_id),
             hop,
+            needs_certificate: tls && gslb.site_tls.as_ref().is_some_and(|site_tls| site_tls.required),
+            active_key_id,
             own_cluster: own.cluster_uuid.clone(),
             own_enabled: own.enabled,
             own_epoch: own.drain_epoch,
@@ -178,6 +189,33 @@ impl Membership {
     fn until(&self, cluster: &ClusterUuid, enabled: bool, drains: &Drains) -> Option<u64> {
         let disabled = (!enabled).then(|| self.loaded_at.saturating_add(GRACEFUL_DISABLE_TIMEOUT.as_secs()));
         disabled.into_iter().chain(drains.until(cluster)).min()
+    }
+
+    /// The id of the key that seals.
+    pub fn active_key_id(&self) -> &str {
+        &self.active_key_id
+    }
+
+    /// Proves a hop: its header, and where sites have certificates, that the connection's names the same site.
+    /// `signed` is method, authority and path with query; `certified` the cluster that the certificate names.
+    pub fn verify_hop(
+        &self,
+        header: &str,
+        signed: (&str, &str, &str),
+        certified: Option<&str>,
+        now: u64,
+        replay: &ReplayGuard,
+    ) -> Result<Hop, HopRefusal> {
+        // Before the header is looked at, so that who has only overheard it cannot use up its id.
+        if self.needs_certificate && certified.is_none() {
+            return Err(HopRefusal::NoCertificate);
+        }
+        let (method, authority, path_and_query) = signed;
+        let hop = self.hop.verify(header, method, authority, path_and_query, now, replay)?;
+        if self.needs_certificate && certified != Some(hop.src.as_str()) {
+            return Err(HopRefusal::NoCertificate);
+        }
+        Ok(hop)
     }
 
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::{
-    config::{Gslb, LbAlgorithm, Pool, Server, VirtualService},
+    config::{Gslb, LbAlgorithm, Pool, Server, VirtualService, site_server_name},
     names::PoolName,
 };
 
@@ -28,9 +28,10 @@ impl SpPool {
         let uuid = vs.uuid.as_ref().expect("a member has a uuid").as_str();
         let peers = &membership.peers;
         let enable_ssl = !peers.is_empty() && peers.iter().all(|peer| peer.enable_ssl);
+        let site_tls = gslb.site_tls.clone().filter(|_| enable_ssl);
         let servers = peers.iter().map(|peer| Server {
             addr: peer.addr,
-            hostname: None,
+            hostname: site_tls.as_ref().map(|_| site_server_name(&peer.site)),
             ratio: 1,
             enabled: peer.enabled,
         });
@@ -41,6 +42,7 @@ impl SpPool {
                 enabled: true,
                 algorithm: LbAlgorithm::LeastConnections,
                 servers: servers.collect(),
+                site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,

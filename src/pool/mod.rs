@@ -23,7 +23,7 @@ use prometheus::IntCounter;
 use rand::Rng;
 use tokio::sync::Notify;
 
-use crate::{config, metrics::Metrics, names::PoolName};
+use crate::{config, metrics::Metrics, names::PoolName, tls::PeerTls};
 use balance::{Balance, Candidates};
 
 /// Servers among which a balancer chooses.
@@ -34,6 +34,7 @@ pub struct Pool {
     /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
     changes: Arc<Notify>,
     retries: IntCounter,
+    peer_tls: Option<Arc<PeerTls>>,
 }
 
 impl Pool {
@@ -55,7 +56,8 @@ impl Pool {
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
         let balancer = balance::balancer(config.algorithm, servers.len());
         let retries = metrics.pool_retries.with_label_values(&[config.name.as_str()]);
-        Arc::new(Self { config: config.clone(), servers, balancer, changes, retries })
+        let peer_tls = PeerTls::of(config).map(Arc::new);
+        Arc::new(Self { config: config.clone(), servers, balancer, changes, retries, peer_tls })
     }
 
     /// Its name, as virtual services refer to it.
@@ -66,6 +68,11 @@ impl Pool {
     /// What the pool was made from.
     pub fn config(&self) -> &Arc<config::Pool> {
         &self.config
+    }
+
+    /// How its servers are connected to where they are sites; only site-persistence pools have it.
+    pub fn peer_tls(&self) -> Option<&Arc<PeerTls>> {
+        self.peer_tls.as_ref()
     }
 
     /// All servers, in the order of the configuration.
@@ -141,6 +148,7 @@ mod fixture {
             sni: None,
             verify: true,
             ca_certs: None,
+            site_tls: None,
         }
     }
 

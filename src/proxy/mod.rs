@@ -89,13 +89,16 @@ impl ProxyHttp for Proxy {
 
     async fn connected_to_upstream(
         &self,
-        _session: &mut Session,
-        _reused: bool,
+        session: &mut Session,
+        reused: bool,
         _peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
-        _digest: Option<&Digest>,
+        digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if !reused {
+            upstream::reached(&self.live, session, ctx, digest)?;
+        }
         ctx.copies.new_attempt();
         Ok(())
     }

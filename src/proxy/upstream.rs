@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora::{
     Error, ErrorSource, ErrorType, Result, RetryType,
+    protocols::Digest,
     proxy::Session,
     upstreams::peer::{ALPN, HttpPeer},
 };
@@ -20,6 +21,7 @@ use crate::{
     names::PoolName,
     pool::{Lease, Pool, Server},
     rule::{Destination, LbEvent, LbPhase, host},
+    snapshot::Live,
 };
 
 /// Picks a server, asks the rules, and describes it to Pingora. With no server up it fails at once, with 503.
@@ -45,7 +47,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             ctx.tried.push(lease.server().addr());
             continue;
         }
-        let mut peer = peer(pool.config(), lease.server().addr(), || host(session.req_header()).to_owned());
+        let mut peer = peer(&pool, lease.server().config(), || host(session.req_header()).to_owned());
         let tunnel = asks_for_tunnel(session.req_header());
         protocol::choose(&mut peer, pool.config(), session.req_header());
         // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
@@ -86,10 +88,30 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
     error
 }
 
+/// A connection is there, and nothing was sent on it yet. A peer site whose certificate was revoked is as good as
+/// not reached.
+pub(super) fn reached(
+    live: &Live,
+    session: &mut Session,
+    ctx: &mut Ctx,
+    digest: Option<&Digest>,
+) -> Result<()> {
+    let Some(peer_tls) = ctx.attempt.as_ref().and_then(|attempt| attempt.pool.peer_tls()) else {
+        return Ok(());
+    };
+    let tls = digest.and_then(|digest| digest.ssl_digest.as_deref());
+    let Err(refusal) = peer_tls.check(tls, live.clock.wall()) else { return Ok(()) };
+    Err(not_reached(session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
+}
+
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun
 /// to act on it, and the body is still whole: a kept connection turned out to be closed and the method is idempotent
 /// (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
 pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
+    if ctx.attempt.is_none() {
+        // It ended before anything was sent, and what follows was decided then.
+        return error;
+    }
     let whole = !session.as_ref().retry_buffer_truncated();
     let repeatable = whole && session.req_header().method.is_idempotent();
     if std::mem::take(&mut ctx.retry_asked) {
@@ -200,7 +222,8 @@ fn no_server<T>() -> Result<T> {
     Error::e_explain(ErrorType::HTTPStatus(503), "no server is up")
 }
 
-fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) -> Box<HttpPeer> {
+fn peer(pool: &Pool, server: &config::Server, host: impl FnOnce() -> String) -> Box<HttpPeer> {
+    let (peer_tls, pool) = (pool.peer_tls(), pool.config());
     let sni = match (&pool.sni, pool.enable_ssl) {
         (_, false) => String::new(),
         (Some(sni), true) => sni.clone(),
@@ -208,22 +231,18 @@ fn peer(pool: &config::Pool, server: SocketAddr, host: impl FnOnce() -> String) 
             let host = host();
             let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
             // Without a name Pingora would verify nothing. An address is not sent in SNI.
-            if name.is_empty() { server.ip().to_string() } else { name.to_owned() }
+            if name.is_empty() { server.addr.ip().to_string() } else { name.to_owned() }
         }
     };
-    let mut peer = Box::new(HttpPeer::new(server, pool.enable_ssl, sni));
+    let mut peer = Box::new(HttpPeer::new(server.addr, pool.enable_ssl, sni));
     peer.options.connection_timeout = Some(pool.connect_timeout);
     peer.options.total_connection_timeout = Some(pool.connect_timeout);
     peer.options.read_timeout = Some(pool.read_timeout);
     peer.options.idle_timeout = Some(pool.idle_timeout);
     peer.options.verify_cert = pool.verify;
-    // A certificate by a pool's own authorities proves a site of the federation, whose certificates are for names
-    // of their own and not for every Host that is served there. Mutual authentication by SAN URI will name sites.
-    peer.options.verify_hostname = pool.verify && pool.ca_certs.is_none();
-    if let Some(ca_certs) = &pool.ca_certs {
-        peer.options.ca = Some(ca_certs.certificates().clone());
-        // Pingora keeps connections apart by this, and not by `ca`.
-        peer.group_key = ca_certs.fingerprint();
+    peer.options.verify_hostname = pool.verify;
+    if let Some(peer_tls) = peer_tls {
+        peer_tls.apply(&mut peer, server);
     }
     peer.options.alpn = ALPN::H1;
     peer
@@ -247,15 +266,19 @@ mod tests {
     use openssl::x509::X509;
     use pingora::upstreams::peer::Peer;
 
+    use std::time::UNIX_EPOCH;
+
     use super::*;
-    use crate::config::CaCerts;
+    use crate::{config::CaCerts, metrics::Metrics};
 
     fn of(pool: &config::Pool, host: &str) -> Box<HttpPeer> {
-        peer(pool, SocketAddr::from(([10, 0, 0, 1], 443)), || host.to_owned())
+        let pool = Pool::new(&Arc::new(pool.clone()), &Metrics::new(), None, UNIX_EPOCH);
+        peer(&pool, pool.servers()[0].config(), || host.to_owned())
     }
 
     fn pool() -> config::Pool {
-        config::Pool { enable_ssl: true, verify: true, ..config::Pool::of("p".into(), []) }
+        let server = SocketAddr::from(([10, 0, 0, 1], 443));
+        config::Pool { enable_ssl: true, verify: true, ..config::Pool::of("p".into(), [server]) }
     }
 
     #[test]

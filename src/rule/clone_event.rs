@@ -168,6 +168,7 @@ mod tests {
             version: "TLSv1.3",
             resumed: false,
             alpn: None,
+            site: None,
         };
         assert_eq!(simulator.connect(None).await.get("/").await.clones().len(), 1);
         assert_eq!(simulator.connect(Some(tls)).await.get("/").await.clones().len(), 0);

@@ -236,6 +236,11 @@ impl<'a> TlsView<'a> {
         self.0.version
     }
 
+    /// The cluster of a peer site that has proven itself by its certificate.
+    pub fn site(&self) -> Option<&'a str> {
+        self.0.site.as_deref()
+    }
+
     /// Whether the client resumed an earlier session.
     pub fn resumed(&self) -> bool {
         self.0.resumed

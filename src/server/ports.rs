@@ -21,11 +21,12 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::{
-    config::SslProfile,
+    clock::Clock,
+    config::{Config, SslProfile},
     listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners, Prepared},
     proxy::Proxy,
-    snapshot::{Listener, Live},
-    tls::{Acceptor, CertificateStore, CertifiedKey},
+    snapshot::{Listener, Live, Snapshot},
+    tls::{Acceptor, CertificateStore, CertifiedKey, PeerVerifier},
 };
 
 pub(super) struct Ports {
@@ -51,6 +52,8 @@ pub(super) struct Sockets {
     /// For acceptors that stay.
     certificates: Vec<(Arc<TlsHandshake>, CertificateStore)>,
     tls: HashMap<SocketAddr, Tls>,
+    /// For all acceptors; `None`: this site has no certificate for its peers.
+    peers: Option<Arc<PeerVerifier>>,
 }
 
 impl Ports {
@@ -62,15 +65,17 @@ impl Ports {
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing has changed then.
-    pub fn prepare(
-        &self,
-        live: &Live,
-        listeners: &BTreeMap<Arc<str>, Arc<Listener>>,
-    ) -> Result<Sockets, StartError> {
+    pub fn prepare(&self, live: &Live, snapshot: &Snapshot) -> Result<Sockets, StartError> {
+        let listeners = &snapshot.listeners;
         let open = self.addresses();
         let known = self.tls.lock().clone();
-        let mut sockets =
-            Sockets { new: Vec::new(), settings: Vec::new(), certificates: Vec::new(), tls: HashMap::new() };
+        let mut sockets = Sockets {
+            new: Vec::new(),
+            settings: Vec::new(),
+            certificates: Vec::new(),
+            tls: HashMap::new(),
+            peers: peer_verifier(&snapshot.config, &live.clock)?,
+        };
         for (name, listener) in listeners {
             let addr = listener.addr;
             let tls = match (certificates(listener)?, known.get(&addr)) {
@@ -103,10 +108,13 @@ impl Ports {
 
     /// Puts a change in force for connections that come from now on.
     pub fn apply(&self, sockets: Sockets) {
-        let Sockets { new, settings, certificates, tls } = sockets;
+        let Sockets { new, settings, certificates, tls, peers } = sockets;
         self.due.store(new.len() + settings.len(), Relaxed);
         for (acceptor, store) in certificates {
             acceptor.0.set_certificates(store);
+        }
+        for tls in tls.values() {
+            tls.acceptor.0.verify_peers(peers.clone());
         }
         *self.tls.lock() = tls;
         for (addr, settings) in settings {
@@ -148,6 +156,13 @@ fn certificates(listener: &Listener) -> Result<Option<(&Arc<SslProfile>, Certifi
         certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
     }
     Ok(Some((&first.profile, certificates)))
+}
+
+/// Asks peer sites for their certificates, where this site has one of the federated PKI profile.
+fn peer_verifier(config: &Config, clock: &Clock) -> Result<Option<Arc<PeerVerifier>>, StartError> {
+    let site_tls = config.gslb.as_ref().and_then(|gslb| gslb.site_tls.as_ref());
+    let verifier = site_tls.map(|site| PeerVerifier::new(site, clock.clone())).transpose();
+    verifier.map_err(StartError::Authorities)
 }
 
 fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {

@@ -111,7 +111,7 @@ impl Instance {
         let token = token(&config)?;
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
-        let sockets = self.ports.prepare(&self.live, &snapshot.listeners)?;
+        let sockets = self.ports.prepare(&self.live, &snapshot)?;
         Ok(Prepared { snapshot, sockets, token, warnings })
     }
 

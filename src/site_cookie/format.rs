@@ -210,7 +210,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site_cookie::{Secret, member_id};
+    use crate::site_cookie::{KeyFile, Secret, member_id};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
     const KEY: &str = "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69";
@@ -219,7 +219,8 @@ mod tests {
     const VECTOR: &str = "1S509ceebd-0913-4aAAECAwQFBgcICQoLmnZHMZnVTx__oXoTk4Lg2jQyj7iaVeKOqJw6VRTSEdjYp3UJX7CF4lZHuLrsMTaLkW-I53Is_xTYDZ_ZHxankKQ-lt5TgwW21-MFBZtRZRU";
 
     fn key(uuid: &str, state: KeyState) -> Key {
-        Key { uuid: uuid.into(), state, secret: Secret::new(std::array::from_fn(|n| n as u8)) }
+        let secret = Secret::new(std::array::from_fn(|n| n as u8));
+        Key { uuid: uuid.into(), state, secret, file: KeyFile::default() }
     }
 
     fn codec_with(keys: Vec<Key>) -> Codec {

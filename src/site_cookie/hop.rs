@@ -20,7 +20,7 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 
 use super::{
-    Hop, HopFields, KeyRing, KeyState, ReplayGuard,
+    Hop, HopFields, HopRefusal, KeyRing, KeyState, ReplayGuard,
     hop_header::{MAC_LEN, Parsed, TLS_SESSION_LEN, is_word},
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
@@ -53,29 +53,6 @@ pub enum HopError {
     RequestId(String),
     #[error("the request's target is too long to be signed")]
     TooLong,
-}
-
-/// Why a hop header is no proof. All but `WrongSite` are to be treated as if there were none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
-pub enum HopRefusal {
-    #[error("malformed")]
-    Malformed,
-    #[error("unknown_key")]
-    UnknownKey,
-    #[error("forged")]
-    Forged,
-    #[error("wrong_service")]
-    WrongService,
-    #[error("unknown_site")]
-    UnknownSite,
-    #[error("skewed")]
-    Skewed,
-    #[error("replayed")]
-    Replayed,
-    /// It is proven, but meant for another site: answered with
-    /// [`HomeRefusal::WrongSite`](super::HomeRefusal).
-    #[error("wrong_site")]
-    WrongSite,
 }
 
 impl HopKeys {
@@ -218,7 +195,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::site_cookie::{ClientScheme, Secret};
+    use crate::site_cookie::{ClientScheme, KeyFile, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
     const A: &str = "cluster-3a179b95-dff9-444b-9986-ba89c4e19c44";
@@ -231,6 +208,7 @@ mod tests {
             uuid: uuid.into(),
             state,
             secret: Secret::new(std::array::from_fn(|n| n as u8 + first)),
+            file: KeyFile::default(),
         };
         let mut keys = vec![key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", state, 0)];
         if state != KeyState::Active {

@@ -1,12 +1,11 @@
-//! The parts of the hop header, the answer with which home refuses a hop, and the header's text taken apart.
+//! The parts of the hop header, why one is no proof, the answer with which home refuses a hop, and the header's text taken apart.
 //!
 //! Nothing is proven here; that is the business of the keys, one file up.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-
-use super::HopRefusal;
+use thiserror::Error;
 
 /// The request header that proves a hop.
 pub const HOP_HEADER: &str = "homing-hop";
@@ -41,6 +40,32 @@ pub struct Hop {
     pub client: IpAddr,
     pub scheme: ClientScheme,
     pub tls_session: Option<[u8; TLS_SESSION_LEN]>,
+}
+
+/// Why a hop header is no proof. All but `WrongSite` are to be treated as if there were none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum HopRefusal {
+    #[error("malformed")]
+    Malformed,
+    #[error("unknown_key")]
+    UnknownKey,
+    #[error("forged")]
+    Forged,
+    #[error("wrong_service")]
+    WrongService,
+    /// The connection brings no certificate of the site, where sites have some.
+    #[error("no_certificate")]
+    NoCertificate,
+    #[error("unknown_site")]
+    UnknownSite,
+    #[error("skewed")]
+    Skewed,
+    #[error("replayed")]
+    Replayed,
+    /// It is proven, but meant for another site: answered with
+    /// [`HomeRefusal::WrongSite`].
+    #[error("wrong_site")]
+    WrongSite,
 }
 
 /// How the client spoke to the site that it reached.

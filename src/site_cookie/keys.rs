@@ -22,14 +22,15 @@ use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::length_prefixed;
+use super::{KeyFile, length_prefixed};
 
-/// One key: its uuid, what it may do, and its secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One key: its uuid, what it may do, its secret, and the file that the secret came from.
+#[derive(Clone, Debug)]
 pub struct Key {
     pub uuid: String,
     pub state: KeyState,
     pub secret: Secret,
+    pub file: KeyFile,
 }
 
 /// What a key may do. A rotation takes a key through the states in this order.
@@ -85,8 +86,17 @@ impl KeyRing {
     }
 }
 
+/// A file that was touched still holds the same key.
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.uuid == other.uuid && self.state == other.state && self.secret == other.secret
+    }
+}
+
+impl Eq for Key {}
+
 impl Key {
-    /// Its id as text, by which metrics, logs and tables call a key; a secret it is not.
+    /// The key's id as text: what stands in cookies, and by which metrics, logs and tables call a key. No secret.
     pub fn kid(&self) -> String {
         self.uuid.chars().take(KEY_ID_LEN).collect::<String>().to_ascii_lowercase()
     }
@@ -230,7 +240,7 @@ mod tests {
     use super::*;
 
     fn key(uuid: &str, state: KeyState) -> Key {
-        Key { uuid: uuid.into(), state, secret: Secret::new([7; 32]) }
+        Key { uuid: uuid.into(), state, secret: Secret::new([7; 32]), file: KeyFile::default() }
     }
 
     #[test]
@@ -292,14 +302,13 @@ mod tests {
     #[test]
     fn debug_shows_no_secret() {
         let shown = format!("{:?}", key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", KeyState::Active));
-        assert!(shown.ends_with("secret: Secret }"), "{shown}");
+        assert!(shown.contains("secret: Secret,"), "{shown}");
     }
 
     #[test]
     fn the_derived_key_is_the_published_one() {
         let secret = Secret::new(std::array::from_fn(|n| n as u8));
-        let key =
-            Key { uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(), state: KeyState::Active, secret };
+        let key = Key { secret, ..key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", KeyState::Active) };
         let derived =
             key.derive("homing/site-cookie/1S/key", "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6");
         let published = Secret(derived).to_key_file();

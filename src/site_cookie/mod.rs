@@ -12,14 +12,16 @@ mod claims;
 mod format;
 mod hop;
 mod hop_header;
+mod key_care;
 mod keys;
 mod replay;
 mod server_tag;
 
 pub use claims::{Claims, Opened, member_id};
 pub use format::{Codec, Refusal};
-pub use hop::{HopError, HopKeys, HopRefusal};
-pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields};
+pub use hop::{HopError, HopKeys};
+pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields, HopRefusal};
+pub use key_care::{KeyConcern, KeyFile};
 pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
 pub use replay::ReplayGuard;
 pub use server_tag::ServerTags;

@@ -2,8 +2,8 @@
 //! again.
 //!
 //! Ids are kept as hashes in two generations: the younger one is written, both are asked, and the older one
-//! is thrown away whole. An id is so remembered for one to two times [`GENERATION_SECONDS`]. Memory is
-//! bounded: when a generation is full before its time it ages at once, which forgets the oldest ids first and
+//! is thrown away whole. An id is so remembered for one to two times [`GENERATION_SECONDS`], longer where no
+//! request comes. Memory is bounded: when a generation is full before its time it ages at once, which forgets the oldest ids first and
 //! refuses nobody. Only ids whose MAC was right get here, so that strangers cannot fill it.
 
 use std::{
@@ -58,17 +58,12 @@ impl Default for ReplayGuard {
 
 impl Generations {
     fn age(&mut self, now: u64, capacity: usize) {
-        let age = now.saturating_sub(self.began);
-        if age >= 2 * GENERATION_SECONDS {
-            self.old.clear();
-            self.young.clear();
-        } else if age >= GENERATION_SECONDS || self.young.len() >= capacity {
+        if now.saturating_sub(self.began) >= GENERATION_SECONDS || self.young.len() >= capacity {
+            // Only one generation, however late it is: a clock that jumped ahead may jump back.
             mem::swap(&mut self.old, &mut self.young);
             self.young.clear();
-        } else {
-            return;
+            self.began = now;
         }
-        self.began = now;
     }
 }
 
@@ -113,16 +108,19 @@ mod tests {
         for n in 0..10_000 {
             guard.is_new("a", &n.to_string(), 1000);
         }
+        for n in 0..1000 {
+            guard.is_new("b", &n.to_string(), 1000 + GENERATION_SECONDS);
+        }
         assert!(guard.is_new("a", "1", 1000 + 2 * GENERATION_SECONDS));
         for n in 0..1000 {
-            guard.is_new("b", &n.to_string(), 1000 + 2 * GENERATION_SECONDS);
+            guard.is_new("c", &n.to_string(), 1000 + 2 * GENERATION_SECONDS);
         }
         let held = |shard: &Mutex<Generations>| {
             let shard = shard.lock();
             shard.young.len() + shard.old.len()
         };
         let kept: usize = guard.shards.iter().map(held).sum();
-        assert_eq!(kept, 1001, "every shard was asked again and has let go of the old");
+        assert_eq!(kept, 2001, "every shard was asked again and has let go of the oldest");
     }
 
     #[test]
@@ -139,9 +137,13 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_back_forgets_nothing() {
+    fn a_clock_that_jumps_back_or_ahead_and_back_forgets_nothing() {
         let guard = ReplayGuard::new();
         assert!(guard.is_new("a", "1", 5000));
         assert!(!guard.is_new("a", "1", 100));
+        for n in 0..1000 {
+            guard.is_new("every shard jumps", &n.to_string(), 5_000_000);
+        }
+        assert!(!guard.is_new("a", "1", 5010));
     }
 }

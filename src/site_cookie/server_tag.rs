@@ -69,12 +69,12 @@ const TAG_LEN: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::site_cookie::Secret;
+    use crate::site_cookie::{KeyFile, Secret};
 
     const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
 
     fn key(uuid: &str, secret: u8, state: KeyState) -> Key {
-        Key { uuid: uuid.into(), state, secret: Secret::new([secret; 32]) }
+        Key { uuid: uuid.into(), state, secret: Secret::new([secret; 32]), file: KeyFile::default() }
     }
 
     fn addr(text: &str) -> SocketAddr {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn the_tag_is_what_the_published_key_makes_of_the_address() {
         let secret = Secret::new(std::array::from_fn(|n| n as u8));
-        let tags = tags(vec![Key { uuid: OLD.into(), state: KeyState::Active, secret }], &["10.0.0.1:80"]);
+        let tags = tags(vec![Key { secret, ..key(OLD, 0, KeyState::Active) }], &["10.0.0.1:80"]);
         assert_eq!(tags.tag(addr("10.0.0.1:80")), 0x7cb9_bbbe_e5fe_cf5b_u64.to_be_bytes());
     }
 

@@ -6,7 +6,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use openssl::{
     error::ErrorStack,
@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use super::{
     certificates::CertificateStore,
     identity::{self, TlsFacts},
+    site::PeerVerifier,
 };
 use crate::config::{SslProfile, TlsVersion};
 
@@ -49,12 +50,20 @@ impl Acceptor {
     ) -> Result<Self, AcceptorError> {
         let ssl = build(profile, tickets)
             .map_err(|source| AcceptorError { profile: profile.name.clone(), source })?;
-        Ok(Self { ssl, certificates: Certificates(ArcSwap::from_pointee(certificates)) })
+        let certificates =
+            Certificates { shown: ArcSwap::from_pointee(certificates), peers: ArcSwapOption::empty() };
+        Ok(Self { ssl, certificates })
     }
 
     /// Shows other certificates from the next handshake on.
     pub fn set_certificates(&self, certificates: CertificateStore) {
-        self.certificates.0.store(Arc::new(certificates));
+        self.certificates.shown.store(Arc::new(certificates));
+    }
+
+    /// Asks peer sites for their certificates from the next handshake on, or asks nobody. Sessions stay: a resumed
+    /// one proves no site.
+    pub fn verify_peers(&self, peers: Option<Arc<PeerVerifier>>) {
+        self.certificates.peers.store(peers);
     }
 
     /// Shakes hands. The stream's digest has the [`TlsFacts`] of the connection.
@@ -65,7 +74,10 @@ impl Acceptor {
     }
 }
 
-struct Certificates(ArcSwap<CertificateStore>);
+struct Certificates {
+    shown: ArcSwap<CertificateStore>,
+    peers: ArcSwapOption<PeerVerifier>,
+}
 
 #[async_trait]
 impl TlsAccept for Certificates {
@@ -77,13 +89,17 @@ impl TlsAccept for Certificates {
     }
 
     async fn handshake_complete_callback(&self, ssl: &SslRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        Some(Arc::new(TlsFacts::read(ssl)))
+        let site = self.peers.load().as_ref().and_then(|peers| peers.peer(ssl));
+        Some(Arc::new(TlsFacts { site, ..TlsFacts::read(ssl) }))
     }
 }
 
 impl Certificates {
     fn show(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        let certificates = self.0.load();
+        if let Some(peers) = self.peers.load().as_ref().filter(|peers| peers.is_asked(ssl)) {
+            return peers.ask(ssl);
+        }
+        let certificates = self.shown.load();
         let shown = certificates.find(ssl.servername(NameType::HOST_NAME));
         ext::ssl_use_certificate(ssl, &shown.leaf)?;
         ext::ssl_use_private_key(ssl, &shown.key)?;

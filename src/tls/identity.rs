@@ -37,6 +37,8 @@ pub struct TlsFacts {
     pub cipher: &'static str,
     /// The application protocol chosen by ALPN: `h2`, `http/1.1`.
     pub alpn: Option<String>,
+    /// The cluster of the peer site that the client has proven to be, by its certificate.
+    pub site: Option<String>,
 }
 
 impl TlsFacts {
@@ -58,6 +60,7 @@ impl TlsFacts {
             version: ssl.version_str(),
             cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()),
             alpn,
+            site: None,
         }
     }
 }

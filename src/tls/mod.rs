@@ -10,8 +10,12 @@ mod acceptor;
 mod certificates;
 mod connector;
 mod identity;
+mod revocation;
+mod site;
 
 pub use acceptor::{Acceptor, AcceptorError, HandshakeError, TicketKeys};
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey};
 pub use connector::{ConnectError, Connector, Server, ServerStream};
 pub use identity::TlsFacts;
+pub use revocation::Revocation;
+pub use site::{PeerRefusal, PeerTls, PeerVerifier};

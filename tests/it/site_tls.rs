@@ -47,7 +47,7 @@ struct Sites {
 impl Sites {
     /// Both trust `trusted`; their certificates, for names of their own, are signed by `signer`.
     async fn start(trusted: &Ca, signer: &Ca) -> Self {
-        let fed = over_tls(Federation::new());
+        let fed = Federation::new().over_tls();
         let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
         let b = with_tls(fed.site_b(&[&app_b]), "b.sites.test", trusted, signer).start().await;
         let a = with_tls(fed.site_a(&[&app_a]), "a.sites.test", trusted, signer).start().await;
@@ -61,17 +61,7 @@ impl Sites {
     }
 }
 
-/// A federation whose members have TLS services alone.
-pub fn over_tls(fed: Federation) -> Federation {
-    fed.with(|yaml| {
-        yaml["pki_profiles"][0]["ca_certs"] = vec!["ca.pem"].into();
-        for group in yaml["gslb_services"][0]["groups"].as_sequence_mut().expect("groups are a list") {
-            group["members"][0]["services"][0]["enable_ssl"] = true.into();
-        }
-    })
-}
-
-/// One of its sites: it trusts one authority, and another, or the same, has signed its certificate.
+/// A site of a federation over TLS: it trusts one authority, and another, or the same, has signed its certificate.
 pub fn with_tls(site: Site, name: &str, trusted: &Ca, signer: &Ca) -> Site {
     site.tls(&signer.cert_for(name)).file("ca.pem", &trusted.pem())
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, Response};
 
 use crate::{
     routing::websocket,
-    site_tls::{over_tls, with_tls},
+    site_tls::with_tls,
     support::{
         certs::{Ca, cert_for},
         client::{Connection, Request},
@@ -177,7 +177,7 @@ impl Sites {
         let ca = Ca::new("ours");
         let fed = match hop {
             Hop::Plain => Federation::new(),
-            Hop::Tls => over_tls(Federation::new()),
+            Hop::Tls => Federation::new().over_tls(),
         };
         let secured = |site, name: &str| match hop {
             Hop::Plain => site,

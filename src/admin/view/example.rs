@@ -337,6 +337,23 @@ fn group(name: &str, priority: u32, member: GslbMember) -> GslbGroup {
     }
 }
 
+/// A key that is old, and the one that is to follow it.
+pub(crate) fn site_cookie_keys() -> Vec<SiteCookieKey> {
+    let key = |uuid: &str, state: &str, age_seconds, seals, concerns: &[&str]| SiteCookieKey {
+        key_id: uuid[..16].into(),
+        uuid: uuid.into(),
+        application_persistence_profile_ref: "gap-1".into(),
+        state: state.into(),
+        age_seconds,
+        seals,
+        concerns: concerns.iter().map(|concern| concern.to_string()).collect(),
+    };
+    vec![
+        key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", "active", Some(11 * 86_400), 7, &["age"]),
+        key("1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", "next", Some(42), 0, &[]),
+    ]
+}
+
 fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
     GslbMember {
         cluster_uuid: format!("cluster-of-{site}"),

@@ -73,6 +73,7 @@ fn members(addrs: &[SocketAddr]) -> Pool {
         sni: None,
         verify: false,
         ca_certs: None,
+        site_tls: None,
     }
 }
 

@@ -71,7 +71,13 @@ impl Monitors {
             let verdict = Arc::new(Verdict { server: server.clone(), said, clock: self.clock.clone() });
             for (index, monitor) in monitors.iter().enumerate() {
                 let watch = Watch {
-                    probe: Probe::new(&self.connector, server.config(), monitor),
+                    probe: Probe::new(
+                        &self.connector,
+                        server.config(),
+                        monitor,
+                        pool.peer_tls(),
+                        &self.clock,
+                    ),
                     threshold: Threshold::new(monitor.successful_checks, monitor.failed_checks, &known),
                     offset: monitor.send_interval.mul_f64(rng.random()),
                     monitor: monitor.clone(),

@@ -19,12 +19,19 @@ use pingora::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{self, HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+use crate::{
+    clock::Clock,
+    config::{self, HealthMonitor, HttpRequest, MonitorType, ResponseCodes},
+    tls::{PeerRefusal, PeerTls},
+};
 
 /// A monitor, made ready for one server.
 pub(super) struct Probe {
     connector: Arc<Connector>,
     peer: HttpPeer,
+    /// Verifies what OpenSSL does not.
+    peer_tls: Option<Arc<PeerTls>>,
+    clock: Clock,
     /// What to ask once connected; nothing for `tcp`.
     question: Option<Question>,
     receive_timeout: Duration,
@@ -50,6 +57,8 @@ pub(super) enum Failure {
     NoRoute,
     #[error("TLS handshake failed")]
     Tls,
+    #[error(transparent)]
+    Peer(#[from] PeerRefusal),
     #[error("connection closed before the end of the answer")]
     Closed,
     #[error("the answer is not HTTP")]
@@ -60,7 +69,14 @@ pub(super) enum Failure {
 }
 
 impl Probe {
-    pub(super) fn new(connector: &Arc<Connector>, server: &config::Server, monitor: &HealthMonitor) -> Self {
+    /// `peer_tls`: the server is a site, to which an `https` probe proves itself as requests do.
+    pub(super) fn new(
+        connector: &Arc<Connector>,
+        server: &config::Server,
+        monitor: &HealthMonitor,
+        peer_tls: Option<&Arc<PeerTls>>,
+        clock: &Clock,
+    ) -> Self {
         let mut addr = server.addr;
         addr.set_port(monitor.monitor_port.unwrap_or(addr.port()));
         let (tls, question) = match &monitor.kind {
@@ -72,9 +88,15 @@ impl Probe {
         let mut peer = HttpPeer::new(addr, tls, sni);
         peer.options.verify_cert = false;
         peer.options.verify_hostname = false;
+        let peer_tls = peer_tls.filter(|peer_tls| tls && peer_tls.is_mutual()).cloned();
+        if let Some(peer_tls) = &peer_tls {
+            peer_tls.apply(&mut peer, server);
+        }
         Self {
             connector: connector.clone(),
             peer,
+            peer_tls,
+            clock: clock.clone(),
             question: question.map(|(request, accepted)| Question {
                 request: request_head(request, addr),
                 accepted: accepted.clone(),
@@ -89,6 +111,9 @@ impl Probe {
         let (session, _) = timeout_at(deadline, self.connector.get_http_session(&self.peer))
             .await
             .map_err(|_| Failure::NoConnection(self.receive_timeout))??;
+        if let Some(peer_tls) = &self.peer_tls {
+            peer_tls.check(session.digest().ssl_digest.as_deref(), self.clock.wall())?;
+        }
         match &self.question {
             None => Ok(()),
             Some(question) => timeout_at(deadline, question.ask(session))

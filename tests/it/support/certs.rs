@@ -1,6 +1,9 @@
 //! Certificates, made anew for every test: self-signed ones, and authorities that sign others.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 
 /// A certificate and its key, PEM.
 #[derive(Clone)]
@@ -38,6 +41,35 @@ impl Ca {
         let params = CertificateParams::new([name.to_owned()]).expect("the name can be in a certificate");
         let certificate = params.signed_by(&key, &self.0).expect("an authority can sign");
         Cert { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// A site's certificate: for `sp.<site>` and the cluster of a federation.
+    pub fn site_cert(&self, dns: &str, uri: &str, serial: u64) -> Cert {
+        let key = key();
+        let mut params = CertificateParams::new([dns.to_owned()]).expect("the name can be in a certificate");
+        params.subject_alt_names.push(SanType::URI(uri.try_into().expect("URIs are ASCII")));
+        params.serial_number = Some(SerialNumber::from(serial));
+        let certificate = params.signed_by(&key, &self.0).expect("an authority can sign");
+        Cert { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// Its revocation list, PEM, good to the end of a year.
+    pub fn crl(&self, revoked: &[u64], year: i32) -> String {
+        let revoked = revoked.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, 12, 31),
+            crl_number: 1_u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).and_then(|crl| crl.pem()).expect("an authority can sign a list")
     }
 }
 

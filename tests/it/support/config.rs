@@ -175,28 +175,18 @@ impl Site {
     }
 }
 
-/// Two sites of one GSLB service.
+/// Two sites of one GSLB service, or three.
 #[derive(Clone)]
 pub struct Federation {
     pub yaml: Value,
-    /// Where the virtual services of site_A and site_B listen.
-    addrs: [SocketAddr; 2],
+    /// Where the virtual services of site_A, site_B and site_C listen.
+    addrs: [SocketAddr; 3],
 }
 
 impl Federation {
     /// The sites' cookies name each other, and a tcp monitor probes each other's virtual service.
     pub fn new() -> Self {
-        let addrs = [net::free_addr(), net::free_addr()];
-        let member = |group: &str, priority: u8, member: Member, addr: SocketAddr| {
-            format!(
-                "{{name: {group}, priority: {priority}, algorithm: round_robin, members: [{{cluster_uuid: {},
-                   vs_uuid: {}, ip: {}, services: [{{port: {}}}]}}]}}",
-                member.cluster,
-                member.vs,
-                addr.ip(),
-                addr.port()
-            )
-        };
+        let addrs = [net::free_addr(), net::free_addr(), net::free_addr()];
         let yaml = format!(
             "
             gslb:
@@ -234,8 +224,8 @@ impl Federation {
             cookie = site_cookie::NAME,
             key = site_cookie::KEY.uuid,
             service = site_cookie::SERVICE,
-            group_a = member("a", 13, site_cookie::A, addrs[0]),
-            group_b = member("b", 12, site_cookie::B, addrs[1]),
+            group_a = group("a", 13, site_cookie::A, addrs[0]),
+            group_b = group("b", 12, site_cookie::B, addrs[1]),
         );
         Self { yaml: parse(&yaml), addrs }
     }
@@ -244,6 +234,27 @@ impl Federation {
     pub fn with(mut self, change: impl FnOnce(&mut Value)) -> Self {
         change(&mut self.yaml);
         self
+    }
+
+    /// With site_C as a third site.
+    pub fn three() -> Self {
+        let fed = Self::new();
+        let third = parse(&group("c", 11, site_cookie::C, fed.addrs[2]));
+        fed.with(|yaml| {
+            let site = format!("{{name: site_C, cluster_uuid: {}, mode: active}}", site_cookie::C.cluster);
+            yaml["gslb"]["sites"].as_sequence_mut().expect("sites are a list").push(parse(&site));
+            yaml["gslb_services"][0]["groups"].as_sequence_mut().expect("groups are a list").push(third);
+        })
+    }
+
+    /// Every site is reached over TLS and verified against an authority.
+    pub fn over_tls(self) -> Self {
+        self.with(|yaml| {
+            yaml["pki_profiles"][0]["ca_certs"] = vec!["ca.pem"].into();
+            for group in yaml["gslb_services"][0]["groups"].as_sequence_mut().expect("groups are a list") {
+                group["members"][0]["services"][0]["enable_ssl"] = true.into();
+            }
+        })
     }
 
     /// What happens to a session whose home is down.
@@ -282,6 +293,11 @@ impl Federation {
         self.site("site_B", site_cookie::B, self.addrs[1], servers)
     }
 
+    /// site_C, whose virtual service is `web@site_C`.
+    pub fn site_c(&self, servers: &[&Origin]) -> Site {
+        self.site("site_C", site_cookie::C, self.addrs[2], servers)
+    }
+
     fn site(&self, name: &str, member: Member, addr: SocketAddr, servers: &[&Origin]) -> Site {
         let mut site = Site::new(servers)
             .with(|yaml| {
@@ -296,6 +312,18 @@ impl Federation {
         site.addr = addr;
         site
     }
+}
+
+/// A group of one member, as YAML.
+fn group(name: &str, priority: u8, member: Member, addr: SocketAddr) -> String {
+    format!(
+        "{{name: {name}, priority: {priority}, algorithm: round_robin, members: [{{cluster_uuid: {},
+           vs_uuid: {}, ip: {}, services: [{{port: {}}}]}}]}}",
+        member.cluster,
+        member.vs,
+        addr.ip(),
+        addr.port()
+    )
 }
 
 /// YAML as a value; it is the test's own, so it is right.

@@ -35,6 +35,12 @@ pub const B: Member = Member {
     vs: "virtualservice-8a68c656-6a89-46d7-b9a5-1b693ae9798a",
 };
 
+/// site_C's member, in the tests with three sites.
+pub const C: Member = Member {
+    cluster: "cluster-7d444840-9dc0-41d1-8245-5ffdce74fad2",
+    vs: "virtualservice-9f1b6c10-3a52-4b7e-8d6c-2f0a51c7e9b4",
+};
+
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     pub uuid: &'static str,

@@ -2,14 +2,16 @@
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
-use openssl::ssl::{
-    SslConnector, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion,
+use openssl::{
+    pkey::PKey,
+    ssl::{SslConnector, SslMethod, SslOptions, SslSession, SslSessionCacheMode, SslVerifyMode, SslVersion},
+    x509::X509,
 };
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 
-use super::{client::Connection, soon};
+use super::{certs::Cert, client::Connection, soon};
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug)]
@@ -35,10 +37,21 @@ pub struct TlsClient {
 
 impl TlsClient {
     pub fn new(profile: Profile) -> Self {
+        Self::with_cert(profile, None)
+    }
+
+    /// One that shows a certificate where it is asked for one.
+    pub fn with_cert(profile: Profile, cert: Option<&Cert>) -> Self {
         let mut builder = SslConnector::builder(SslMethod::tls()).expect("OpenSSL starts");
         builder.set_verify(SslVerifyMode::NONE);
         builder.set_min_proto_version(Some(profile.version)).expect("the version is known");
         builder.set_max_proto_version(Some(profile.version)).expect("the version is known");
+        if let Some(Cert { certificate, key }) = cert {
+            let certificate = X509::from_pem(certificate.as_bytes()).expect("certificates of tests are PEM");
+            let key = PKey::private_key_from_pem(key.as_bytes()).expect("keys of tests are PEM");
+            builder.set_certificate(&certificate).expect("OpenSSL takes a certificate");
+            builder.set_private_key(&key).expect("OpenSSL takes its key");
+        }
         if !profile.tickets {
             builder.set_options(SslOptions::NO_TICKET);
         }

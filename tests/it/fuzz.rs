@@ -1,0 +1,116 @@
+//! Fuzzing of what strangers can send: the site cookie and the hop header.
+//!
+//! Coverage-guided fuzzers need a nightly compiler; these run with every `cargo test`, for a number of rounds that
+//! `HOMING_FUZZ_ROUNDS` raises. Each round spoils good values, seldom far from good, for what is wrong all over is
+//! refused at the first look. A failure tells its seed; `HOMING_FUZZ_SEED` repeats it.
+
+use homing::site_cookie::{
+    Claims, ClientScheme, Codec, HopFields, HopKeys, Key, KeyFile, KeyRing, KeyState, ReplayGuard, Secret,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
+
+const SERVICE: &str = "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6";
+const A: &str = "cluster-3a179b95-dff9-444b-9986-ba89c4e19c44";
+const B: &str = "cluster-1e560f44-c898-41c3-818b-3433edbf9391";
+const NOW: u64 = 1_517_875_922;
+
+#[test]
+fn no_spoilt_cookie_opens() {
+    let codec = Codec::new(&ring(), SERVICE, "FOO", None);
+    let good = |rng: &mut StdRng| {
+        let mut claims = Claims { member_id: [0; 32], drain_epoch: 0, iat: NOW, exp: 0, server_tag: [0; 8] };
+        rng.fill(&mut claims.member_id);
+        codec.seal(&claims, rng.random()).into_bytes()
+    };
+    let opens = |value: &[u8]| {
+        let opened = codec.open(value, NOW, |_| Some(0)).is_ok();
+        let best = codec.open_best([value, b"", value], NOW, |_| Some(0));
+        assert_eq!(best.is_some_and(|best| best.is_ok()), opened);
+        opened
+    };
+    fuzz(good, opens);
+}
+
+#[test]
+fn no_spoilt_hop_is_believed() {
+    let [home, peer] =
+        [A, B].map(|own| HopKeys::new(&ring(), SERVICE, own, [A, B].map(String::from)).expect("good uuids"));
+    let good = |rng: &mut StdRng| {
+        let client = if rng.random() { "192.0.2.7" } else { "2001:db8::7" };
+        let fields = HopFields {
+            dst: A,
+            ts: NOW,
+            rid: &format!("{:x}", rng.random::<u64>()),
+            client: client.parse().expect("an address"),
+            scheme: if rng.random() { ClientScheme::Https } else { ClientScheme::Http },
+            tls_session: rng.random::<bool>().then(|| rng.random()),
+        };
+        peer.sign(&fields, "GET", "a.com", "/").expect("good fields").into_bytes()
+    };
+    let believed = |value: &[u8]| {
+        let Ok(text) = str::from_utf8(value) else { return false };
+        home.verify(text, "GET", "a.com", "/", NOW, &ReplayGuard::new()).is_ok()
+    };
+    fuzz(good, believed);
+}
+
+/// Good values are accepted, and none that is spoilt.
+fn fuzz(good: impl Fn(&mut StdRng) -> Vec<u8>, accepts: impl Fn(&[u8]) -> bool) {
+    let from_environment = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = from_environment("HOMING_FUZZ_SEED").unwrap_or_else(rand::random);
+    let rounds = from_environment("HOMING_FUZZ_ROUNDS").unwrap_or(2_000);
+    let mut rng = StdRng::seed_from_u64(seed);
+    for round in 0..rounds {
+        let (one, other) = (good(&mut rng), good(&mut rng));
+        assert!(accepts(&one), "HOMING_FUZZ_SEED={seed}, round {round}: a good value is refused");
+        let mut spoilt = one.clone();
+        for _ in 0..rng.random_range(1..=3) {
+            spoil(&mut spoilt, &other, &mut rng);
+        }
+        if spoilt != one && spoilt != other {
+            let shown = spoilt.escape_ascii();
+            assert!(!accepts(&spoilt), "HOMING_FUZZ_SEED={seed}, round {round}: accepted: {shown}");
+        }
+    }
+}
+
+/// One change: of a byte, a stretch, an order, or of one value's part for another's.
+fn spoil(value: &mut Vec<u8>, other: &[u8], rng: &mut StdRng) {
+    let at = rng.random_range(0..=value.len());
+    let end = rng.random_range(at..=value.len().min(at + 20));
+    let byte = match rng.random_range(0..3) {
+        0 => rng.random(),
+        1 => *b"AZaz09-_=;:. ,%\0".choose(rng).expect("there are some"),
+        _ => *other.choose(rng).expect("good values are not empty"),
+    };
+    match rng.random_range(0..8) {
+        0 if at < value.len() => value[at] = byte,
+        1 if at < value.len() => value[at] ^= 1 << rng.random_range(0..8),
+        2 => value.insert(at, byte),
+        3 => drop(value.drain(at..end)),
+        4 => {
+            let again = value[at..end].to_vec();
+            value.splice(at..at, again);
+        }
+        5 => value.truncate(at),
+        6 => {
+            let from = at.min(other.len());
+            value.splice(at.., other[from..].iter().copied());
+        }
+        _ => value[at..end].reverse(),
+    }
+}
+
+fn ring() -> KeyRing {
+    let key = |uuid: &str, state, first| Key {
+        uuid: uuid.into(),
+        state,
+        secret: Secret::new([first; 32]),
+        file: KeyFile::default(),
+    };
+    let keys = vec![
+        key("509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69", KeyState::Active, 1),
+        key("1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", KeyState::Retiring, 2),
+    ];
+    KeyRing::new(keys).expect("a ring")
+}
