@@ -37,7 +37,7 @@ use tokio::{
 /// Gives a request that may become a tunnel a connection of its own: none that was kept, and none to be kept where
 /// the server declines. The peer's `total_connection_timeout` is the one that holds for it.
 pub(super) fn on_its_own_connection(peer: &mut HttpPeer) {
-    peer.group_key = TUNNELS;
+    peer.group_key ^= TUNNELS;
     peer.options.idle_timeout = Some(AT_ONCE);
     peer.options.custom_l4 = Some(Arc::new(Connector));
 }

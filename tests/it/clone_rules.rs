@@ -169,7 +169,11 @@ async fn rules_hear_which_member_a_session_has_and_when_it_moves_and_when_there_
 async fn rules_hear_of_copies_that_are_dropped_while_a_body_comes() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let listener = Listener::default();
-    let site = example("listener", &app).clone_to(&[&clone]).clone_section("max_buffered_bytes", "10KB");
+    // One thread, so that the last request goes on the connection that the first one left.
+    let site = example("listener", &app)
+        .clone_to(&[&clone])
+        .clone_section("max_buffered_bytes", "10KB")
+        .with(|yaml| yaml["threads"] = 1.into());
     let builder = server::Homing::builder().rule("listener", listener.clone());
     let running = run_here(&site, builder).await;
     let dropped = |path: &str, reason| {

@@ -65,7 +65,7 @@ async fn over_a_unix_socket_the_user_is_the_author() {
     let server: Value = serde_json::from_str(&said).expect("JSON");
     let uid = std::fs::metadata(dir.path()).expect("it is there").uid();
     assert_eq!(server["admin_state"]["by"], format!("uid {uid}"));
-    assert!(homing.log().contains(&format!("uid {uid}")), "{}", homing.log());
+    eventually("the author is in the log", async || homing.log().contains(&format!("uid {uid}"))).await;
 }
 
 /// An app and two clone members, which [`Site::clone_to`] names, with a change of the site.
