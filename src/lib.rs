@@ -23,8 +23,11 @@
 //! 1. The app never waits for the clone: nothing on its path awaits what a clone member can delay.
 //! 2. A request that came from a peer site is never sent to a peer site.
 //! 3. A bad configuration never replaces a good one, and says everything that is wrong at once ([`config`]).
-//! 4. Time and randomness are arguments of every engine ([`clock`]).
-//! 5. Nothing is global: metrics, clock and tables belong to a running instance ([`snapshot::Live`]).
+//! 4. A reload loses no request, no connection and no session: what has the same name and configuration is the same
+//!    object before and after ([`snapshot`]).
+//! 5. A connection stays on one thread, and so do the connections to servers that it used ([`listen::Workers`]).
+//! 6. Time and randomness are arguments of every engine ([`clock`]).
+//! 7. Nothing is global: metrics, clock and tables belong to a running instance ([`snapshot::Live`]).
 //!
 //! # Layers
 //!
