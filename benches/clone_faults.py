@@ -8,7 +8,9 @@ p99s is noisy on a busy machine: look at several rounds, and at `none`, a member
     cargo build --release && benches/clone_faults.py
     benches/clone_faults.py --fault deaf --body 65536 --rounds 5
 """
-import argparse, os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
+import argparse, re, shutil, socket, statistics, struct, subprocess, sys, threading, time
+
+from processes import Processes, free_port
 
 ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -84,33 +86,17 @@ def member(fault):
     return port
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def wait_for(port, process):
-    for _ in range(300):
-        if process.poll() is not None:
-            break
-        try:
-            return socket.create_connection(("127.0.0.1", port), 0.2).close()
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"{process.args[0]} does not listen on {port}")
-
-
-class Bench:
+class Bench(Processes):
     def __init__(self, args):
-        self.args, self.dir, self.running = args, tempfile.mkdtemp(prefix="homing-faults-"), []
+        super().__init__()
+        self.args = args
         self.origin = free_port()
         conf = self.file("origin.conf", f"""daemon off; worker_processes 1; pid {self.dir}/origin.pid;
 error_log stderr error; events {{ worker_connections 4096; }}
 http {{ access_log off; keepalive_requests 1000000000; client_body_temp_path {self.dir}/bodies;
   client_body_buffer_size 1m; client_max_body_size 0;
   server {{ listen 127.0.0.1:{self.origin}; location / {{ return 200 "{'x' * 128}"; }} }} }}""")
-        self.start(["nginx", "-c", conf], self.origin)
+        self.start(["nginx", "-c", conf], port=self.origin)
         self.script = self.file("post.lua", f"""wrk.method = "POST"
 wrk.body = string.rep("x", {args.body})
 local session = 0
@@ -118,19 +104,6 @@ request = function()
   session = session + 1
   return wrk.format(nil, nil, {{ ["Cookie"] = "SID=" .. session % 1000 }})
 end""")
-
-    def file(self, name, text):
-        path = f"{self.dir}/{name}"
-        with open(path, "w") as out:
-            out.write(text)
-        return path
-
-    def start(self, argv, port):
-        with open(f"{self.dir}/log", "ab") as log:
-            process = subprocess.Popen(argv, env={**os.environ, "HOMING_LOG": "error"}, stdout=log, stderr=log)
-        self.running.append(process)
-        wait_for(port, process)
-        return process
 
     def homing(self, clone):
         port = free_port()
@@ -146,7 +119,7 @@ virtual_services:
     services: [{{ address: 127.0.0.1, port: {port} }}]
     pool_ref: app{section}
 """)
-        return self.start([self.args.homing, "run", "--config", conf], port), port
+        return self.start([self.args.homing, "run", "--config", conf], {"HOMING_LOG": "error"}, port), port
 
     def load(self, port, seconds):
         """p99 in ms, and requests that failed."""
@@ -173,17 +146,6 @@ virtual_services:
         print(f"{fault:<14}{before:>12.2f}{after:>12.2f}{after / before:>8.2f}{failed:>8}", flush=True)
         for process in (without, with_clone):
             process.kill()
-
-    def stop(self):
-        for process in self.running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.running:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 def main():

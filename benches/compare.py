@@ -8,16 +8,12 @@ Compare within one run only. Everything stays on 127.0.0.1, is bounded in time, 
     make bench                     # all of it
     benches/compare.py --help      # parts of it
 """
-import argparse, json, os, re, shutil, signal, socket, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, re, shutil, socket, statistics, subprocess, sys, time
+
+from processes import Processes, free_port
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICK = os.sysconf("SC_CLK_TCK")
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 def family(pid):
@@ -46,41 +42,12 @@ def rss_kib(pid):
     )
 
 
-def wait_for(port, process, seconds=15):
-    end = time.time() + seconds
-    while time.time() < end:
-        if process.poll() is not None:
-            sys.exit(f"{process.args[0]} ended with {process.returncode} before it listened on {port}")
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.2).close()
-            return
-        except OSError:
-            time.sleep(0.05)
-    sys.exit(f"nothing listens on {port}")
-
-
-class Bench:
+class Bench(Processes):
     def __init__(self, args):
+        super().__init__()
         self.args = args
-        self.dir = tempfile.mkdtemp(prefix="homing-bench-")
-        self.running = []
         self.origin = self.nginx_origin("x" * args.body)
         self.clones = self.nginx_origin("x" * args.clone_body) if args.clone_body else self.nginx_origin("")
-
-    def start(self, argv, env=None, port=None):
-        log = open(f"{self.dir}/log", "ab")
-        process = subprocess.Popen(argv, env={**os.environ, **(env or {})}, stdout=log, stderr=log)
-        self.running.append(process)
-        if port:
-            wait_for(port, process)
-        return process
-
-    def file(self, name, text, mode=0o644):
-        path = f"{self.dir}/{name}"
-        with open(path, "w") as out:
-            out.write(text)
-        os.chmod(path, mode)
-        return path
 
     def nginx_http(self, name, workers, http):
         temp = " ".join(f"{kind}_temp_path {self.dir}/{name}-{kind};" for kind in
@@ -257,16 +224,6 @@ virtual_services:
                   f"{sum(f[3] for f in figures):>6}", flush=True)
             process.kill()
 
-    def stop(self):
-        for process in self.running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-        for process in self.running:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        shutil.rmtree(self.dir, ignore_errors=True)
 
 
 SITES = """gslb:

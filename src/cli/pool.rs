@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
-    client::{Client, Error, escaped},
+    client::{Error, escaped},
     show::{AdminArgs, Output, one},
 };
 use crate::admin::view;
@@ -59,7 +59,7 @@ impl Order {
 
 /// Commands the running homing and returns what to print.
 pub async fn pool(args: Pool) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let What::Server { addr, order } = args.what;
     let (pool, addr) = (escaped(&args.name), escaped(&addr.to_string()));
     let path = format!("/api/v1/pools/{pool}/servers/{addr}/{}", order.verb());

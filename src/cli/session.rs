@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::{
     Error,
-    client::{Client, escaped},
+    client::escaped,
     show::{AdminArgs, Output, json, one},
     table,
 };
@@ -71,7 +71,7 @@ struct Vs {
 
 /// Tells the running homing and returns what to print.
 pub async fn session(args: Session) -> Result<String, Error> {
-    let client = Client::new(args.admin.admin, args.admin.token_file.as_deref())?;
+    let client = args.admin.client()?;
     let as_json = args.output == Output::Json;
     match args.what {
         What::Explain(which) => {

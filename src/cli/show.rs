@@ -33,10 +33,10 @@ pub(super) struct AdminArgs {
         default_value = "http://127.0.0.1:9901",
         global = true
     )]
-    pub(super) admin: AdminUrl,
+    admin: AdminUrl,
     /// The file with the token that the admin API asks for beyond loopback
     #[arg(long, value_name = "FILE", global = true)]
-    pub(super) token_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
