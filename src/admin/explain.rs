@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    source::{pool_status, server},
+    pools::{pool_status, server},
     view::{Explanation, Home, OperState, OperStatus, Recovery, SiteCookie, Timestamp},
 };
 use crate::{

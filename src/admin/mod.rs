@@ -9,14 +9,17 @@ mod access;
 mod api;
 pub mod client;
 mod explain;
+mod gslb_services;
 mod listener;
 mod operate;
 mod peers;
+mod pools;
 mod servers;
 mod sessions;
 mod sites;
 mod source;
 pub mod view;
+mod virtual_services;
 mod write;
 
 pub use access::{CurrentToken, Token, TokenError};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{source, view};
+use super::{pools, view};
 use crate::{names::same_name, pool::AdminState, snapshot::Live};
 
 /// Why a server is not commanded.
@@ -48,5 +48,5 @@ pub(super) fn order(
         return Err(ServerError::DisabledInConfiguration { pool: name, server });
     }
     found.order(state, by, live.clock.wall());
-    Ok(source::server(found, None))
+    Ok(pools::server(found, None))
 }

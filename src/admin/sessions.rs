@@ -4,7 +4,7 @@
 
 use std::{collections::HashSet, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use super::{source, view};
+use super::{pools, view};
 use crate::{
     clone::token,
     config::{CloneSection, Token},
@@ -151,7 +151,7 @@ fn explained(found: Found<'_>, snapshot: &Snapshot, wall: SystemTime) -> view::E
         virtual_service: section.map(|section| section.vs.to_string()),
         pool_ref: section.map(|section| section.section.pool.to_string()),
         token: token.map(Token::to_string),
-        server_status: server.map(|server| source::server_status(server)),
+        server_status: server.map(|server| pools::server_status(server)),
         entry: entry(row, wall),
     }
 }
