@@ -7,6 +7,10 @@ use std::{
 
 use parking_lot::Mutex;
 
+mod episode;
+
+pub use episode::Episode;
+
 /// Where a running instance reads the time. Cheap to clone; clones tell the same time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {

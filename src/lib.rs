@@ -35,7 +35,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`names`] [`clock`] [`metrics`] [`site_cookie`] |
+//! | 0 | [`names`] [`clock`] [`limits`] [`metrics`] [`site_cookie`] |
 //! | 1 | [`config`] |
 //! | 2 | [`session`] [`tls`] [`listen`] |
 //! | 3 | [`pool`] [`clone`] [`gslb`] |
@@ -74,6 +74,7 @@ pub mod clone;
 pub mod config;
 pub mod filter;
 pub mod gslb;
+pub mod limits;
 pub mod listen;
 pub mod metrics;
 pub mod names;

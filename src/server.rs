@@ -18,6 +18,7 @@ use pingora::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use crate::limits::OpenFiles;
 use crate::{
     admin::{self, AdminListener, view},
     clock::Clock,

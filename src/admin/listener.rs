@@ -8,7 +8,7 @@ use std::{
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::write::Peer;
-use crate::config::AdminListen;
+use crate::{clock::Episode, config::AdminListen, limits};
 
 /// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
 pub struct AdminListener {
@@ -102,6 +102,7 @@ impl AdminListener {
     }
 
     async fn accept(&self, router: &Router, free: &Arc<Semaphore>, shutdown: &CancellationToken) {
+        let failing = Episode::default();
         loop {
             let place = free.clone().acquire_owned().await.expect("the semaphore is never closed");
             let (router, shutdown) = (router.clone(), shutdown.clone());
@@ -114,9 +115,15 @@ impl AdminListener {
                     spawn(connection(stream, peer, router, shutdown), place)
                 }),
             };
+            let now = Instant::now();
             if let Err(error) = accepted {
-                tracing::warn!(%error, "admin: a connection cannot be accepted");
+                if failing.seen(now) {
+                    let help = limits::shortage(&error).unwrap_or("the system says no more than this");
+                    tracing::warn!(%error, "admin: cannot accept connections, and goes on trying; {help}");
+                }
                 sleep(AFTER_FAILED_ACCEPT).await;
+            } else if failing.is_over(now) {
+                tracing::info!("admin: connections can be accepted again");
             }
         }
     }

@@ -5,11 +5,14 @@ use std::{io, path::Path, process::ExitCode};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Error, check};
-use crate::server::{Builder, Homing, Trigger};
+use crate::server::{Builder, Homing, OpenFiles, Trigger};
 
 /// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
 /// A second signal ends at once. SIGHUP loads the configuration again.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
+    if let Err(error) = OpenFiles::raise() {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
     let loaded = check::load(builder, file)?;
     // It accepts and administers, and serves too if there is to be one thread.
     let runtime =

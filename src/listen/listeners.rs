@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ConnectionEvents, ListenerSettings, ListenerSpec, Workers,
+    ConnectionEvents, ListenerSettings, ListenerSpec, Room, Workers,
     port::{Port, Shared},
 };
 use crate::clock::Clock;
@@ -47,9 +47,9 @@ impl<A> Listeners<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    pub fn new(workers: Workers<A>, events: Arc<dyn ConnectionEvents>, clock: Clock) -> Self {
+    pub fn new(workers: Workers<A>, events: Arc<dyn ConnectionEvents>, clock: Clock, room: Room) -> Self {
         let open = Arc::new(watch::Sender::new(0));
-        let shared = Arc::new(Shared { workers, events, clock, open, next_id: AtomicU64::new(1) });
+        let shared = Arc::new(Shared { workers, events, clock, room, open, next_id: AtomicU64::new(1) });
         let (hang_up, kill) = (CancellationToken::new(), CancellationToken::new());
         Self { shared, running: Mutex::default(), hang_up, kill }
     }

@@ -14,6 +14,7 @@ mod framing;
 mod http1;
 mod listeners;
 mod port;
+mod room;
 mod socket;
 mod wire;
 mod workers;
@@ -22,6 +23,7 @@ pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
 pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, ListenerSettings, ListenerSpec};
+pub use room::Room;
 pub use socket::{BindError, bind};
 
 pub use wire::WRITE_TIMEOUT;

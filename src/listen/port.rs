@@ -26,7 +26,7 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connection, ConnectionEvents, Refusal, Verdict, Wire, Workers,
+    Connection, ConnectionEvents, Refusal, Room, Verdict, Wire, Workers,
     connection::{Closing, Facts, Open},
     http1::{self, Timeouts},
 };
@@ -74,6 +74,7 @@ pub(super) struct Shared<A> {
     pub workers: Workers<A>,
     pub events: Arc<dyn ConnectionEvents>,
     pub clock: Clock,
+    pub room: Room,
     pub open: Arc<watch::Sender<usize>>,
     pub next_id: AtomicU64,
 }
@@ -101,28 +102,35 @@ where
 {
     /// Accepts until it is stopped, and never waits for a client.
     pub async fn accept(self: Arc<Self>, socket: tokio::net::TcpListener) {
-        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return,
-                accepted = socket.accept() => accepted,
+                accepted = self.next(&socket) => accepted,
             };
             match accepted {
                 Ok((stream, client)) => {
-                    failing = false;
+                    self.shared.room.accepted(self.shared.clock.now());
                     self.admit(stream, client);
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
-                    if !failing {
-                        tracing::error!(listener = %self.name, %error, "cannot accept connections; trying on");
-                        failing = true;
-                    }
+                    self.shared.room.failed(&error, self.shared.clock.now());
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
+    }
+
+    /// The next client, when there is room for it; until then it waits in the kernel's queue.
+    async fn next(&self, socket: &tokio::net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        let Shared { room, open, clock, .. } = &*self.shared;
+        if room.is_full(*open.borrow()) {
+            room.filled(clock.now());
+            // The sender is ours: it cannot be gone.
+            let _ = open.subscribe().wait_for(|open| !room.is_full(*open)).await;
+        }
+        socket.accept().await
     }
 
     fn admit(self: &Arc<Self>, socket: TcpStream, client: SocketAddr) {

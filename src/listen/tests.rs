@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{clock::Clock, config::AddressLists};
+use crate::{clock::Clock, config::AddressLists, limits::OpenFiles};
 
 mod in_virtual_time;
 
@@ -131,7 +131,8 @@ impl Fixture {
         let app = Arc::new(App { gate: Semaphore::new(0), begun: sender });
         let (sender, events) = mpsc::unbounded_channel();
         let recorder = Recorder { events: sender, verdict };
-        let listeners = Listeners::new(Workers::here(app.clone()), Arc::new(recorder), Clock::system());
+        let (workers, room) = (Workers::here(app.clone()), Room::new(OpenFiles::allowed()));
+        let listeners = Listeners::new(workers, Arc::new(recorder), Clock::system(), room);
         let addr = add(&listeners, spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
         Self { listeners, app, addr, events, begun }
     }

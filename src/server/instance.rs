@@ -9,7 +9,8 @@ use super::{Builder, Trigger, changes, ports::Ports};
 use crate::{
     admin::{Control, CurrentToken, view},
     config::{Config, Seen},
-    listen::{Listeners, Workers},
+    limits::OpenFiles,
+    listen::{Listeners, Room, Workers},
     pool::monitor::Monitors,
     proxy::Proxy,
     snapshot::Live,
@@ -41,13 +42,16 @@ pub(super) struct History {
 
 impl Instance {
     pub fn new(live: Arc<Live>, builder: Builder, workers: Workers<HttpProxy<Proxy>>) -> Self {
+        let files = OpenFiles::allowed();
+        let room = Room::new(files);
+        tracing::info!(open_files = files.shown(), clients = files.clients(), "room for clients");
         let events = Arc::new(Proxy::new(live.clone()));
         let config = live.snapshot().config.clone();
         let loaded = live.clock.wall();
         let history = History { loaded, last_reload: None, seen: Arc::new(config.seen.clone()) };
         let instance = Self {
-            ports: Ports::new(Listeners::new(workers, events, live.clock.clone())),
-            monitors: Monitors::new(live.clock.clone()),
+            ports: Ports::new(Listeners::new(workers, events, live.clock.clone(), room)),
+            monitors: Monitors::new(live.clock.clone(), files),
             token: CurrentToken::default(),
             reloading: tokio::sync::Mutex::default(),
             stopping: Mutex::new(false),

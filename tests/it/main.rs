@@ -1,6 +1,7 @@
 //! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
 mod admin;
+mod adversity;
 mod clone_accounts;
 mod clone_faults;
 mod clone_rules;
@@ -9,6 +10,7 @@ mod config;
 mod copied;
 mod demo;
 mod explain;
+
 mod fuzz;
 mod keys;
 mod large_bodies;

@@ -5,6 +5,9 @@
 //! ones by the monitor's thresholds; a server is up while all monitors of its pool say so. What real traffic
 //! has to say of a server's health is not looked at here.
 //!
+//! At most [`OpenFiles::probes`] are under way at a time, lest a thousand servers that are silent take the files and
+//! the attention that clients need. A probe that fails for want of something of our own says nothing of the server.
+//!
 //! Avi says health monitor, Pingora and HAProxy health check.
 
 mod probe;
@@ -15,17 +18,28 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use pingora::connectors::http::v1::Connector;
 use rand::Rng;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::{probe::Probe, threshold::Threshold};
+use self::{
+    probe::{Failure, Probe},
+    threshold::Threshold,
+};
 use super::{Health, Pool, Server};
-use crate::{clock::Clock, config::HealthMonitor};
+use crate::{
+    clock::{Clock, Episode},
+    config::HealthMonitor,
+    limits::OpenFiles,
+};
 
 /// The monitors of a running instance. One for all pools, because all probes can share its TLS context.
 pub struct Monitors {
     connector: Arc<Connector>,
     clock: Clock,
+    prober: Arc<Prober>,
     followed: Mutex<Vec<Followed>>,
 }
 
@@ -37,8 +51,14 @@ struct Followed {
 
 impl Monitors {
     /// Builds the TLS context, which reads the system's certificates: some 10 ms. `clock` dates the changes.
-    pub fn new(clock: Clock) -> Self {
-        Self { connector: Arc::new(Connector::new(None)), clock, followed: Mutex::default() }
+    pub fn new(clock: Clock, files: OpenFiles) -> Self {
+        let prober = Prober {
+            places: Semaphore::new(files.probes()),
+            shortage: Episode::default(),
+            clock: clock.clone(),
+        };
+        let connector = Arc::new(Connector::new(None));
+        Self { connector, clock, prober: Arc::new(prober), followed: Mutex::default() }
     }
 
     /// Probes the enabled servers of these pools from now on, and those of no others. The monitors of a pool that
@@ -82,6 +102,7 @@ impl Monitors {
                     offset: monitor.send_interval.mul_f64(rng.random()),
                     monitor: monitor.clone(),
                     verdict: verdict.clone(),
+                    prober: self.prober.clone(),
                     index,
                 };
                 let cancel = cancel.clone();
@@ -101,6 +122,7 @@ struct Watch {
     verdict: Arc<Verdict>,
     /// Which of the server's monitors it is.
     index: usize,
+    prober: Arc<Prober>,
 }
 
 impl Watch {
@@ -109,8 +131,8 @@ impl Watch {
         // A probe that took longer than the interval is not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            let result = self.probe.run().await;
-            if self.threshold.observe(result.is_ok()) {
+            let result = self.prober.run(&self.probe).await;
+            if !matches!(result, Err(Failure::Ours { .. })) && self.threshold.observe(result.is_ok()) {
                 let health = match result {
                     Ok(()) => Health::Up,
                     Err(failure) => Health::Down { reason: format!("{}: {failure}", self.monitor.name) },
@@ -119,6 +141,30 @@ impl Watch {
             }
             due.tick().await;
         }
+    }
+}
+
+/// Lets so many probes run at a time.
+struct Prober {
+    places: Semaphore,
+    /// Probes could not be made.
+    shortage: Episode,
+    clock: Clock,
+}
+
+impl Prober {
+    async fn run(&self, probe: &Probe) -> Result<(), Failure> {
+        let _place = self.places.acquire().await.expect("the semaphore is never closed");
+        let result = probe.run().await;
+        let now = self.clock.now();
+        if let Err(Failure::Ours { error, help }) = &result {
+            if self.shortage.seen(now) {
+                tracing::error!(error, "servers cannot be probed and keep the state that they had; {help}");
+            }
+        } else if self.shortage.is_over(now) {
+            tracing::info!("servers can be probed again");
+        }
+        result
     }
 }
 

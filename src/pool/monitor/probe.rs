@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     clock::Clock,
     config::{self, HealthMonitor, HttpRequest, MonitorType, ResponseCodes},
+    limits,
     tls::{PeerRefusal, PeerTls},
 };
 
@@ -63,6 +64,9 @@ pub(super) enum Failure {
     Closed,
     #[error("the answer is not HTTP")]
     NotHttp,
+    /// It is no failure of the server: this process, or the machine, has run out of something.
+    #[error("{error}")]
+    Ours { error: String, help: &'static str },
     /// Pingora's name of an error that is none of the above.
     #[error("failed with {0}")]
     Other(&'static str),
@@ -143,6 +147,9 @@ impl Question {
 
 impl From<Box<Error>> for Failure {
     fn from(error: Box<Error>) -> Self {
+        if let Some(help) = limits::shortage(error.root_cause()) {
+            return Self::Ours { error: error.root_cause().to_string(), help };
+        }
         match error.etype() {
             ErrorType::ConnectRefused => Self::Refused,
             ErrorType::ConnectNoRoute => Self::NoRoute,

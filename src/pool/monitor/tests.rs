@@ -23,6 +23,7 @@ use super::Monitors;
 use crate::{
     clock::Clock,
     config::{self, HealthMonitor, HttpRequest, LbAlgorithm, MonitorType, ResponseCodes},
+    limits::OpenFiles,
     metrics::Metrics,
     pool::{Health, Pool, State, fixture},
 };
@@ -151,7 +152,7 @@ fn config(servers: &[SocketAddr], monitors: Vec<Arc<HealthMonitor>>) -> config::
 
 /// Starts to watch; ends when this is dropped.
 fn watch(pool: &Arc<Pool>) -> Monitors {
-    let monitors = Monitors::new(Clock::virtual_at(Duration::from_secs(7)));
+    let monitors = Monitors::new(Clock::virtual_at(Duration::from_secs(7)), OpenFiles::allowed());
     follow(&monitors, &[pool]);
     monitors
 }

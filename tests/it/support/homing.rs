@@ -5,6 +5,7 @@ use std::{
     path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -46,6 +47,13 @@ impl Homing {
         Self::launch(Path::new(BINARY), site, Some(log)).await.ready().await
     }
 
+    /// Starts it with something changed about its process, and waits until it is ready.
+    pub async fn start_as(site: &Site, change: impl FnOnce(&mut Command)) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory can be made");
+        let config = site.write(dir.path());
+        Self::spawn_changed(Path::new(BINARY), dir, &config, site, change).ready().await
+    }
+
     /// Starts it and does not wait.
     pub async fn spawn(site: &Site) -> Self {
         Self::spawn_program(Path::new(BINARY), site).await
@@ -68,20 +76,32 @@ impl Homing {
     }
 
     fn spawn_in(program: &Path, dir: TempDir, config: &Path, site: &Site, log: Option<&str>) -> Self {
-        let mut child = Command::new(program)
+        Self::spawn_changed(program, dir, config, site, |command| {
+            command.envs(log.map(|level| ("HOMING_LOG", level)));
+        })
+    }
+
+    fn spawn_changed(
+        program: &Path,
+        dir: TempDir,
+        config: &Path,
+        site: &Site,
+        change: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = Command::new(program);
+        command
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HOMING_ADMIN")
-            .envs(log.map(|level| ("HOMING_LOG", level)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the program starts");
+            .kill_on_drop(true);
+        change(&mut command);
+        let mut child = command.spawn().expect("the program starts");
         let log = Log::default();
-        log.follow(child.stdout.take().expect("stdout is piped"));
-        log.follow(child.stderr.take().expect("stderr is piped"));
+        child.stdout.take().into_iter().for_each(|stdout| log.follow(stdout));
+        child.stderr.take().into_iter().for_each(|stderr| log.follow(stderr));
         Self { addr: site.addr, admin: site.admin, child, log, dir }
     }
 
@@ -183,6 +203,25 @@ impl Homing {
     /// What it has said on stdout and stderr so far.
     pub fn log(&self) -> String {
         self.log.text()
+    }
+
+    /// How many lines of the log have this in them.
+    pub fn log_lines(&self, part: &str) -> usize {
+        self.log().lines().filter(|line| line.contains(part)).count()
+    }
+
+    /// Waits until the log has this in it.
+    pub async fn says(&self, part: &str) {
+        eventually(part, async || self.log_lines(part) > 0).await;
+    }
+
+    /// The processor time that its process has used.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let (_, fields) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let ticks = |nth| fields.split_whitespace().nth(nth).and_then(|ticks| ticks.parse::<u64>().ok());
+        let ticks = ticks(11).zip(ticks(12)).map(|(user, system)| user + system);
+        Duration::from_millis(10 * ticks.expect("two numbers"))
     }
 
     /// The id of its process.
