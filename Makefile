@@ -44,3 +44,4 @@ check: build
 
 bench: build
 	python3 benches/compare.py
+	python3 benches/hop.py

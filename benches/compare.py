@@ -8,38 +8,9 @@ Compare within one run only. Everything stays on 127.0.0.1, is bounded in time, 
     make bench                     # all of it
     benches/compare.py --help      # parts of it
 """
-import argparse, json, os, re, shutil, socket, statistics, subprocess, sys, time
+import argparse, json, re, shutil, socket, statistics, subprocess, sys, time
 
-from processes import Processes, free_port
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-TICK = os.sysconf("SC_CLK_TCK")
-
-
-def family(pid):
-    """The process and its descendants."""
-    pids = [pid]
-    for p in pids:
-        try:
-            for task in os.listdir(f"/proc/{p}/task"):
-                pids += [int(c) for c in open(f"/proc/{p}/task/{task}/children").read().split()]
-        except OSError:
-            pass
-    return pids
-
-
-def cpu_seconds(pid):
-    total = 0
-    for p in family(pid):
-        fields = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
-        total += int(fields[11]) + int(fields[12])
-    return total / TICK
-
-
-def rss_kib(pid):
-    return sum(
-        int(line.split()[1]) for p in family(pid) for line in open(f"/proc/{p}/status") if line.startswith("VmRSS")
-    )
+from processes import Processes, cpu_seconds, free_port, need, rss_kib, site_cookie
 
 
 class Bench(Processes):
@@ -48,20 +19,6 @@ class Bench(Processes):
         self.args = args
         self.origin = self.nginx_origin("x" * args.body)
         self.clones = self.nginx_origin("x" * args.clone_body) if args.clone_body else self.nginx_origin("")
-
-    def nginx_http(self, name, workers, http):
-        temp = " ".join(f"{kind}_temp_path {self.dir}/{name}-{kind};" for kind in
-                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
-        return self.file(f"{name}.conf", f"""daemon off; worker_processes {workers}; pid {self.dir}/{name}.pid;
-error_log stderr error; events {{ worker_connections 16384; }}
-http {{ access_log off; keepalive_requests 1000000000; {temp} {http} }}""")
-
-    def nginx_origin(self, body):
-        port = free_port()
-        answer = f'return 200 "{body}"' if body else "return 204"
-        conf = self.nginx_http(f"origin{port}", 1, f"server {{ listen 127.0.0.1:{port}; location / {{ {answer}; }} }}")
-        self.start(["nginx", "-c", conf], port=port)
-        return port
 
     # Every proxy: (name, argv, environment), listening on `port`.
 
@@ -161,7 +118,7 @@ virtual_services:
         return self.homing(port, True)
 
     def load(self, process, port, seconds, cookie):
-        header = ["-H", f"Cookie: {self.site_cookie(port)}"] if cookie else []
+        header = ["-H", f"Cookie: {site_cookie(port)}"] if cookie else []
         before = cpu_seconds(process.pid)
         out = subprocess.run(
             ["wrk", "-t1", f"-c{self.args.connections}", f"-d{seconds}s", "--latency", *header,
@@ -171,13 +128,6 @@ virtual_services:
         latency = dict(re.findall(r"(50|99)%\s+([\d.]+[mu]?s)", out))
         bad = re.search(r"Non-2xx or 3xx responses: (\d+)", out)
         return spent / max(requests, 1) * 1e6, requests / seconds, latency, int(bad.group(1)) if bad else 0
-
-    def site_cookie(self, port):
-        """The cookie that a first answer sets; a plain one from who sets none."""
-        with socket.create_connection(("127.0.0.1", port)) as s:
-            s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
-            found = re.search(r"(?i)set-cookie: ([^;]*)", s.recv(4096).decode("latin1"))
-        return found.group(1) if found else "SITE=none"
 
     def idle(self, process, port):
         """KiB per idle keep-alive connection."""
@@ -223,7 +173,6 @@ virtual_services:
                   f"{figures[-1][2].get('50', '?'):>10}{figures[-1][2].get('99', '?'):>10}{idle:>10}"
                   f"{sum(f[3] for f in figures):>6}", flush=True)
             process.kill()
-
 
 
 SITES = """gslb:
@@ -278,9 +227,7 @@ def main():
     parser.add_argument("--clone-body", type=int, default=0, help="bytes of the clone members' answers; 0: 204")
     parser.add_argument("--idle", type=int, default=2000, help="idle connections to weigh; 0: none")
     args = parser.parse_args()
-    for tool in ("wrk", "nginx"):
-        if not shutil.which(tool):
-            sys.exit(f"{tool} is missing: it makes the load or the origin; apt-get install {tool}")
+    need("wrk", "nginx")
     args.bare = args.bare or build_bare_proxy()
     bench = Bench(args)
     try:

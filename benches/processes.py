@@ -1,6 +1,8 @@
 """Processes that a measurement starts, with their files, and ends. For the scripts of this folder."""
 
-import os, shutil, signal, socket, subprocess, sys, tempfile, time
+import os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
+
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 def free_port():
@@ -22,6 +24,48 @@ def wait_for(port, process, seconds=15):
     sys.exit(f"nothing listens on {port}")
 
 
+def family(pid):
+    """The process and its descendants."""
+    pids = [pid]
+    for p in pids:
+        try:
+            for task in os.listdir(f"/proc/{p}/task"):
+                pids += [int(c) for c in open(f"/proc/{p}/task/{task}/children").read().split()]
+        except OSError:
+            pass
+    return pids
+
+
+def cpu_seconds(pid):
+    total = 0
+    for p in family(pid):
+        fields = open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def rss_kib(pid):
+    return sum(
+        int(line.split()[1]) for p in family(pid) for line in open(f"/proc/{p}/status") if line.startswith("VmRSS")
+    )
+
+
+def need(*tools):
+    for tool in tools:
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is missing: the load, the origin or the certificates need it; apt-get install {tool}")
+
+
+def site_cookie(port, tls=False):
+    """The cookie that a first answer sets; a plain one from who sets none."""
+    with socket.create_connection(("127.0.0.1", port)) as s:
+        if tls:
+            s = ssl._create_unverified_context().wrap_socket(s)
+        s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
+        found = re.search(r"(?i)set-cookie: ([^;]*)", s.recv(4096).decode("latin1"))
+    return found.group(1) if found else "SITE=none"
+
+
 class Processes:
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="homing-bench-")
@@ -41,6 +85,20 @@ class Processes:
             out.write(text)
         os.chmod(path, mode)
         return path
+
+    def nginx_http(self, name, workers, http):
+        temp = " ".join(f"{kind}_temp_path {self.dir}/{name}-{kind};" for kind in
+                        ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        return self.file(f"{name}.conf", f"""daemon off; worker_processes {workers}; pid {self.dir}/{name}.pid;
+error_log stderr error; events {{ worker_connections 16384; }}
+http {{ access_log off; keepalive_requests 1000000000; {temp} {http} }}""")
+
+    def nginx_origin(self, body):
+        port = free_port()
+        answer = f'return 200 "{body}"' if body else "return 204"
+        conf = self.nginx_http(f"origin{port}", 1, f"server {{ listen 127.0.0.1:{port}; location / {{ {answer}; }} }}")
+        self.start(["nginx", "-c", conf], port=port)
+        return port
 
     def stop(self):
         for process in self.running:
