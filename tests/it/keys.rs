@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-const NEW: Key = Key { uuid: "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", secret: [42; 32] };
+pub const NEW: Key = Key { uuid: "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", secret: [42; 32] };
 
 #[tokio::test]
 async fn keys_are_rotated_site_by_site_and_no_client_changes_its_site() {
@@ -103,11 +103,12 @@ impl Rotation {
     }
 }
 
-fn sealed_by(cookie: &str, key: Key) -> bool {
+pub fn sealed_by(cookie: &str, key: Key) -> bool {
     cookie.starts_with(&format!("1S{}", &key.uuid[..16]))
 }
 
-trait WithKeys {
+pub trait WithKeys {
+    /// With these keys and their states.
     fn with_keys(&self, keys: &[(Key, &str)]) -> Federation;
 }
 
@@ -170,6 +171,40 @@ async fn an_old_key_that_others_can_read_is_told_of_once_counted_and_listed() {
     let listed = run(&list).await;
     assert_eq!(listed.code, Some(0), "without a running homing: {}", listed.text());
     assert!(listed.stdout.contains("| active | 8d  |            |"), "{}", listed.stdout);
+}
+
+#[tokio::test]
+async fn a_bad_key_file_refuses_the_reload_and_the_keys_in_force_go_on() {
+    let app = Origin::start("a").await;
+    let fed = Federation::new();
+    let site = fed.site_a(&[&app]);
+    let homing = site.start().await;
+    let mut client = Browser::default();
+    client.get(homing.addr, "/").await;
+    let rotated = site.clone().in_federation(&fed.with_keys(&[(KEY, "retiring"), (NEW, "active")]));
+    for (content, said) in [
+        (None, "new.key does not exist"),
+        (Some(String::new()), "new.key is not a key of 64 hex digits"),
+        (Some(hex(&NEW.secret)[..63].to_owned()), "new.key is not a key of 64 hex digits"),
+        (Some(format!("{}z", &hex(&NEW.secret)[..63])), "new.key is not a key of 64 hex digits"),
+        (Some(hex(&NEW.secret).repeat(2)), "new.key is not a key of 64 hex digits"),
+    ] {
+        let bad = content.iter().fold(rotated.clone(), |site, content| site.file("new.key", content));
+        let reload = homing.reload(&bad).await;
+        assert_eq!(reload["result"], "failure", "{content:?}");
+        let problems = reload["problems"].as_array().expect("problems");
+        let problem = problems[0].as_str().expect("a text");
+        assert!(problems.len() == 1 && problem.contains(said) && problem.contains("; "), "{problems:?}");
+        assert!(!reload.to_string().contains(&hex(&NEW.secret)[..16]), "a secret is never told");
+        let answer = client.get(homing.addr, "/").await;
+        assert_eq!((answer.server(), answer.site_cookie()), ("a", None), "its cookie is good");
+        let first = Browser::default().get(homing.addr, "/").await;
+        assert!(sealed_by(first.site_cookie().expect("a cookie"), KEY), "{content:?}");
+    }
+    homing.reloaded(&rotated.file("new.key", &hex(&NEW.secret))).await;
+    let answer = client.get(homing.addr, "/").await;
+    assert!(sealed_by(answer.site_cookie().expect("the active key's"), NEW));
+    homing.settles(OUTCOMES, &[("outcome", "unknown_key")], 0.0).await;
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod redirects;
 mod reload;
 mod reload_storm;
 mod restrictions;
+mod rotation;
 mod routing;
 mod rules;
 mod show_sites;

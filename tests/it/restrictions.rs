@@ -1,9 +1,11 @@
-//! What site persistence forbids: each change that breaks a rule is refused, by the names of both objects.
+//! What site persistence forbids: each change that breaks a rule is refused, by the names of both objects, by `check`
+//! and by a reload, which leaves the running configuration in force.
 
 use serde_yaml::Value;
 
 use crate::support::{
     certs::cert_for,
+    client::Request,
     config::{Federation, Site, parse},
     homing::{Homing, Output, run},
     net,
@@ -15,8 +17,8 @@ use crate::support::{
 async fn a_federation_that_breaks_a_restriction_is_refused_by_both_names() {
     let app = Origin::start("app").await;
     let member = |fed: &mut Value, n: usize| fed["gslb_services"][0]["groups"][n]["members"][0].clone();
-    let good = check(&Federation::new().site_a(&[&app])).await;
-    assert_eq!(good.code, Some(0), "{}", good.text());
+    let fed = Federation::new();
+    let running = Running::start(fed.site_a(&[&app]).monitored("app", "tcp").file("k", &hex(&[7; 32]))).await;
     for (what, change, names) in [
         (
             "a third-party VIP",
@@ -76,10 +78,10 @@ async fn a_federation_that_breaks_a_restriction_is_refused_by_both_names() {
             [KEY.uuid, "509ceebd-0913-4aff-8b1e-2f0d3c4b5a70"],
         ),
     ] {
-        let fed = Federation::new().with(change);
-        let site = fed.site_a(&[&app]).monitored("app", "tcp").file("k", &hex(&[7; 32]));
-        refused(what, &site, "federation.yaml:", names).await;
+        let site = running.site.clone().in_federation(&fed.clone().with(change));
+        running.refuses(what, &site, "federation.yaml:", names).await;
     }
+    running.goes_on().await;
 }
 
 #[tokio::test]
@@ -93,7 +95,8 @@ async fn a_site_that_breaks_a_restriction_is_refused_by_both_names() {
         net::free_addr_on(https.ip()).port(),
         https.port()
     );
-    let site = || Federation::new().site_a(&[&app]);
+    let running = Running::start(Federation::new().site_a(&[&app])).await;
+    let site = || running.site.clone();
     for (what, site, names) in [
         ("an SP pool of one's own", site().pool(SP, &[&app]), ["SP-gs-web@site_A", "homing makes"]),
         ("a pool renamed to an SP pool", site().pool("sp-x", &[&app]), ["sp-x", "homing makes"]),
@@ -129,8 +132,9 @@ async fn a_site_that_breaks_a_restriction_is_refused_by_both_names() {
             ["web@site_A", "`gs`"],
         ),
     ] {
-        refused(what, &site, "homing.yaml:", names).await;
+        running.refuses(what, &site, "homing.yaml:", names).await;
     }
+    running.goes_on().await;
 }
 
 #[tokio::test]
@@ -141,14 +145,50 @@ async fn run_refuses_it_too() {
     assert_eq!(homing.ended().await.code(), Some(2), "{}", homing.log());
 }
 
-/// One line in this file names both objects and the remedy.
-async fn refused(what: &str, site: &Site, file: &str, names: [&str; 2]) {
-    let output = check(site).await;
-    assert_eq!(output.code, Some(2), "{what}: {}", output.text());
-    let is_it = |line: &&str| line.contains(file) && names.iter().all(|name| line.contains(name));
-    let line = output.stderr.lines().find(is_it);
-    let line = line.unwrap_or_else(|| panic!("{what} names {names:?}: {}", output.text()));
-    assert!(line.contains("; "), "{what} says how to mend it: {line}");
+/// A site that serves while it is told to load what breaks a rule.
+struct Running {
+    site: Site,
+    homing: Homing,
+    /// When its configuration was loaded.
+    loaded: serde_json::Value,
+}
+
+impl Running {
+    async fn start(site: Site) -> Self {
+        let good = check(&site).await;
+        assert_eq!(good.code, Some(0), "{}", good.text());
+        let homing = site.start().await;
+        let loaded = homing.json("/api/v1/configuration").await["loaded"].clone();
+        Self { site, homing, loaded }
+    }
+
+    /// `check` and a reload say on one line of this file both objects and the remedy, and the reload changes nothing.
+    async fn refuses(&self, what: &str, site: &Site, file: &str, names: [&str; 2]) {
+        let output = check(site).await;
+        assert_eq!(output.code, Some(2), "{what}: {}", output.text());
+        let reload = self.homing.reload(site).await;
+        assert_eq!(reload["result"], "failure", "{what}");
+        let problems = reload["problems"].as_array().expect("a list");
+        let problems = problems.iter().map(|problem| problem.as_str().expect("a text")).collect::<Vec<_>>();
+        for said in [output.stderr.lines().collect(), problems] {
+            let is_it = |line: &&&str| line.contains(file) && names.iter().all(|name| line.contains(name));
+            let line = said.iter().find(is_it).unwrap_or_else(|| panic!("{what} names {names:?}: {said:#?}"));
+            assert!(line.contains("; "), "{what} says how to mend it: {line}");
+        }
+        self.serves_as_before().await;
+    }
+
+    async fn serves_as_before(&self) {
+        let answer = Request::get("/").send(self.homing.addr).await;
+        assert_eq!((answer.status, answer.server()), (200, "app"));
+        assert!(answer.site_cookie().is_some(), "site persistence goes on");
+        assert_eq!(self.homing.json("/api/v1/configuration").await["loaded"], self.loaded);
+    }
+
+    /// What it had from the beginning is loaded still.
+    async fn goes_on(&self) {
+        self.homing.reloaded(&self.site).await;
+    }
 }
 
 async fn check(site: &Site) -> Output {

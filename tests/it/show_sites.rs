@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     sites::{OUTCOMES, ask_as},
     support::{
-        config::{Federation, Site},
+        config::Federation,
         net,
         origin::{Mode, Origin},
         site_cookie::{A, B},
@@ -22,7 +22,7 @@ async fn each_site_tells_of_all() {
     let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
     let (a, b) = (fed.site_a(&[&app_a]), fed.site_b(&[&app_b]));
     let fed = with_admins(fed, &[format!("http://{}", a.admin), format!("http://{}", b.admin)]);
-    let (a, b) = (in_federation(a, &fed), in_federation(b, &fed));
+    let (a, b) = (a.in_federation(&fed), b.in_federation(&fed));
     let (b, a) = (b.start().await, a.start().await);
     a.sees("SP-gs-web@site_A", b.addr, true).await;
     b.sees("SP-gs-web@site_B", a.addr, true).await;
@@ -109,8 +109,8 @@ async fn sites_with_different_files_are_out_of_sync() {
     let (a, b) = (fed.site_a(&[&app_a]), fed.site_b(&[&app_b]));
     let fed = with_admins(fed, &[format!("http://{}", a.admin), format!("http://{}", b.admin)]);
     let newer = fed.clone().with(|fed| fed["gslb_services"][0]["ttl"] = "60s".into());
-    let _b = in_federation(b, &newer).start().await;
-    let a = in_federation(a, &fed).start().await;
+    let _b = b.in_federation(&newer).start().await;
+    let a = a.in_federation(&fed).start().await;
     assert_eq!(a.json(RUNTIME).await["services_state"], "Services-Out-Of-Sync");
 }
 
@@ -144,10 +144,4 @@ fn with_admins(fed: Federation, urls: &[String]) -> Federation {
             fed["gslb"]["sites"][n]["admin_url"] = url.as_str().into();
         }
     })
-}
-
-/// A site with another federation's file.
-fn in_federation(mut site: Site, fed: &Federation) -> Site {
-    site.files.retain(|(name, _)| name != "federation.yaml");
-    site.file("federation.yaml", &serde_yaml::to_string(&fed.yaml).expect("plain YAML"))
 }

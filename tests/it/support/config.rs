@@ -152,9 +152,16 @@ impl Site {
         })
     }
 
+    /// Adds a file beside it, or replaces it.
     pub fn file(mut self, name: &str, content: &str) -> Self {
+        self.files.retain(|(known, _)| known != name);
         self.files.push((name.to_owned(), content.to_owned()));
         self
+    }
+
+    /// The same site in another federation, or in one that has changed.
+    pub fn in_federation(self, fed: &Federation) -> Self {
+        self.file("federation.yaml", &fed.text())
     }
 
     /// Writes everything; returns the path of the configuration.
@@ -298,6 +305,10 @@ impl Federation {
         self.site("site_C", site_cookie::C, self.addrs[2], servers)
     }
 
+    fn text(&self) -> String {
+        serde_yaml::to_string(&self.yaml).expect("plain YAML")
+    }
+
     fn site(&self, name: &str, member: Member, addr: SocketAddr, servers: &[&Origin]) -> Site {
         let mut site = Site::new(servers)
             .with(|yaml| {
@@ -307,7 +318,7 @@ impl Federation {
             .vs("name", &format!("web@{name}"))
             .vs("uuid", member.vs)
             .vs("services", &format!("[{{address: {}, port: {}}}]", addr.ip(), addr.port()))
-            .file("federation.yaml", &serde_yaml::to_string(&self.yaml).expect("plain YAML"))
+            .in_federation(self)
             .file("site-cookie.key", &hex(&site_cookie::KEY.secret));
         site.addr = addr;
         site
