@@ -28,6 +28,11 @@ pub trait Files {
     fn stamp(&self, _path: &Path) -> Option<Stamp> {
         None
     }
+
+    /// The time by the clock of the machine that has them.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 impl dyn Files + '_ {

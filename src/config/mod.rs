@@ -10,6 +10,7 @@
 mod admin;
 mod clone;
 mod copied;
+mod dates;
 mod federation;
 mod files;
 mod gslb;
@@ -40,6 +41,7 @@ mod yaml;
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
+pub use dates::{common_name, is_current};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use gslb::{
     Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,

@@ -114,6 +114,10 @@ impl Files for Watched<'_> {
     fn stamp(&self, path: &Path) -> Option<Stamp> {
         self.files.stamp(path)
     }
+
+    fn now(&self) -> SystemTime {
+        self.files.now()
+    }
 }
 
 #[cfg(test)]

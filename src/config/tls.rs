@@ -12,7 +12,7 @@ use openssl::{
     x509::{X509, X509Crl},
 };
 
-use super::{read::Object, table::Table};
+use super::{dates::misdated, read::Object, table::Table};
 
 /// A certificate chain and its key, PEM files. `load` has shown that both exist, parse and belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,13 @@ fn check_pair(o: &Object<'_>, chain: &[u8], key: &[u8]) {
     if chain.is_empty() {
         let help = "write PEM: the server's certificate first, then the intermediate ones";
         o.wrong("certificate_file", "the file holds no certificate", help);
+    }
+    for what in chain.iter().filter_map(|certificate| misdated(certificate, o.source.files.now())) {
+        o.dubious(
+            "certificate_file",
+            what,
+            "renew it and reload; until then clients and peer sites refuse it",
+        );
     }
     // A callback that gives no passphrase, lest OpenSSL asks for one at the terminal.
     let key = PKey::private_key_from_pem_callback(key, |_| Ok(0));

@@ -4,13 +4,11 @@
 //! they were loaded. OpenSSL's own lookup is not used: neither Pingora's connector nor the `openssl` crate hands it
 //! lists, and its time cannot be an argument.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use openssl::{
-    asn1::Asn1Time,
-    nid::Nid,
-    x509::{CrlStatus, X509Crl, X509CrlRef, X509NameRef, X509Ref},
-};
+use openssl::x509::{CrlStatus, X509Crl, X509NameRef, X509Ref};
+
+use crate::config::{common_name, is_current};
 
 /// Why a certificate that an authority has signed is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -45,9 +43,9 @@ fn look_up(certificate: &X509Ref, crls: &[X509Crl], now: SystemTime) -> Result<(
     let issuer = certificate.issuer_name();
     let lists = || crls.iter().filter(|crl| same(crl.issuer_name(), issuer));
     if lists().any(|crl| matches!(crl.get_by_serial(certificate.serial_number()), CrlStatus::Revoked(_))) {
-        return Err(Revocation::Revoked { subject: shown(certificate.subject_name()) });
+        return Err(Revocation::Revoked { subject: common_name(certificate.subject_name()) });
     }
-    let issuer = shown(issuer);
+    let issuer = common_name(issuer);
     let Some(last) = lists().last() else { return Err(Revocation::NoList { issuer }) };
     match lists().any(|crl| is_current(crl, now)) {
         true => Ok(()),
@@ -58,19 +56,6 @@ fn look_up(certificate: &X509Ref, crls: &[X509Crl], now: SystemTime) -> Result<(
     }
 }
 
-/// Whether the authority has not promised a newer one by now. RFC 5280 wants that date in every list.
-fn is_current(crl: &X509CrlRef, now: SystemTime) -> bool {
-    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let now = i64::try_from(seconds).ok().and_then(|seconds| Asn1Time::from_unix(seconds).ok());
-    crl.next_update().zip(now).is_some_and(|(next, now)| *next > now)
-}
-
 fn same(a: &X509NameRef, b: &X509NameRef) -> bool {
     a.try_cmp(b).is_ok_and(|order| order.is_eq())
-}
-
-/// The common name, or what else there is.
-fn shown(name: &X509NameRef) -> String {
-    let entry = name.entries_by_nid(Nid::COMMONNAME).next().or_else(|| name.entries().last());
-    entry.and_then(|entry| entry.data().to_string().ok()).unwrap_or_else(|| "?".into())
 }

@@ -228,6 +228,55 @@ async fn a_certificate_that_peers_would_refuse_is_refused_with_its_remedy() {
     assert!(output.stderr.contains("warning: ") && output.stderr.contains("believe the signed header alone"));
 }
 
+#[tokio::test]
+async fn what_is_out_of_date_is_a_warning_of_check_and_of_a_reload() {
+    let (ca, app) = (Ca::new("sites"), Origin::start("a").await);
+    let (dns, uri) = ("sp.site_a", format!("homing://tests/{}", A.cluster));
+    let fed = with_lists(Federation::new());
+    let (good, list) = (ca.site_cert(dns, &uri, 1), ca.crl(&[], 2100));
+    let base = with_cert(fed.site_a(&[&app]), &ca, &good).file("ca.crl", &list);
+    let homing = base.start().await;
+    let with = |cert: &Cert| base.clone().file("sp.pem", &cert.certificate).file("sp.key", &cert.key);
+    let two_lists = fed.with(|yaml| yaml["pki_profiles"][0]["crls"] = vec!["ca.crl", "new.crl"].into());
+    let old = Ca::of_year("old", 2020);
+    for (site, said) in [
+        (base.clone(), None),
+        (
+            with(&ca.site_cert_of_year(dns, &uri, 2020)),
+            Some(["sp].certificate_file", "certificate `sp.site_a` expired at Dec 31 00:00:00 2020 GMT"]),
+        ),
+        (
+            with(&ca.site_cert_of_year(dns, &uri, 3020)),
+            Some(["sp].certificate_file", "certificate `sp.site_a` is not valid before Jan  1"]),
+        ),
+        (
+            base.clone().file("ca.crl", &ca.crl(&[], 2021)),
+            Some(["crls[0]", "the revocation list of `sites` in"]),
+        ),
+        // An authority's newer list stands in for its older one.
+        (
+            base.clone().in_federation(&two_lists).file("ca.crl", &ca.crl(&[], 2021)).file("new.crl", &list),
+            None,
+        ),
+        (
+            base.clone().file("ca.pem", &format!("{}{}", ca.pem(), old.pem())),
+            Some(["ca_certs[0]", "certificate `old` expired at Dec 31 00:00:00 2020 GMT"]),
+        ),
+    ] {
+        let output = check(&site).await;
+        assert_eq!(output.code, Some(0), "dates change by themselves: {}", output.text());
+        let warnings = homing.reloaded(&site).await["warnings"].clone();
+        let reloaded = warnings.as_array().map(Vec::as_slice).unwrap_or_default();
+        let reloaded = reloaded.iter().filter_map(serde_json::Value::as_str).collect::<Vec<_>>();
+        let checked = output.stderr.lines().filter(|line| line.starts_with("warning: ")).collect::<Vec<_>>();
+        for warnings in [checked, reloaded] {
+            assert_eq!(warnings.len(), usize::from(said.is_some()), "{said:?}: {warnings:?}");
+            let (parts, line) = (said.unwrap_or_default(), warnings.first().unwrap_or(&""));
+            assert!(parts.iter().all(|part| line.contains(part)), "{parts:?}: {line}");
+        }
+    }
+}
+
 /// Two sites with TLS, each with a certificate for its app that nobody signed, and one for its peers.
 struct Sites {
     a: Homing,
@@ -263,7 +312,7 @@ fn site_cert(ca: &Ca, site: &str, member: Member, serial: u64) -> Cert {
 }
 
 /// A certificate with the serial number 1 for site_A, 2 for site_B.
-fn with_certificate(site: Site, ca: &Ca, name: &str, member: Member) -> Site {
+pub fn with_certificate(site: Site, ca: &Ca, name: &str, member: Member) -> Site {
     let serial = if name == "site_A" { 1 } else { 2 };
     with_cert(site, ca, &site_cert(ca, name, member, serial))
 }

@@ -1,4 +1,5 @@
-//! What crosses the hop between sites unharmed, in clear and over TLS, where it is HTTP/2.
+//! What crosses the hop between sites unharmed: in clear, and over TLS, where it is HTTP/2 and where sites prove
+//! themselves to each other by certificates, or may still do without.
 
 use bytes::Bytes;
 use h2::{RecvStream, SendStream};
@@ -7,6 +8,8 @@ use http::{HeaderMap, Response};
 use crate::{
     routing::websocket,
     site_tls::with_tls,
+    site_trust::with_certificate,
+    sites::OUTCOMES,
     support::{
         certs::{Ca, cert_for},
         client::{Connection, Request},
@@ -16,7 +19,7 @@ use crate::{
         http2::Http2,
         origin::{HALF_AN_ANSWER, Mode, Origin},
         rpc::{RpcServer, UNKNOWN},
-        site_cookie::{B, Cookie},
+        site_cookie::{A, B, Cookie},
         soon,
         tls::{self, Profile, TlsClient},
     },
@@ -42,9 +45,10 @@ async fn a_websocket_crosses_either_hop() {
 }
 
 #[tokio::test]
-async fn a_grpc_call_keeps_its_trailers_to_servers_with_tls_and_without() {
-    for server in [RpcServer::start().await, RpcServer::start_tls(&cert_for(&["app"])).await] {
-        let sites = Sites::start(Hop::Tls, |fed| in_front_of(&server, fed)).await;
+async fn a_grpc_call_keeps_its_trailers_over_either_tls_hop_to_servers_with_tls_and_without() {
+    let (plain, tls) = (RpcServer::start().await, RpcServer::start_tls(&cert_for(&["app"])).await);
+    for (hop, server) in TLS_HOPS.into_iter().flat_map(|hop| [(hop, &plain), (hop, &tls)]) {
+        let sites = Sites::start(hop, |fed| in_front_of(server, fed)).await;
         let client = sites.http2().await;
         let mut call = Call::begin(&client, "/echo").await;
         for message in ["first", "second"] {
@@ -58,6 +62,8 @@ async fn a_grpc_call_keeps_its_trailers_to_servers_with_tls_and_without() {
         assert_eq!((head.uri.path(), &head.headers["te"]), ("/echo", &"trailers".parse().expect("a value")));
         assert_eq!(head.uri.authority().expect("HTTP/2 has one").as_str(), "a.com", "Host is kept");
         assert!(!head.headers.contains_key("homing-hop"), "the hop ends at home");
+        sites.b.settles(OUTCOMES, &[("outcome", "from_peer")], 1.0).await;
+        assert_eq!(sites.b.metric("homing_sp_hops_refused_total", &[]).await, 0.0, "{hop:?}: it is proven");
     }
 }
 
@@ -84,7 +90,7 @@ async fn a_call_that_a_server_refused_untouched_is_made_again_whatever_its_metho
 #[tokio::test]
 async fn a_call_that_its_client_gives_up_is_given_up_at_home() {
     let server = RpcServer::start().await;
-    let sites = Sites::start(Hop::Tls, |fed| in_front_of(&server, fed)).await;
+    let sites = Sites::start(Hop::MutualTls, |fed| in_front_of(&server, fed)).await;
     let client = sites.http2().await;
     let mut call = Call::begin(&client, "/echo").await;
     assert_eq!(call.exchange("hello").await, "hello");
@@ -158,10 +164,14 @@ async fn an_event_is_seen_before_the_next_one_is_made() {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
     Plain,
+    /// Home shows the certificate of its app, and the signed header alone says who asks.
     Tls,
+    /// Both show certificates of the federated PKI profile, on the name `sp.<site>`.
+    MutualTls,
 }
 
-pub const HOPS: [Hop; 2] = [Hop::Plain, Hop::Tls];
+pub const HOPS: [Hop; 2] = [Hop::Plain, Hop::MutualTls];
+const TLS_HOPS: [Hop; 2] = [Hop::Tls, Hop::MutualTls];
 
 /// Two sites that know each other to be up; requests come in at site_A, in clear or over TLS as the hop is.
 pub struct Sites {
@@ -177,14 +187,15 @@ impl Sites {
         let ca = Ca::new("ours");
         let fed = match hop {
             Hop::Plain => Federation::new(),
-            Hop::Tls => Federation::new().over_tls(),
+            Hop::Tls | Hop::MutualTls => Federation::new().over_tls(),
         };
-        let secured = |site, name: &str| match hop {
+        let secured = |site, name: &str, member| match hop {
             Hop::Plain => site,
-            Hop::Tls => with_tls(site, name, &ca, &ca),
+            Hop::Tls => with_tls(site, &format!("{name}.sites.test"), &ca, &ca),
+            Hop::MutualTls => with_certificate(site, &ca, name, member),
         };
-        let b = secured(site_b(&fed), "b.sites.test").start().await;
-        let a = secured(fed.site_a(&[&app_a]), "a.sites.test").start().await;
+        let b = secured(site_b(&fed), "site_B", B).start().await;
+        let a = secured(fed.site_a(&[&app_a]), "site_A", A).start().await;
         a.sees("SP-gs-web@site_A", b.addr, true).await;
         Self { hop, a, b, _app_a: app_a }
     }
@@ -192,7 +203,7 @@ impl Sites {
     pub async fn open(&self) -> Connection {
         match self.hop {
             Hop::Plain => Connection::open(self.a.addr).await,
-            Hop::Tls => tls::open(self.a.addr).await,
+            Hop::Tls | Hop::MutualTls => tls::open(self.a.addr).await,
         }
     }
 

@@ -24,9 +24,19 @@ pub struct Ca(CertifiedIssuer<'static, KeyPair>);
 
 impl Ca {
     pub fn new(name: &str) -> Self {
+        Self::with(name, |_| {})
+    }
+
+    /// An authority that is good during one year.
+    pub fn of_year(name: &str, year: i32) -> Self {
+        Self::with(name, |params| of_year(params, year))
+    }
+
+    fn with(name: &str, change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         Self(CertifiedIssuer::self_signed(params, key()).expect("an authority can be made"))
     }
 
@@ -45,8 +55,25 @@ impl Ca {
 
     /// A site's certificate: for `sp.<site>` and the cluster of a federation.
     pub fn site_cert(&self, dns: &str, uri: &str, serial: u64) -> Cert {
+        self.sign_site(dns, uri, serial, |_| {})
+    }
+
+    /// A site's certificate that is good during one year.
+    pub fn site_cert_of_year(&self, dns: &str, uri: &str, year: i32) -> Cert {
+        self.sign_site(dns, uri, 1, |params| of_year(params, year))
+    }
+
+    fn sign_site(
+        &self,
+        dns: &str,
+        uri: &str,
+        serial: u64,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Cert {
         let key = key();
         let mut params = CertificateParams::new([dns.to_owned()]).expect("the name can be in a certificate");
+        params.distinguished_name.push(DnType::CommonName, dns);
+        change(&mut params);
         params.subject_alt_names.push(SanType::URI(uri.try_into().expect("URIs are ASCII")));
         params.serial_number = Some(SerialNumber::from(serial));
         let certificate = params.signed_by(&key, &self.0).expect("an authority can sign");
@@ -71,6 +98,12 @@ impl Ca {
         };
         params.signed_by(&self.0).and_then(|crl| crl.pem()).expect("an authority can sign a list")
     }
+}
+
+/// Makes a certificate good during one year.
+fn of_year(params: &mut CertificateParams, year: i32) {
+    params.not_before = date_time_ymd(year, 1, 1);
+    params.not_after = date_time_ymd(year, 12, 31);
 }
 
 fn key() -> KeyPair {
