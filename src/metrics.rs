@@ -3,15 +3,20 @@
 //! Labels have bounded values: names from the configuration and words from this code base, never a token, a
 //! client's address or a path. Hot paths resolve their children once, when the snapshot is built.
 
+mod configuration;
+mod listener;
+mod request;
 mod series;
+mod upstream;
 
-use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, TextEncoder, core::Collector,
-};
+use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
+pub use configuration::ConfigMetrics;
+pub use listener::{ListenerFamilies, ListenerMetrics};
+pub use request::{Answered, ByClass, RequestMetrics, code_class};
 use series::Families;
-pub use series::Labels;
+pub use series::{Description, Labels};
+pub use upstream::{UpstreamFamilies, UpstreamMetrics};
 
 /// The metrics of one instance. Clones share the values.
 #[derive(Clone)]
@@ -21,16 +26,20 @@ pub struct Metrics {
     pub requests: IntCounterVec,
     /// From the request head to the end of the answer. `vs`.
     pub request_duration: HistogramVec,
+    /// Requests answered. `vs`, `protocol`.
+    pub requests_by_protocol: IntCounterVec,
+    /// Bytes of requests' bodies. `vs`.
+    pub request_body_bytes: IntCounterVec,
+    /// Bytes of answers' bodies. `vs`.
+    pub response_body_bytes: IntCounterVec,
     /// Client connections open. `vs`.
     pub connections_open: IntGaugeVec,
-    /// Connections refused or lost before a request. `listener`, `reason`.
-    pub connections_refused: IntCounterVec,
+    pub listeners: ListenerFamilies,
     /// 1 while the server is up; set when the page is made. `pool`, `server`.
     pub pool_server_up: IntGaugeVec,
     /// Requests and tunnels in flight. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
-    /// Attempts that failed and were tried elsewhere. `pool`.
-    pub pool_retries: IntCounterVec,
+    pub upstream: UpstreamFamilies,
     /// Copies that left. `vs`, `pool`, `server`, `outcome`, `reason`.
     pub clone_copies: IntCounterVec,
     /// Copies that never left. `vs`, `pool`, `reason`.
@@ -59,175 +68,134 @@ pub struct Metrics {
     pub sp_pool_servers: IntGaugeVec,
     /// Errors and panics of rules. `rule`, `event`.
     pub rule_errors: IntCounterVec,
-    /// Reloads. `result`.
-    pub config_reloads: IntCounterVec,
-    /// 1 if the last reload, or the start, was a success.
-    pub config_last_reload_successful: IntGauge,
-    /// When the configuration in force was loaded.
-    pub config_last_reload_success_timestamp: Gauge,
-    /// What the last reload took.
-    pub config_last_reload_duration: Gauge,
+    pub config: ConfigMetrics,
 }
 
 impl Metrics {
     /// A fresh registry in which every metric is 0.
     pub fn new() -> Self {
         let registry = Families::default();
-        let build_info = gauges(&registry, "homing_build_info", "The running version.", &["version"]);
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build_info = registry.gauges(
+            "homing_build_info",
+            "The running version, and OpenSSL's.",
+            &["version", "openssl"],
+        );
+        let openssl = openssl::version::version();
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION"), openssl]).set(1);
+        #[cfg(target_os = "linux")]
+        registry.collector(prometheus::process_collector::ProcessCollector::for_self());
         Self {
-            requests: counters(
-                &registry,
+            requests: registry.counters(
                 "homing_requests_total",
                 "Requests answered.",
                 &["vs", "pool", "code_class"],
             ),
-            request_duration: durations(
-                &registry,
+            request_duration: registry.durations(
                 "homing_request_duration_seconds",
                 "From the request's head to the end of its answer.",
                 DURATION_BUCKETS,
                 &["vs"],
             ),
-            connections_open: gauges(
-                &registry,
-                "homing_connections_open",
-                "Client connections open.",
+            requests_by_protocol: registry.counters(
+                "homing_requests_by_protocol_total",
+                "Requests answered, by the protocol that the client spoke.",
+                &["vs", "protocol"],
+            ),
+            request_body_bytes: registry.counters(
+                "homing_request_body_bytes_total",
+                "Bytes of requests' bodies, and of what clients said in tunnels.",
                 &["vs"],
             ),
-            connections_refused: counters(
-                &registry,
-                "homing_connections_refused_total",
-                "Client connections refused or lost before a request.",
-                &["listener", "reason"],
+            response_body_bytes: registry.counters(
+                "homing_response_body_bytes_total",
+                "Bytes of answers' bodies, and of what servers said in tunnels.",
+                &["vs"],
             ),
-            pool_server_up: gauges(
-                &registry,
+            connections_open: registry.gauges("homing_connections_open", "Client connections open.", &["vs"]),
+            listeners: ListenerFamilies::new(&registry),
+            pool_server_up: registry.gauges(
                 "homing_pool_server_up",
                 "1 while the server is up, draining or not, else 0.",
                 &["pool", "server"],
             ),
-            pool_server_inflight: gauges(
-                &registry,
+            pool_server_inflight: registry.gauges(
                 "homing_pool_server_inflight",
                 "Requests and tunnels in flight to the server.",
                 &["pool", "server"],
             ),
-            pool_retries: counters(
-                &registry,
-                "homing_pool_retries_total",
-                "Attempts that failed and were tried on another server.",
-                &["pool"],
-            ),
-            clone_copies: counters(
-                &registry,
+            upstream: UpstreamFamilies::new(&registry),
+            clone_copies: registry.counters(
                 "homing_clone_copies_total",
                 "Copies that left for a clone member, by how they ended.",
                 &["vs", "pool", "server", "outcome", "reason"],
             ),
-            clone_dropped: counters(
-                &registry,
+            clone_dropped: registry.counters(
                 "homing_clone_dropped_total",
                 "Copies that never left.",
                 &["vs", "pool", "reason"],
             ),
-            clone_skipped: counters(
-                &registry,
+            clone_skipped: registry.counters(
                 "homing_clone_skipped_total",
                 "Requests that were not meant to be copied.",
                 &["vs", "pool", "reason"],
             ),
-            clone_answers: counters(
-                &registry,
+            clone_answers: registry.counters(
                 "homing_clone_answers_total",
                 "Answers of clone members, by status.",
                 &["vs", "pool", "server", "code_class"],
             ),
-            clone_answer_duration: durations(
-                &registry,
+            clone_answer_duration: registry.durations(
                 "homing_clone_answer_seconds",
                 "From a copy's last byte to the end of its answer.",
                 CLONE_ANSWER_BUCKETS,
                 &["vs", "pool"],
             ),
-            clone_buffered_bytes: gauges(
-                &registry,
+            clone_buffered_bytes: registry.gauges(
                 "homing_clone_buffered_bytes",
                 "Bytes of copies held in memory.",
                 &["pool"],
             ),
-            session_entries: gauges(
-                &registry,
+            session_entries: registry.gauges(
                 "homing_session_entries",
                 "Entries in the session table.",
                 &["table"],
             ),
-            session_evictions: counters(
-                &registry,
+            session_evictions: registry.counters(
                 "homing_session_evictions_total",
                 "Entries that left because the session table was full.",
                 &["table"],
             ),
-            sp_requests: counters(
-                &registry,
+            sp_requests: registry.counters(
                 "homing_sp_requests_total",
                 "Requests of site-persistent virtual services, by what became of them.",
                 &["service", "vs", "outcome"],
             ),
-            site_cookie_seals: counters(
-                &registry,
+            site_cookie_seals: registry.counters(
                 "homing_site_cookie_seals_total",
                 "Site cookies that this process sealed, by the id of the key.",
                 &["key"],
             ),
-            site_cookie_key_concerns: gauges(
-                &registry,
+            site_cookie_key_concerns: registry.gauges(
                 "homing_site_cookie_key_concerns",
                 "1 while a site cookie key wants attention, else 0: age, seals, file_mode.",
                 &["key", "concern"],
             ),
-            sp_hops_refused: counters(
-                &registry,
+            sp_hops_refused: registry.counters(
                 "homing_sp_hops_refused_total",
                 "Hop headers that were no proof, by reason.",
                 &["service", "vs", "reason"],
             ),
-            sp_pool_servers: gauges(
-                &registry,
+            sp_pool_servers: registry.gauges(
                 "homing_sp_pool_servers",
                 "Servers of site-persistence pools.",
                 &["pool", "state"],
             ),
-            rule_errors: counters(
-                &registry,
+            rule_errors: registry.counters(
                 "homing_rule_errors_total",
                 "Errors and panics of rules.",
                 &["rule", "event"],
             ),
-            config_reloads: counters(
-                &registry,
-                "homing_config_reloads_total",
-                "Configurations loaded, by result.",
-                &["result"],
-            ),
-            config_last_reload_successful: register(
-                &registry,
-                IntGauge::new(
-                    "homing_config_last_reload_successful",
-                    "1 if the last reload, or the start, was a success, else 0.",
-                ),
-            ),
-            config_last_reload_success_timestamp: register(
-                &registry,
-                Gauge::new(
-                    "homing_config_last_reload_success_timestamp_seconds",
-                    "When the configuration in force was loaded, in seconds since 1970.",
-                ),
-            ),
-            config_last_reload_duration: register(
-                &registry,
-                Gauge::new("homing_config_last_reload_duration_seconds", "What the last reload took."),
-            ),
+            config: ConfigMetrics::new(&registry),
             registry,
         }
     }
@@ -239,6 +207,11 @@ impl Metrics {
             .encode(&self.registry.registry().gather(), &mut page)
             .expect("a Vec takes every write");
         String::from_utf8(page).expect("the text format is UTF-8")
+    }
+
+    /// Every metric, in the order of their names: also those that have nothing to show yet.
+    pub fn descriptions(&self) -> Vec<Description> {
+        self.registry.descriptions()
     }
 
     /// Takes the series off the page whose labels `keep` refuses: those of objects that are no more. Who still
@@ -271,73 +244,6 @@ impl Drop for Held {
     }
 }
 
-/// `code_class` of a status: `2xx`, …; `other` beyond 5xx.
-pub fn code_class(status: u16) -> &'static str {
-    CODE_CLASSES[class(status)]
-}
-
-fn class(status: u16) -> usize {
-    usize::from(status / 100).min(CODE_CLASSES.len() - 1)
-}
-
-/// Counters of answers, one for each `code_class`, resolved once.
-pub struct ByClass([IntCounter; CODE_CLASSES.len()]);
-
-impl ByClass {
-    /// `counter` resolves the one of a class.
-    pub fn new(counter: impl FnMut(&'static str) -> IntCounter) -> Self {
-        Self(CODE_CLASSES.map(counter))
-    }
-
-    /// Counts an answer.
-    pub fn count(&self, status: u16) {
-        self.0[class(status)].inc();
-    }
-}
-
-/// What a virtual service counts for every request, resolved once.
-pub struct RequestMetrics {
-    by_class: ByClass,
-    duration: Histogram,
-}
-
-impl RequestMetrics {
-    /// Resolves the children for a virtual service and a pool (`-` where no pool was chosen).
-    pub fn new(metrics: &Metrics, vs: &str, pool: &str) -> Self {
-        Self {
-            by_class: ByClass::new(|class| metrics.requests.with_label_values(&[vs, pool, class])),
-            duration: metrics.request_duration.with_label_values(&[vs]),
-        }
-    }
-
-    /// Counts one answered request.
-    pub fn count(&self, status: u16, took: std::time::Duration) {
-        self.by_class.count(status);
-        self.duration.observe(took.as_secs_f64());
-    }
-}
-
-fn counters(families: &Families, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    families.labelled(IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauges(families: &Families, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    families.labelled(IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn durations(families: &Families, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
-    families.labelled(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
-}
-
-fn register<C: Collector + Clone + 'static>(families: &Families, metric: prometheus::Result<C>) -> C {
-    let metric = metric.expect("metric names and labels of this file are valid");
-    let registered = families.registry().register(Box::new(metric.clone()));
-    registered.expect("metric names of this file are distinct");
-    metric
-}
-
-const CODE_CLASSES: [&str; 7] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
-
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
@@ -358,6 +264,22 @@ mod tests {
     }
 
     #[test]
+    fn every_metric_is_on_record() {
+        let metrics = Metrics::new();
+        let lines = metrics.descriptions().into_iter().map(|Description { name, kind, labels, help }| {
+            let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+            format!("{name}{labels} {kind}: {help}\n")
+        });
+        let record: String = lines.collect();
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/metrics.txt");
+        if std::env::var_os("HOMING_BLESS").is_some() {
+            std::fs::write(file, &record).expect("the golden file can be written");
+        }
+        let golden = std::fs::read_to_string(file).unwrap_or_default();
+        assert_eq!(record, golden, "metrics.txt differs; HOMING_BLESS=1 accepts\n{record}");
+    }
+
+    #[test]
     fn series_of_objects_that_are_gone_leave_the_page() {
         let metrics = Metrics::new();
         for pool in ["old", "new"] {
@@ -365,7 +287,7 @@ mod tests {
             metrics.pool_server_inflight.with_label_values(&[pool, "10.0.0.1:80"]).set(1);
         }
         metrics.request_duration.with_label_values(&["old"]).observe(1.0);
-        metrics.config_reloads.with_label_values(&["success"]).inc();
+        metrics.config.reloads.with_label_values(&["success"]).inc();
         let held = metrics.requests.with_label_values(&["vs", "old", "2xx"]);
         metrics.retain(|labels| labels.get("pool") != Some("old") && labels.get("vs") != Some("old"));
         held.inc();
@@ -377,15 +299,6 @@ mod tests {
             r#"homing_config_reloads_total{result="success"} 1"#,
         ] {
             assert!(page.contains(kept), "{kept}: {page}");
-        }
-    }
-
-    #[test]
-    fn statuses_have_bounded_classes() {
-        for (status, class) in
-            [(100, "1xx"), (204, "2xx"), (599, "5xx"), (600, "other"), (999, "other"), (0, "other")]
-        {
-            assert_eq!(code_class(status), class, "{status}");
         }
     }
 }

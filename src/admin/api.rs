@@ -127,8 +127,14 @@ pub(super) fn failure(status: StatusCode, error: impl Into<String>) -> Response 
     (status, Json(view::Failure { error: error.into() })).into_response()
 }
 
-async fn metrics<S: Source>(State(source): State<Arc<S>>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], source.metrics())
+async fn metrics<S: Source>(State(source): State<Arc<S>>) -> Response {
+    // It counts the open files of the process, which may be many, and this thread may be one that serves requests.
+    match tokio::task::spawn_blocking(move || source.metrics()).await {
+        Ok(page) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response(),
+        Err(_) => {
+            failure(StatusCode::INTERNAL_SERVER_ERROR, "the page of metrics panicked; the log has more")
+        }
+    }
 }
 
 async fn readyz<S: Source>(State(source): State<Arc<S>>) -> Response {

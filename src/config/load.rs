@@ -73,7 +73,8 @@ fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) ->
             return None;
         }
     };
-    Object::read_root(&site, &tree, |o| read_site(o, registered))
+    let config = Object::read_root(&site, &tree, |o| read_site(o, registered))?;
+    Some(Config { checksum: checksum(&tree), ..config })
 }
 
 /// The tree of a file; `None`: it is not YAML, which is reported.
@@ -134,6 +135,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     Config {
         file: o.source.file.to_path_buf(),
         seen: Seen::default(),
+        checksum: String::new(),
         site,
         admin,
         threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),

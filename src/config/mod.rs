@@ -73,6 +73,8 @@ pub struct Config {
     pub file: PathBuf,
     /// It and all others that were read with it.
     pub seen: Seen,
+    /// SHA-256 of what the file says, in hexadecimal.
+    pub checksum: String,
     pub site: Site,
     pub admin: Admin,
     /// Worker threads; default: one per core.

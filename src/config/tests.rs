@@ -233,7 +233,8 @@ impl Reference {
             files.insert(name.into(), serde_yaml::to_string(&tree.to_value()).unwrap().into());
         }
         let mut config = load_from(&files, Path::new(REFERENCE[0]), &RULES)?.config;
-        // It is of the text, whatever that means.
+        // They are of the text, whatever that means.
+        config.checksum.clear();
         config.gslb = config.gslb.map(|gslb| Arc::new(Gslb { checksum: String::new(), ..(*gslb).clone() }));
         Ok(config)
     }

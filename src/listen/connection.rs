@@ -23,7 +23,8 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use super::framing::Framing;
+use super::{HandshakeFailure, framing::Framing};
+use crate::metrics::Held;
 
 /// A client connection, from the end of its handshake until its last request is gone.
 pub struct Connection {
@@ -138,7 +139,7 @@ pub enum Refusal {
     #[error("its address is in `deny`, or not in `allow`")]
     Address,
     #[error("the tls handshake failed: {0}")]
-    Handshake(String),
+    Handshake(HandshakeFailure),
     #[error("the tls handshake took too long")]
     HandshakeTimeout,
 }
@@ -186,18 +187,21 @@ impl From<Facts> for Connection {
 
 /// One of the connections that are open, counted until it is dropped. It lives in the [`Connection`], so that
 /// HTTP/2 streams that outlive their connection are waited for too.
-pub(super) struct Open(Arc<watch::Sender<usize>>);
+pub(super) struct Open {
+    count: Arc<watch::Sender<usize>>,
+    _gauge: Held,
+}
 
 impl Open {
-    pub fn new(count: &Arc<watch::Sender<usize>>) -> Self {
+    pub fn new(count: &Arc<watch::Sender<usize>>, gauge: Held) -> Self {
         count.send_modify(|open| *open += 1);
-        Self(count.clone())
+        Self { count: count.clone(), _gauge: gauge }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.send_modify(|open| *open -= 1);
+        self.count.send_modify(|open| *open -= 1);
     }
 }
 

@@ -18,7 +18,10 @@ use super::{
     ConnectionEvents, ListenerSettings, ListenerSpec, Room, Workers,
     port::{Port, Shared},
 };
-use crate::clock::Clock;
+use crate::{
+    clock::Clock,
+    metrics::{ListenerMetrics, Metrics},
+};
 
 /// Listening sockets by address, all serving one app. Its methods are for inside a tokio runtime, on which
 /// sockets are accepted; [`Workers`] say where they are served.
@@ -47,9 +50,16 @@ impl<A> Listeners<A>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    pub fn new(workers: Workers<A>, events: Arc<dyn ConnectionEvents>, clock: Clock, room: Room) -> Self {
+    pub fn new(
+        workers: Workers<A>,
+        events: Arc<dyn ConnectionEvents>,
+        clock: Clock,
+        room: Room,
+        metrics: Metrics,
+    ) -> Self {
         let open = Arc::new(watch::Sender::new(0));
-        let shared = Arc::new(Shared { workers, events, clock, room, open, next_id: AtomicU64::new(1) });
+        let next_id = AtomicU64::new(1);
+        let shared = Arc::new(Shared { workers, events, clock, room, metrics, open, next_id });
         let (hang_up, kill) = (CancellationToken::new(), CancellationToken::new());
         Self { shared, running: Mutex::default(), hang_up, kill }
     }
@@ -72,6 +82,7 @@ where
         let Prepared { name, addr, socket, settings } = prepared;
         let (shutdown, watch) = watch::channel(false);
         let port = Arc::new(Port {
+            counts: ListenerMetrics::new(&self.shared.metrics, &name),
             name,
             settings: ArcSwap::from_pointee(settings),
             shared: self.shared.clone(),

@@ -22,7 +22,7 @@ mod workers;
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
 pub use listeners::{Listeners, Prepared};
-pub use port::{Handshake, ListenerSettings, ListenerSpec};
+pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;
 pub use socket::{BindError, bind};
 

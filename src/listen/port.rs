@@ -30,14 +30,35 @@ use super::{
     connection::{Closing, Facts, Open},
     http1::{self, Timeouts},
 };
-use crate::{clock::Clock, config::AddressLists};
+use crate::{
+    clock::Clock,
+    config::AddressLists,
+    metrics::{ListenerMetrics, Metrics},
+};
 
 /// Makes a TLS stream of an accepted one. The composition root connects it with the TLS side, which this module
 /// does not know.
 #[async_trait]
 pub trait Handshake: Send + Sync {
-    /// The stream after the handshake, or in words why there is none. It is dropped when it takes too long.
-    async fn accept(&self, socket: L4Stream) -> Result<Stream, String>;
+    /// The stream after the handshake, or why there is none. It is dropped when it takes too long.
+    async fn accept(&self, socket: L4Stream) -> Result<Secured, HandshakeFailure>;
+}
+
+/// A stream after its handshake.
+pub struct Secured {
+    pub stream: Stream,
+    /// OpenSSL's name of the protocol version.
+    pub version: &'static str,
+    pub resumed: bool,
+}
+
+/// Why there is no stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct HandshakeFailure {
+    /// One of few words, for metrics.
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// A listener to be.
@@ -75,6 +96,7 @@ pub(super) struct Shared<A> {
     pub events: Arc<dyn ConnectionEvents>,
     pub clock: Clock,
     pub room: Room,
+    pub metrics: Metrics,
     pub open: Arc<watch::Sender<usize>>,
     pub next_id: AtomicU64,
 }
@@ -84,6 +106,7 @@ pub(super) struct Port<A> {
     pub name: Arc<str>,
     pub settings: ArcSwap<ListenerSettings>,
     pub shared: Arc<Shared<A>>,
+    pub counts: ListenerMetrics,
     /// Stops accepting.
     pub stop: CancellationToken,
     /// Closes idle connections.
@@ -115,6 +138,7 @@ where
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
+                    self.counts.not_accepted();
                     self.shared.room.failed(&error, self.shared.clock.now());
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -135,11 +159,12 @@ where
 
     fn admit(self: &Arc<Self>, socket: TcpStream, client: SocketAddr) {
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+        self.counts.accepted();
         let settings = self.settings.load_full();
         if !settings.admits(client) {
-            return self.shared.events.refused(&self.name, client, &Refusal::Address);
+            return self.refuse(client, &Refusal::Address);
         }
-        let open = Open::new(&self.shared.open);
+        let open = Open::new(&self.shared.open, self.counts.open());
         let port = self.clone();
         let mut connections = self.connections.lock();
         while connections.try_join_next().is_some() {}
@@ -182,7 +207,7 @@ where
         let _ = socket.set_nodelay(true);
         let stream = match self.handshake(pingora_stream(socket, client), settings).await {
             Ok(stream) => stream,
-            Err(refusal) => return self.shared.events.refused(&self.name, client, &refusal),
+            Err(refusal) => return self.refuse(client, &refusal),
         };
         let connection = Arc::new(Connection::from(Facts {
             id: self.shared.next_id.fetch_add(1, Ordering::Relaxed),
@@ -197,7 +222,7 @@ where
         let events = &*self.shared.events;
         let _closing = Closing { events, connection: &connection };
         if events.accepted(&connection).await == Verdict::Refuse {
-            return;
+            return self.counts.refused(BY_RULE);
         }
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
@@ -212,10 +237,24 @@ where
 
     async fn handshake(&self, socket: L4Stream, settings: &ListenerSettings) -> Result<Stream, Refusal> {
         let Some(tls) = &settings.tls else { return Ok(Box::new(socket)) };
-        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
-            Ok(handshake) => handshake.map_err(Refusal::Handshake),
-            Err(_) => Err(Refusal::HandshakeTimeout),
-        }
+        let refusal = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+            Ok(Ok(Secured { stream, version, resumed })) => {
+                self.counts.shaken(version, resumed);
+                return Ok(stream);
+            }
+            Ok(Err(failure)) => Refusal::Handshake(failure),
+            Err(_) => Refusal::HandshakeTimeout,
+        };
+        self.counts.handshake_failed(match &refusal {
+            Refusal::Handshake(failure) => failure.reason,
+            _ => "timeout",
+        });
+        Err(refusal)
+    }
+
+    fn refuse(&self, client: SocketAddr, refusal: &Refusal) {
+        self.counts.refused(refusal.label());
+        self.shared.events.refused(&self.name, client, refusal);
     }
 }
 
@@ -238,6 +277,8 @@ fn is_of_the_client(error: &io::Error) -> bool {
     )
 }
 
+/// A rule's `reject`, beside the labels of [`Refusal`].
+const BY_RULE: &str = "rule";
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error such as too many open files, which only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

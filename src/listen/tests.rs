@@ -16,7 +16,7 @@ use openssl::{
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream},
     http::ResponseHeader,
-    protocols::{Stream, http::ServerSession, l4::stream::Stream as L4Stream, tls::server::handshake},
+    protocols::{http::ServerSession, l4::stream::Stream as L4Stream, tls::server::handshake},
     server::ShutdownWatch,
     tls::tokio_ssl::SslStream,
 };
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::{clock::Clock, config::AddressLists, limits::OpenFiles};
+use crate::{clock::Clock, config::AddressLists, limits::OpenFiles, metrics::Metrics};
 
 mod in_virtual_time;
 
@@ -123,6 +123,7 @@ struct Fixture {
     addr: SocketAddr,
     events: mpsc::UnboundedReceiver<Event>,
     begun: mpsc::UnboundedReceiver<()>,
+    metrics: Metrics,
 }
 
 impl Fixture {
@@ -131,14 +132,22 @@ impl Fixture {
         let app = Arc::new(App { gate: Semaphore::new(0), begun: sender });
         let (sender, events) = mpsc::unbounded_channel();
         let recorder = Recorder { events: sender, verdict };
+        let metrics = Metrics::new();
         let (workers, room) = (Workers::here(app.clone()), Room::new(OpenFiles::allowed()));
-        let listeners = Listeners::new(workers, Arc::new(recorder), Clock::system(), room);
+        let listeners = Listeners::new(workers, Arc::new(recorder), Clock::system(), room, metrics.clone());
         let addr = add(&listeners, spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
-        Self { listeners, app, addr, events, begun }
+        Self { listeners, app, addr, events, begun, metrics }
     }
 
     fn plain() -> Self {
         Self::start(settings(), Verdict::Serve)
+    }
+
+    fn counted(&self, counts: &[(&str, u64)]) {
+        let page = self.metrics.page();
+        for (series, count) in counts {
+            assert!(page.contains(&format!("{series} {count}\n")), "{series} {count}: {page}");
+        }
     }
 
     async fn connect(&self) -> Client {
@@ -394,10 +403,10 @@ struct Tls(SslAcceptor);
 
 #[async_trait]
 impl Handshake for Tls {
-    async fn accept(&self, socket: L4Stream) -> Result<Stream, String> {
+    async fn accept(&self, socket: L4Stream) -> Result<Secured, HandshakeFailure> {
         match handshake(&self.0, socket).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(error.to_string()),
+            Ok(stream) => Ok(Secured { stream: Box::new(stream), version: "TLSv1.3", resumed: false }),
+            Err(error) => Err(HandshakeFailure { reason: "not_tls", message: error.to_string() }),
         }
     }
 }
@@ -448,4 +457,28 @@ async fn a_handshake_holds_nobody_up_and_its_failure_is_told() {
     assert!(matches!(event, Event::Refused(Refusal::Handshake(_))), "{event:?}");
     drop(tls_client(fixture.addr).await);
     fixture.expect(&[Event::Accepted(1), Event::Closed(1)]).await;
+    fixture.counted(&[
+        (r#"homing_connections_accepted_total{listener="test"}"#, 3),
+        (r#"homing_connections_refused_total{listener="test",reason="tls_handshake"}"#, 1),
+        (r#"homing_tls_handshake_failures_total{listener="test",reason="not_tls"}"#, 1),
+        (r#"homing_tls_handshakes_total{listener="test",resumed="false",version="TLSv1.3"}"#, 1),
+        (r#"homing_listener_connections_open{listener="test"}"#, 1),
+    ]);
+}
+
+#[tokio::test]
+async fn what_becomes_of_connections_is_counted() {
+    let mut fixture = Fixture::start(settings(), Verdict::Refuse);
+    assert!(fixture.connect().await.is_closed().await);
+    fixture.expect(&[Event::Accepted(1), Event::Closed(1)]).await;
+    let lists = AddressLists { allow: Vec::new(), deny: vec!["127.0.0.0/8".parse().unwrap()] };
+    fixture.listeners.update(fixture.addr, ListenerSettings { address_lists: lists, ..settings() });
+    assert!(fixture.connect().await.is_closed().await);
+    fixture.expect(&[Event::Refused(Refusal::Address)]).await;
+    fixture.counted(&[
+        (r#"homing_connections_accepted_total{listener="test"}"#, 2),
+        (r#"homing_connections_refused_total{listener="test",reason="rule"}"#, 1),
+        (r#"homing_connections_refused_total{listener="test",reason="address"}"#, 1),
+        (r#"homing_listener_connections_open{listener="test"}"#, 0),
+    ]);
 }

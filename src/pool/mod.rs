@@ -19,11 +19,15 @@ pub use server::{Health, Server, State, Status};
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
-use prometheus::IntCounter;
 use rand::Rng;
 use tokio::sync::Notify;
 
-use crate::{config, metrics::Metrics, names::PoolName, tls::PeerTls};
+use crate::{
+    config,
+    metrics::{Metrics, UpstreamMetrics},
+    names::PoolName,
+    tls::PeerTls,
+};
 use balance::{Balance, Candidates};
 
 /// Servers among which a balancer chooses.
@@ -33,7 +37,7 @@ pub struct Pool {
     balancer: Box<dyn Balance>,
     /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
     changes: Arc<Notify>,
-    retries: IntCounter,
+    connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
 }
 
@@ -55,9 +59,9 @@ impl Pool {
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
         let balancer = balance::balancer(config.algorithm, servers.len());
-        let retries = metrics.pool_retries.with_label_values(&[config.name.as_str()]);
+        let connections = UpstreamMetrics::new(metrics, config.name.as_str());
         let peer_tls = PeerTls::of(config).map(Arc::new);
-        Arc::new(Self { config: config.clone(), servers, balancer, changes, retries, peer_tls })
+        Arc::new(Self { config: config.clone(), servers, balancer, changes, connections, peer_tls })
     }
 
     /// Its name, as virtual services refer to it.
@@ -103,9 +107,9 @@ impl Pool {
         Some(self.servers[chosen].lease())
     }
 
-    /// Counts an attempt that failed and is made again on another server.
-    pub fn count_retry(&self) {
-        self.retries.inc();
+    /// What is counted about the connections to its servers.
+    pub fn connections(&self) -> &UpstreamMetrics {
+        &self.connections
     }
 
     /// Whether every server that is enabled and monitored has had its first result.

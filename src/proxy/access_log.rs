@@ -3,7 +3,7 @@
 use pingora::{Error, proxy::Session};
 
 use super::exchange::Ctx;
-use crate::{gslb::Outcome, rule::Finished, snapshot::Live};
+use crate::{gslb::Outcome, metrics::Answered, rule::Finished, snapshot::Live};
 
 /// Ends a request, whatever became of it.
 pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
@@ -15,14 +15,21 @@ pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>
     let attempt = ctx.attempt.take();
     let server = attempt.as_ref().map(|attempt| attempt.server());
     let status = ctx.status;
+    let request = Answered {
+        status,
+        took: duration,
+        version: session.req_header().version,
+        bytes_received: session.body_bytes_read() as u64,
+        bytes_sent: body_bytes_sent as u64,
+    };
     if let Some(routed) = &mut ctx.routed {
         let pool = attempt.as_ref().map(|attempt| attempt.pool.name());
-        routed.vs.count(pool, status, duration);
+        routed.vs.count(pool, &request);
         let mut finished =
             Finished { status, body_bytes_sent, duration, server, exchange: &mut routed.exchange };
         routed.vs.chain.http_finished(&mut finished);
     } else {
-        live.unrouted.count(status, duration);
+        live.unrouted.count(&request);
     }
     tracing::debug!(
         target: "homing::access",

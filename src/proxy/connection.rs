@@ -61,7 +61,6 @@ impl ConnectionEvents for Proxy {
 
     fn refused(&self, listener: &str, client: SocketAddr, reason: &Refusal) {
         tracing::debug!(listener, %client, %reason, "connection refused");
-        self.live.metrics.connections_refused.with_label_values(&[listener, reason.label()]).inc();
     }
 }
 

@@ -43,6 +43,8 @@ impl Routed {
 pub struct Attempt {
     pub(super) pool: Arc<Pool>,
     pub(super) lease: Lease,
+    /// When the server was chosen.
+    pub(super) begun: Instant,
 }
 
 impl Attempt {

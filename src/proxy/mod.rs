@@ -14,6 +14,7 @@ mod access_log;
 mod connection;
 mod copies;
 mod exchange;
+mod failure;
 mod fields;
 mod forward;
 mod protocol;
@@ -72,7 +73,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let peer = upstream::choose(session, ctx)?;
+        let peer = upstream::choose(&self.live, session, ctx)?;
         copies::open(session, ctx);
         Ok(peer)
     }

@@ -12,6 +12,7 @@ use pingora::{
 use super::{
     copies::content_length,
     exchange::{Attempt, Ctx, Routed},
+    failure,
     forward::asks_for_tunnel,
     protocol, reply,
     route::rule_failed_closed,
@@ -25,7 +26,7 @@ use crate::{
 };
 
 /// Picks a server, asks the rules, and describes it to Pingora. With no server up it fails at once, with 503.
-pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt = None;
     for _ in 0..MAX_RESELECTS {
         let Some((pool, lease)) = pick(ctx) else {
@@ -60,7 +61,7 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
             let upload = longest_upload(content_length(&session.req_header().headers));
             peer.options.read_timeout = Some(pool.config().read_timeout + upload);
         }
-        ctx.attempt = Some(Attempt { pool, lease });
+        ctx.attempt = Some(Attempt { pool, lease, begun: live.clock.now() });
         return Ok(peer);
     }
     no_server()
@@ -68,9 +69,10 @@ pub(super) fn choose(session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPee
 
 /// The server could not be reached: nothing was sent, so another one may have the request.
 pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
-    let Some(Attempt { pool, lease }) = ctx.attempt.take() else { return error };
+    let Some(Attempt { pool, lease, .. }) = ctx.attempt.take() else { return error };
     let server = lease.server().addr();
     drop(lease);
+    pool.connections().not_connected(server, failure::of_connecting(error.etype()));
     ctx.tried.push(server);
     let reason = error.etype().as_str().to_owned();
     let next = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
@@ -82,7 +84,7 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
     let again = matches!(next, Next::Reselect) || (others && exchange.reply.is_none());
     if again {
         ctx.retries += 1;
-        pool.count_retry();
+        pool.connections().retry();
     }
     error.set_retry(again);
     error
@@ -96,9 +98,9 @@ pub(super) fn reached(
     ctx: &mut Ctx,
     digest: Option<&Digest>,
 ) -> Result<()> {
-    let Some(peer_tls) = ctx.attempt.as_ref().and_then(|attempt| attempt.pool.peer_tls()) else {
-        return Ok(());
-    };
+    let Some(Attempt { pool, begun, .. }) = &ctx.attempt else { return Ok(()) };
+    pool.connections().connected(live.clock.now().saturating_duration_since(*begun));
+    let Some(peer_tls) = pool.peer_tls() else { return Ok(()) };
     let tls = digest.and_then(|digest| digest.ssl_digest.as_deref());
     let Err(refusal) = peer_tls.check(tls, live.clock.wall()) else { return Ok(()) };
     Err(not_reached(session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
@@ -108,9 +110,14 @@ pub(super) fn reached(
 /// to act on it, and the body is still whole: a kept connection turned out to be closed and the method is idempotent
 /// (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
 pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
-    if ctx.attempt.is_none() {
+    let Some(Attempt { pool, lease, .. }) = &ctx.attempt else {
         // It ended before anything was sent, and what follows was decided then.
         return error;
+    };
+    // An error of a rule or of ours has another source.
+    let is_servers_fault = *error.esource() == ErrorSource::Upstream;
+    if is_servers_fault {
+        pool.connections().failed(lease.server().addr(), failure::of_request(error.etype()));
     }
     let whole = !session.as_ref().retry_buffer_truncated();
     let repeatable = whole && session.req_header().method.is_idempotent();
@@ -121,15 +128,16 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
     } else {
         error.set_retry(false);
     }
-    // An error of a rule or of ours has another source.
-    let is_servers_fault = *error.esource() == ErrorSource::Upstream;
     if repeatable && !error.retry() && is_servers_fault && !reply::has_begun(session) {
         match broke_elsewhere(session, ctx, error.etype()) {
             Ok(again) => error.set_retry(again),
             Err(stopped) => return stopped,
         }
     }
-    ctx.retries += u32::from(error.retry());
+    if error.retry() {
+        ctx.retries += 1;
+        ctx.attempt.iter().for_each(|attempt| attempt.pool.connections().retry());
+    }
     error
 }
 

@@ -45,12 +45,16 @@ impl Instance {
         let files = OpenFiles::allowed();
         let room = Room::new(files);
         tracing::info!(open_files = files.shown(), clients = files.clients(), "room for clients");
+        live.metrics.listeners.limit.set(files.clients().try_into().unwrap_or(i64::MAX));
         let events = Arc::new(Proxy::new(live.clone()));
         let config = live.snapshot().config.clone();
         let loaded = live.clock.wall();
         let history = History { loaded, last_reload: None, seen: Arc::new(config.seen.clone()) };
         let instance = Self {
-            ports: Ports::new(Listeners::new(workers, events, live.clock.clone(), room)),
+            ports: Ports::new(
+                Listeners::new(workers, events, live.clock.clone(), room, live.metrics.clone()),
+                live.metrics.config.clone(),
+            ),
             monitors: Monitors::new(live.clock.clone(), files),
             token: CurrentToken::default(),
             reloading: tokio::sync::Mutex::default(),
@@ -62,7 +66,7 @@ impl Instance {
         };
         instance.count_loaded(loaded);
         for result in [view::ReloadResult::Success, view::ReloadResult::Failure] {
-            instance.live.metrics.config_reloads.with_label_values(&[result.as_str()]).inc_by(0);
+            instance.live.metrics.config.reloads.with_label_values(&[result.as_str()]).inc_by(0);
         }
         instance
     }
@@ -75,8 +79,11 @@ impl Instance {
     /// A configuration is in force since then.
     pub fn count_loaded(&self, at: SystemTime) {
         let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        self.live.metrics.config_last_reload_successful.set(1);
-        self.live.metrics.config_last_reload_success_timestamp.set(seconds);
+        let config = self.live.snapshot().config.clone();
+        let metrics = &self.live.metrics.config;
+        metrics.last_reload_successful.set(1);
+        metrics.last_reload_success_timestamp.set(seconds);
+        metrics.in_force(&config.checksum, config.gslb.as_ref().map_or("", |gslb| &gslb.checksum));
     }
 }
 

@@ -13,20 +13,20 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::{
-    protocols::{Stream, l4::stream::Stream as L4Stream},
-    proxy::HttpProxy,
-};
+use pingora::{protocols::l4::stream::Stream as L4Stream, proxy::HttpProxy};
 use tokio::task::JoinHandle;
 
 use super::StartError;
 use crate::{
     clock::Clock,
     config::{Config, SslProfile},
-    listen::{self, Handshake, ListenerSettings, ListenerSpec, Listeners, Prepared},
+    listen::{
+        self, Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Listeners, Prepared, Secured,
+    },
+    metrics::ConfigMetrics,
     proxy::Proxy,
     snapshot::{Listener, Live, Snapshot},
-    tls::{Acceptor, CertificateStore, CertifiedKey, PeerVerifier},
+    tls::{Acceptor, CertificateStore, CertifiedKey, PeerVerifier, chain_not_after},
 };
 
 pub(super) struct Ports {
@@ -35,6 +35,7 @@ pub(super) struct Ports {
     tls: Mutex<HashMap<SocketAddr, Tls>>,
     /// How many listeners there should be.
     due: AtomicUsize,
+    metrics: ConfigMetrics,
 }
 
 /// The acceptor of a listener, and the profile that it was made for. It stays as long as that does, because it
@@ -52,13 +53,15 @@ pub(super) struct Sockets {
     /// For acceptors that stay.
     certificates: Vec<(Arc<TlsHandshake>, CertificateStore)>,
     tls: HashMap<SocketAddr, Tls>,
+    /// When the certificates expire, in seconds since 1970.
+    expiry: BTreeMap<String, i64>,
     /// For all acceptors; `None`: this site has no certificate for its peers.
     peers: Option<Arc<PeerVerifier>>,
 }
 
 impl Ports {
-    pub fn new(listeners: Listeners<HttpProxy<Proxy>>) -> Self {
-        Self { listeners, tls: Mutex::default(), due: AtomicUsize::new(0) }
+    pub fn new(listeners: Listeners<HttpProxy<Proxy>>, metrics: ConfigMetrics) -> Self {
+        Self { listeners, tls: Mutex::default(), due: AtomicUsize::new(0), metrics }
     }
 
     /// Loads certificates and binds the sockets that are not there yet.
@@ -74,11 +77,17 @@ impl Ports {
             settings: Vec::new(),
             certificates: Vec::new(),
             tls: HashMap::new(),
+            expiry: site_expiry(&snapshot.config),
             peers: peer_verifier(&snapshot.config, &live.clock)?,
         };
         for (name, listener) in listeners {
             let addr = listener.addr;
-            let tls = match (certificates(listener)?, known.get(&addr)) {
+            let certificates = certificates(listener)?;
+            if let Some((_, store)) = &certificates {
+                let ends = store.certificates().filter_map(|it| Some((it.name.clone(), it.not_after()?)));
+                sockets.expiry.extend(ends);
+            }
+            let tls = match (certificates, known.get(&addr)) {
                 (None, _) => None,
                 (Some((profile, store)), Some(known)) if known.profile == *profile => {
                     sockets.certificates.push((known.acceptor.clone(), store));
@@ -108,7 +117,8 @@ impl Ports {
 
     /// Puts a change in force for connections that come from now on.
     pub fn apply(&self, sockets: Sockets) {
-        let Sockets { new, settings, certificates, tls, peers } = sockets;
+        let Sockets { new, settings, certificates, tls, expiry, peers } = sockets;
+        self.metrics.certificates(&expiry);
         self.due.store(new.len() + settings.len(), Relaxed);
         for (acceptor, store) in certificates {
             acceptor.0.set_certificates(store);
@@ -165,6 +175,13 @@ fn peer_verifier(config: &Config, clock: &Clock) -> Result<Option<Arc<PeerVerifi
     verifier.map_err(StartError::Authorities)
 }
 
+/// The end of this site's certificate for its peers, under the name that they ask for.
+fn site_expiry(config: &Config) -> BTreeMap<String, i64> {
+    let site_tls = config.gslb.as_ref().and_then(|gslb| gslb.site_tls.as_ref());
+    let end = site_tls.and_then(|site| Some((site.server_name.clone(), chain_not_after(&site.chain)?)));
+    end.into_iter().collect()
+}
+
 fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
     ListenerSettings {
         tls: tls.map(|tls| tls.acceptor.clone() as Arc<dyn Handshake>),
@@ -196,10 +213,13 @@ struct TlsHandshake(Acceptor);
 
 #[async_trait]
 impl Handshake for TlsHandshake {
-    async fn accept(&self, socket: L4Stream) -> Result<Stream, String> {
+    async fn accept(&self, socket: L4Stream) -> Result<Secured, HandshakeFailure> {
         match self.0.accept(socket).await {
-            Ok(stream) => Ok(Box::new(stream)),
-            Err(error) => Err(error.to_string()),
+            Ok(stream) => {
+                let (version, resumed) = (stream.ssl().version_str(), stream.ssl().session_reused());
+                Ok(Secured { stream: Box::new(stream), version, resumed })
+            }
+            Err(error) => Err(HandshakeFailure { reason: error.reason.as_str(), message: error.to_string() }),
         }
     }
 }

@@ -176,16 +176,16 @@ impl Instance {
                 reload.error = Some(refused.to_string());
             }
         }
-        let metrics = &self.live.metrics;
-        metrics.config_reloads.with_label_values(&[reload.result.as_str()]).inc();
-        metrics.config_last_reload_duration.set(took.as_secs_f64());
+        let metrics = &self.live.metrics.config;
+        metrics.reloads.with_label_values(&[reload.result.as_str()]).inc();
+        metrics.last_reload_duration.set(took.as_secs_f64());
         let mut history = self.history.lock();
         match reload.result {
             view::ReloadResult::Success => {
                 self.count_loaded(time);
                 history.loaded = time;
             }
-            view::ReloadResult::Failure => metrics.config_last_reload_successful.set(0),
+            view::ReloadResult::Failure => metrics.last_reload_successful.set(0),
         }
         log(&reload);
         history.last_reload = Some(reload.clone());

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::*;
-use crate::{config::load_from, rule::Rule};
+use crate::{
+    config::load_from,
+    metrics::{Answered, ListenerMetrics},
+    rule::Rule,
+};
 
 /// Two virtual services, of which `b` has a rule; the text can be changed by replacing parts.
 const CONFIG: &str = "
@@ -126,8 +130,14 @@ fn series_are_kept_for_what_there_is() {
     let old = bench.build(CONFIG, None);
     let new = bench.build(&CONFIG.replace(", { ip: 10.0.0.2, port: 80 }", ""), Some(&old));
     let live = Live::new(old, bench.parts);
-    live.metrics.connections_refused.with_label_values(&["127.0.0.1:9", "address"]).inc();
-    live.unrouted.count(421, std::time::Duration::ZERO);
+    ListenerMetrics::new(&live.metrics, "127.0.0.1:9").refused("address");
+    live.unrouted.count(&Answered {
+        status: 421,
+        took: std::time::Duration::ZERO,
+        version: http::Version::HTTP_11,
+        bytes_received: 0,
+        bytes_sent: 0,
+    });
     live.replace(new);
     live.forget_series();
     let page = live.metrics.page();

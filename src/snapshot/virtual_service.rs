@@ -1,10 +1,6 @@
 //! A virtual service, at work: its rules, its pool, its part in site persistence, the lanes of its copies.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use openssl::error::ErrorStack;
 use parking_lot::Mutex;
@@ -16,7 +12,7 @@ use crate::{
     clone::{ClonePool, MarkKeys},
     config::{self, CloneSection, OnError},
     filter,
-    metrics::{Metrics, RequestMetrics},
+    metrics::{Answered, Metrics, RequestMetrics},
     names::{PoolName, VsName},
     pool::Pool,
     rule::{Chain, ChainEntry, Registry, Services, Setup, SiteSetup},
@@ -74,9 +70,9 @@ impl VirtualService {
     }
 
     /// Counts a request that ended; `None`: no pool was chosen.
-    pub fn count(&self, pool: Option<&PoolName>, status: u16, took: Duration) {
+    pub fn count(&self, pool: Option<&PoolName>, request: &Answered) {
         match (pool, &self.pool) {
-            (Some(pool), Some(own)) if pool == own.name() => self.requests.count(status, took),
+            (Some(pool), Some(own)) if pool == own.name() => self.requests.count(request),
             (pool, _) => {
                 let pool = pool.map_or("-", PoolName::as_str);
                 let mut elsewhere = self.elsewhere.lock();
@@ -85,7 +81,7 @@ impl VirtualService {
                 });
                 let requests = requests.clone();
                 drop(elsewhere);
-                requests.count(status, took);
+                requests.count(request);
             }
         }
     }

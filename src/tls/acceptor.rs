@@ -28,6 +28,7 @@ use zeroize::Zeroizing;
 
 use super::{
     certificates::CertificateStore,
+    handshake::HandshakeError,
     identity::{self, TlsFacts},
     site::PeerVerifier,
 };
@@ -68,9 +69,7 @@ impl Acceptor {
 
     /// Shakes hands. The stream's digest has the [`TlsFacts`] of the connection.
     pub async fn accept<S: IO>(&self, stream: S) -> Result<SslStream<S>, HandshakeError> {
-        handshake_with_callback(&self.ssl, stream, &self.certificates)
-            .await
-            .map_err(|error| HandshakeError(error.to_string()))
+        Ok(handshake_with_callback(&self.ssl, stream, &self.certificates).await?)
     }
 }
 
@@ -178,11 +177,6 @@ pub struct AcceptorError {
     profile: String,
     source: ErrorStack,
 }
-
-/// Why a handshake failed, in OpenSSL's words.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HandshakeError(String);
 
 /// Name, MAC key and cipher key, as OpenSSL 3 has them.
 const TICKET_KEYS_LENGTH: usize = 80;

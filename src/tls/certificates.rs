@@ -59,11 +59,18 @@ impl CertifiedKey {
             .collect()
     }
 
-    /// When it expires, in seconds since 1970; `None` for a time that OpenSSL cannot read.
+    /// When it, or an issuer that is sent with it, expires, in seconds since 1970; `None` for a time that OpenSSL
+    /// cannot read.
     pub fn not_after(&self) -> Option<i64> {
-        let left = Asn1Time::from_unix(0).ok()?.diff(self.leaf.not_after()).ok()?;
-        Some(i64::from(left.days) * 86_400 + i64::from(left.secs))
+        chain_not_after([&self.leaf].into_iter().chain(&self.intermediates))
     }
+}
+
+/// When the first of these certificates expires, in seconds since 1970.
+pub fn chain_not_after<'a>(chain: impl IntoIterator<Item = &'a X509>) -> Option<i64> {
+    let epoch = Asn1Time::from_unix(0).ok()?;
+    let ends = chain.into_iter().filter_map(|certificate| epoch.diff(certificate.not_after()).ok());
+    ends.map(|left| i64::from(left.days) * 86_400 + i64::from(left.secs)).min()
 }
 
 /// The certificates of a listener by the names that clients ask for.
@@ -94,6 +101,13 @@ impl CertificateStore {
     pub fn add(&mut self, certificate: Arc<CertifiedKey>, domain_names: &[String]) {
         self.configured.add(domain_names.iter().map(|name| name.to_ascii_lowercase()), &certificate);
         self.own.add(certificate.names().into_iter(), &certificate);
+    }
+
+    /// Every certificate that a client may be shown, some more than once.
+    pub fn certificates(&self) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+        let tables = [&self.configured, &self.own].into_iter();
+        let named = tables.flat_map(|names| names.exact.values().chain(names.wildcard.values()));
+        [&self.default].into_iter().chain(named)
     }
 
     /// The certificate for the name that a client asks for.

@@ -9,13 +9,15 @@
 mod acceptor;
 mod certificates;
 mod connector;
+mod handshake;
 mod identity;
 mod revocation;
 mod site;
 
-pub use acceptor::{Acceptor, AcceptorError, HandshakeError, TicketKeys};
-pub use certificates::{CertificateError, CertificateStore, CertifiedKey};
+pub use acceptor::{Acceptor, AcceptorError, TicketKeys};
+pub use certificates::{CertificateError, CertificateStore, CertifiedKey, chain_not_after};
 pub use connector::{ConnectError, Connector, Server, ServerStream};
+pub use handshake::{HandshakeError, HandshakeReason};
 pub use identity::TlsFacts;
 pub use revocation::Revocation;
 pub use site::{PeerRefusal, PeerTls, PeerVerifier};

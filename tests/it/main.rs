@@ -16,6 +16,7 @@ mod keys;
 mod large_bodies;
 mod layers;
 mod listen;
+mod metrics;
 mod operate;
 mod pools;
 mod redirects;

@@ -8,10 +8,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::listen::{
-    WRITE_TIMEOUT,
-    connection::{Facts, Open},
-    http1::{Timeouts, serve},
+use crate::{
+    listen::{
+        WRITE_TIMEOUT,
+        connection::{Facts, Open},
+        http1::{Timeouts, serve},
+    },
+    metrics::ListenerMetrics,
 };
 
 struct Pipe {
@@ -32,7 +35,10 @@ fn pipe() -> Pipe {
         tls: None,
         accepted_at: std::time::Instant::now(),
         shutdown: watch,
-        open: Open::new(&Arc::new(watch::Sender::new(0))),
+        open: Open::new(
+            &Arc::new(watch::Sender::new(0)),
+            ListenerMetrics::new(&Metrics::new(), "test").open(),
+        ),
     }));
     let wire = Wire::http1(Box::new(server), connection.clone());
     Pipe { client, wire, connection, shutdown }

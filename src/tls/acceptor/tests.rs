@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::tls::{CertifiedKey, certificates::tests::self_signed};
+use crate::tls::{CertifiedKey, HandshakeReason, certificates::tests::self_signed};
 
 fn profile(version: TlsVersion, session_tickets: bool, http2: bool) -> SslProfile {
     SslProfile { name: "test".into(), min_version: version, max_version: version, session_tickets, http2 }
@@ -239,4 +239,44 @@ async fn what_is_not_tls_is_refused_in_words() {
     client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let error = server.facts.recv().await.unwrap().unwrap_err().to_string();
     assert!(error.contains("http request"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failed_handshake_tells_who_or_what_ended_it() {
+    let acceptor = |version| {
+        Acceptor::new(&profile(version, true, false), store(&["a.com"]), &TicketKeys::random().unwrap())
+            .unwrap()
+    };
+    let says = |bytes: &'static [u8]| move |addr| TcpStream::connect(addr).unwrap().write_all(bytes).unwrap();
+    let shakes = |set: fn(&mut openssl::ssl::SslConnectorBuilder)| {
+        move |addr| {
+            let mut connector = SslConnector::builder(SslMethod::tls_client()).unwrap();
+            set(&mut connector);
+            let _ = connector.build().connect("a.com", TcpStream::connect(addr).unwrap());
+        }
+    };
+    type Client = Box<dyn FnOnce(SocketAddr) + Send>;
+    let cases: [(TlsVersion, Client, HandshakeReason); 5] = [
+        (TlsVersion::Tls13, Box::new(says(b"")), HandshakeReason::Closed),
+        (TlsVersion::Tls13, Box::new(says(b"GET / HTTP/1.1\r\n\r\n")), HandshakeReason::NotTls),
+        (
+            TlsVersion::Tls13,
+            Box::new(shakes(|client| client.set_max_proto_version(Some(SslVersion::TLS1_2)).unwrap())),
+            HandshakeReason::Version,
+        ),
+        (
+            TlsVersion::Tls12,
+            Box::new(shakes(|client| client.set_cipher_list("AES128-SHA").unwrap())),
+            HandshakeReason::Cipher,
+        ),
+        // It trusts none that signed itself.
+        (TlsVersion::Tls12, Box::new(shakes(|_| {})), HandshakeReason::ClientAlert),
+    ];
+    for (version, client, reason) in cases {
+        let mut server = Server::start(Arc::new(acceptor(version))).await;
+        let addr = server.addr;
+        tokio::task::spawn_blocking(move || client(addr)).await.unwrap();
+        let error = server.facts.recv().await.unwrap().expect_err("the handshake fails");
+        assert_eq!(error.reason, reason, "{error}");
+    }
 }
