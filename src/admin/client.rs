@@ -36,7 +36,7 @@ pub enum Error {
     Unreachable { url: AdminUrl, why: String },
     #[error("{url} does not answer as homing's admin API does: {why}; is --admin right?")]
     NotHoming { url: AdminUrl, why: String },
-    #[error("{0}; give --token-file")]
+    #[error("{0}; give --token-file or set HOMING_ADMIN_TOKEN_FILE")]
     Unauthorized(String),
     /// What homing itself says: no such object, no such path.
     #[error("{0}")]
@@ -238,7 +238,10 @@ mod tests {
     async fn what_homing_refuses_is_passed_on_in_its_words() {
         for (answer, message) in [
             ("HTTP/1.1 404 Not Found\r\nContent-Length: 17\r\n\r\n{\"error\":\"hello\"}", "hello"),
-            ("HTTP/1.1 401 No\r\nContent-Length: 13\r\n\r\n{\"error\":\"x\"}", "x; give --token-file"),
+            (
+                "HTTP/1.1 401 No\r\nContent-Length: 13\r\n\r\n{\"error\":\"x\"}",
+                "x; give --token-file or set HOMING_ADMIN_TOKEN_FILE",
+            ),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "does not answer as homing's admin API does"),
             ("HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\nhi", "status 502"),
             ("SSH-2.0-OpenSSH\r\n", "does not answer as homing's admin API does"),

@@ -4,11 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{
-    Error, check,
-    client::escaped,
-    show::{AdminArgs, Output, one},
-};
+use super::{Error, ask::Ask, check, client::escaped};
 use crate::{admin::view::Explanation, server::Builder};
 
 #[derive(Args, Debug)]
@@ -23,10 +19,7 @@ pub struct Explain {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
-    admin: AdminArgs,
-    /// How to print it
-    #[arg(long, value_enum, default_value = "table")]
-    output: Output,
+    ask: Ask,
 }
 
 /// Returns what to print.
@@ -39,8 +32,8 @@ pub async fn explain(builder: &Builder, args: Explain) -> Result<String, Error> 
         }
         None => {
             let (vs, cookie) = (escaped(&args.vs), escaped(&args.cookie));
-            args.admin.client()?.get(&format!("/api/v1/virtualservices/{vs}/explain?cookie={cookie}")).await?
+            args.ask.client()?.get(&format!("/api/v1/virtualservices/{vs}/explain?cookie={cookie}")).await?
         }
     };
-    Ok(one(args.output == Output::Json, &explanation))
+    Ok(args.ask.output.one(&explanation))
 }

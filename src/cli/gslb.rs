@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::{
+    ask::Ask,
     client::{Error, escaped},
-    show::AdminArgs,
     table,
 };
 use crate::admin::view::{DrainState, Site};
@@ -16,7 +16,7 @@ pub struct Gslb {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    admin: AdminArgs,
+    ask: Ask,
 }
 
 #[derive(Subcommand, Debug)]
@@ -37,7 +37,7 @@ enum What {
 
 /// Tells the running homing and returns what to print.
 pub async fn gslb(args: Gslb) -> Result<String, Error> {
-    let client = args.admin.client()?;
+    let client = args.ask.client()?;
     let path = match args.what {
         What::Drain { site, how_long } => {
             let how_long = humantime::format_duration(how_long).to_string();
@@ -46,7 +46,7 @@ pub async fn gslb(args: Gslb) -> Result<String, Error> {
         What::Undrain { site } => format!("/api/v1/gslb/sites/{}/undrain", escaped(&site)),
     };
     let site: Site = client.post(&path).await?;
-    Ok(table::fields(&site) + &note(&site))
+    Ok(args.ask.output.or_as(&site, |site| table::fields(site) + &note(site)))
 }
 
 /// What the operator may not expect.

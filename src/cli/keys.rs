@@ -31,7 +31,12 @@ pub enum Keys {
         #[arg(long, value_name = "URL", env = "HOMING_ADMIN")]
         admin: Option<AdminUrl>,
         /// The file with the token that the admin API asks for beyond loopback; as configured if not given
-        #[arg(long, value_name = "FILE")]
+        #[arg(
+            long,
+            visible_alias = "admin-token-file",
+            value_name = "FILE",
+            env = "HOMING_ADMIN_TOKEN_FILE"
+        )]
         token_file: Option<PathBuf>,
     },
 }

@@ -3,11 +3,13 @@
 //! Exit codes: 0 when all is well; 1 when something failed, with a message on stderr; 2 when what was given is
 //! wrong, the arguments or the configuration.
 
+mod ask;
 mod check;
 mod cookie;
 mod demo;
 mod explain;
 mod gslb;
+mod help;
 mod keys;
 mod log;
 mod pool;
@@ -16,6 +18,7 @@ mod run;
 mod session;
 mod show;
 mod table;
+mod watch;
 
 use std::{io, io::Write as _, path::PathBuf, process::ExitCode};
 
@@ -67,6 +70,10 @@ enum Command {
     /// Make and list keys for site cookies
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Print what a shell needs to complete these commands
+    Completion(help::Completion),
+    /// Print the page of the manual, or write all of them
+    Man(help::Man),
 }
 
 #[derive(clap::Args, Debug)]
@@ -98,6 +105,8 @@ enum Error {
     Client(#[from] client::Error),
     #[error(transparent)]
     Keys(#[from] KeyFileError),
+    #[error("pages cannot be written into {}: {error}", folder.display())]
+    Manual { folder: PathBuf, error: io::Error },
     #[error("stdout cannot be written: {0}")]
     Print(#[source] io::Error),
 }
@@ -112,6 +121,7 @@ impl Error {
             | Self::UnknownVirtualService { .. }
             | Self::Client(_)
             | Self::Keys(_)
+            | Self::Manual { .. }
             | Self::Print(_) => ExitCode::FAILURE,
         }
     }
@@ -125,7 +135,7 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
-        Command::Show(args) => wait(show::show(args)).and_then(print),
+        Command::Show(args) => wait(show::show(args)),
         Command::Gslb(args) => wait(gslb::gslb(args)).and_then(print),
         Command::Session(args) => wait(session::session(args)).and_then(print),
         Command::Pool(args) => wait(pool::pool(args)).and_then(print),
@@ -133,6 +143,8 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => wait(keys::keys(&builder, args)).and_then(print),
+        Command::Completion(args) => print(help::completion(args)),
+        Command::Man(args) => help::man(args).and_then(print),
     };
     done.unwrap_or_else(|error| {
         match &error {
@@ -158,7 +170,9 @@ impl Command {
             | Self::Session(_)
             | Self::Pool(_)
             | Self::Cookie(_)
-            | Self::Keys(_) => "warn",
+            | Self::Keys(_)
+            | Self::Completion(_)
+            | Self::Man(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
         }

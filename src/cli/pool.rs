@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
+    ask::Ask,
     client::{Error, escaped},
-    show::{AdminArgs, Output, one},
 };
 use crate::admin::view;
 
@@ -17,10 +17,7 @@ pub struct Pool {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    admin: AdminArgs,
-    /// How to print what the server is now
-    #[arg(long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Subcommand, Debug)]
@@ -59,12 +56,12 @@ impl Order {
 
 /// Commands the running homing and returns what to print.
 pub async fn pool(args: Pool) -> Result<String, Error> {
-    let client = args.admin.client()?;
+    let client = args.ask.client()?;
     let What::Server { addr, order } = args.what;
     let (pool, addr) = (escaped(&args.name), escaped(&addr.to_string()));
     let path = format!("/api/v1/pools/{pool}/servers/{addr}/{}", order.verb());
     let server: view::Server = client.post(&path).await?;
-    Ok(one(args.output == Output::Json, &server))
+    Ok(args.ask.output.one(&server))
 }
 
 #[cfg(test)]

@@ -5,26 +5,24 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::{
-    Error, print,
-    show::{AdminArgs, Output, json},
+    Error,
+    ask::{Ask, Output, json},
+    print,
 };
 use crate::admin::view;
 
 #[derive(Args, Debug)]
 pub struct Reload {
     #[command(flatten)]
-    admin: AdminArgs,
-    /// How to print what changed
-    #[arg(long, value_enum, default_value = "table")]
-    output: Output,
+    ask: Ask,
 }
 
 /// Asks for the reload and prints what came of it: on stderr, as `check` does, what is wrong.
 pub async fn reload(args: Reload) -> Result<ExitCode, Error> {
-    let client = args.admin.client()?;
+    let client = args.ask.client()?;
     let done: view::Reload = client.reload().await?;
     let failed = done.result == view::ReloadResult::Failure;
-    match args.output {
+    match args.ask.output {
         Output::Json => {
             print(json(&done))?;
         }

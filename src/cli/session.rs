@@ -4,12 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Args, Subcommand};
 
-use super::{
-    Error,
-    client::escaped,
-    show::{AdminArgs, Output, json, one},
-    table,
-};
+use super::{Error, ask::Ask, client::escaped, table};
 use crate::admin::view;
 
 #[derive(Args, Debug)]
@@ -17,10 +12,7 @@ pub struct Session {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    admin: AdminArgs,
-    /// How to print it
-    #[arg(long, value_enum, default_value = "table", global = true)]
-    output: Output,
+    ask: Ask,
 }
 
 #[derive(Subcommand, Debug)]
@@ -71,13 +63,13 @@ struct Vs {
 
 /// Tells the running homing and returns what to print.
 pub async fn session(args: Session) -> Result<String, Error> {
-    let client = args.admin.client()?;
-    let as_json = args.output == Output::Json;
+    let client = args.ask.client()?;
+    let output = args.ask.output;
     match args.what {
         What::Explain(which) => {
             let query = query(which.table.as_deref(), which.scope.vs.as_deref(), &which.token);
             let all: Vec<view::Explained> = client.get(&format!("/api/v1/sessions/explain?{query}")).await?;
-            Ok(if as_json { json(&all) } else { all.iter().map(table::fields).collect() })
+            Ok(output.or_as(&all, |all| all.iter().map(table::fields).collect()))
         }
         What::Move { words, scope, force } => {
             let (table, token, server) = parts(words, &scope)?;
@@ -85,12 +77,12 @@ pub async fn session(args: Session) -> Result<String, Error> {
             let force = if force { "&force=true" } else { "" };
             let path =
                 format!("/api/v1/sessions/move?{query}&server={}{force}", escaped(&server.to_string()));
-            Ok(one(as_json, &client.post::<view::Explained>(&path).await?))
+            Ok(output.one(&client.post::<view::Explained>(&path).await?))
         }
         What::Delete(which) => {
             let query = query(which.table.as_deref(), which.scope.vs.as_deref(), &which.token);
             let was: view::Explained = client.delete(&format!("/api/v1/sessions?{query}")).await?;
-            Ok(one(as_json, &was))
+            Ok(output.one(&was))
         }
     }
 }

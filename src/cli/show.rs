@@ -1,48 +1,34 @@
 //! `homing show`: what a running homing is doing, as tables or JSON.
 
-use std::path::PathBuf;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    client::{Client, Error, escaped},
-    table,
+    ask::{Ask, Output},
+    client::{self, Client, escaped},
+    print, table,
+    watch::{self, watch},
 };
-use crate::{admin::view, config::AdminUrl};
+use crate::admin::view;
 
 #[derive(Args, Debug)]
 pub struct Show {
     #[command(subcommand)]
     what: What,
     #[command(flatten)]
-    admin: AdminArgs,
-    /// How to print it
-    #[arg(long, value_enum, default_value = "table", global = true)]
-    output: Output,
-}
-
-/// Which running homing is asked.
-#[derive(Args, Debug)]
-pub(super) struct AdminArgs {
-    /// Where its admin API listens: http://HOST:PORT or unix:PATH
+    ask: Ask,
+    /// Show it again and again, every 2s if no INTERVAL is given
     #[arg(
         long,
-        value_name = "URL",
-        env = "HOMING_ADMIN",
-        default_value = "http://127.0.0.1:9901",
+        value_name = "INTERVAL",
+        num_args = 0..=1,
+        default_missing_value = "2s",
+        value_parser = watch::interval,
         global = true
     )]
-    admin: AdminUrl,
-    /// The file with the token that the admin API asks for beyond loopback
-    #[arg(long, value_name = "FILE", global = true)]
-    token_file: Option<PathBuf>,
-}
-
-impl AdminArgs {
-    pub(super) fn client(self) -> Result<Client, Error> {
-        Client::new(self.admin, self.token_file.as_deref())
-    }
+    watch: Option<Duration>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -91,70 +77,63 @@ enum Part {
     SpStatus,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Output {
-    Table,
-    Json,
+/// Asks the running homing and prints what it says.
+pub async fn show(args: Show) -> Result<ExitCode, super::Error> {
+    let Show { what, ask, watch: every } = args;
+    let client = ask.client()?;
+    match every {
+        None => print(what.text(&client, ask.output).await?),
+        Some(every) => watch(every, async || what.text(&client, ask.output).await).await,
+    }
 }
 
-/// Asks the running homing and returns what to print.
-pub async fn show(args: Show) -> Result<String, Error> {
-    let client = args.admin.client()?;
-    let as_json = args.output == Output::Json;
-    Ok(match args.what {
-        What::Virtualservice { name: None } => {
-            let all: Vec<view::VirtualService> = client.get("/api/v1/virtualservices").await?;
-            if as_json { json(&all) } else { virtual_services(&all) }
-        }
-        What::Virtualservice { name: Some(name) } => {
-            let path = format!("/api/v1/virtualservices/{}", escaped(&name));
-            one(as_json, &client.get::<view::VirtualService>(&path).await?)
-        }
-        What::Pool { name: None } => {
-            let all: Vec<view::Pool> = client.get("/api/v1/pools").await?;
-            if as_json { json(&all) } else { pools(&all) }
-        }
-        What::Pool { name: Some(name) } => {
-            let path = format!("/api/v1/pools/{}", escaped(&name));
-            one(as_json, &client.get::<view::Pool>(&path).await?)
-        }
-        What::Gslbservice { name, view: GslbView::Runtime { filter } } => {
-            let path = format!("/api/v1/gslbservices/{}/runtime", escaped(&name));
-            let runtime: view::GslbRuntime = client.get(&path).await?;
-            match filter {
-                None => one(as_json, &runtime),
-                Some(Filter::Filter { part: Part::SpStatus }) => one(as_json, &runtime.sp_status()),
+impl What {
+    async fn text(&self, client: &Client, output: Output) -> Result<String, client::Error> {
+        Ok(match self {
+            Self::Virtualservice { name: None } => {
+                let all: Vec<view::VirtualService> = client.get("/api/v1/virtualservices").await?;
+                output.or_as(&all, |all| virtual_services(all))
             }
-        }
-        What::Gslbsite { name: None } => {
-            let all: Vec<view::Site> = client.get("/api/v1/gslb/sites").await?;
-            if as_json { json(&all) } else { sites(&all) }
-        }
-        What::Gslbsite { name: Some(name) } => {
-            let path = format!("/api/v1/gslb/sites/{}", escaped(&name));
-            one(as_json, &client.get::<view::Site>(&path).await?)
-        }
-        What::Configuration => {
-            let configuration = client.get::<view::Configuration>("/api/v1/configuration").await?;
-            one(as_json, &configuration)
-        }
-        What::Session { table, key } => {
-            let query = [("table", &table), ("key", &key)];
-            let query = query.iter().filter_map(|(name, value)| value.as_ref().map(|value| (name, value)));
-            let query: Vec<_> = query.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
-            let found = client.get(&format!("/api/v1/sessions?{}", query.join("&"))).await?;
-            if as_json { json(&found) } else { sessions(&found, table.is_some(), key.is_some()) }
-        }
-    })
-}
-
-/// One object, as wanted.
-pub(super) fn one(as_json: bool, object: &impl Serialize) -> String {
-    if as_json { json(object) } else { table::fields(object) }
-}
-
-pub(super) fn json(view: &impl Serialize) -> String {
-    serde_json::to_string_pretty(view).expect("views consist of what JSON has") + "\n"
+            Self::Virtualservice { name: Some(name) } => {
+                let path = format!("/api/v1/virtualservices/{}", escaped(name));
+                output.one(&client.get::<view::VirtualService>(&path).await?)
+            }
+            Self::Pool { name: None } => {
+                let all: Vec<view::Pool> = client.get("/api/v1/pools").await?;
+                output.or_as(&all, |all| pools(all))
+            }
+            Self::Pool { name: Some(name) } => {
+                let path = format!("/api/v1/pools/{}", escaped(name));
+                output.one(&client.get::<view::Pool>(&path).await?)
+            }
+            Self::Gslbservice { name, view: GslbView::Runtime { filter } } => {
+                let path = format!("/api/v1/gslbservices/{}/runtime", escaped(name));
+                let runtime: view::GslbRuntime = client.get(&path).await?;
+                match filter {
+                    None => output.one(&runtime),
+                    Some(Filter::Filter { part: Part::SpStatus }) => output.one(&runtime.sp_status()),
+                }
+            }
+            Self::Gslbsite { name: None } => {
+                let all: Vec<view::Site> = client.get("/api/v1/gslb/sites").await?;
+                output.or_as(&all, |all| sites(all))
+            }
+            Self::Gslbsite { name: Some(name) } => {
+                let path = format!("/api/v1/gslb/sites/{}", escaped(name));
+                output.one(&client.get::<view::Site>(&path).await?)
+            }
+            Self::Configuration => {
+                output.one(&client.get::<view::Configuration>("/api/v1/configuration").await?)
+            }
+            Self::Session { table, key } => {
+                let query = [("table", table), ("key", key)];
+                let query = query.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+                let query: Vec<_> = query.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+                let found = client.get(&format!("/api/v1/sessions?{}", query.join("&"))).await?;
+                output.or_as(&found, |found| sessions(found, table.is_some(), key.is_some()))
+            }
+        })
+    }
 }
 
 fn virtual_services(all: &[view::VirtualService]) -> String {
@@ -247,7 +226,10 @@ fn word(state: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{admin::view::example, cli::table::golden as check};
+    use crate::{
+        admin::view::example,
+        cli::{ask::json, table::golden as check},
+    };
 
     #[test]
     fn objects_and_lists_look_as_operators_know_them() {

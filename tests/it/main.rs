@@ -6,6 +6,7 @@ mod clone_accounts;
 mod clone_faults;
 mod clone_rules;
 mod clones;
+mod commands;
 mod config;
 mod copied;
 mod demo;

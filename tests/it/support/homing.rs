@@ -93,6 +93,7 @@ impl Homing {
             .args(["run", "--config"])
             .arg(config)
             .env_remove("HOMING_ADMIN")
+            .env_remove("HOMING_ADMIN_TOKEN_FILE")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -300,16 +301,18 @@ pub async fn run(args: &[&str]) -> Output {
 
 /// The same in a directory.
 pub async fn run_in(dir: &Path, args: &[&str]) -> Output {
-    let command = Command::new(BINARY)
-        .args(args)
-        .current_dir(dir)
-        .env_remove("HOMING_ADMIN")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let command = program(args).current_dir(dir).output();
     let output = soon("the command ends", command).await.expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// `homing ARGS`, yet to be started, which nothing of the environment tells whom to ask.
+pub fn program(args: &[&str]) -> Command {
+    let mut command = Command::new(BINARY);
+    command.args(args).env_remove("HOMING_ADMIN").env_remove("HOMING_ADMIN_TOKEN_FILE");
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
 }
 
 async fn try_get(admin: SocketAddr, path: &str) -> Option<Answer> {
