@@ -257,6 +257,11 @@ impl<'a> Before<'a> {
         }
     }
 
+    /// What a virtual service was in its GSLB service.
+    fn membership(&self, vs: &VsName) -> Option<&'a Membership> {
+        Some(&self.virtual_services.get(vs)?.site.as_ref()?.membership)
+    }
+
     /// The services that were, where all configured pools are those that were.
     fn services(&self, pools: &[Arc<Pool>]) -> Option<Arc<Services>> {
         let before = self.snapshot?;
@@ -303,6 +308,10 @@ fn site_setup(
     let membership = Membership::of(vs, &servers, &config.site, gslb, parts.clock.unix_seconds())
         .map_err(|error| BuildError::Site { vs: vs.name.clone(), reason: error.to_string() })?;
     Ok(membership.map(|membership| {
+        let membership = match before.membership(&vs.name) {
+            Some(before) => membership.following(before),
+            None => membership,
+        };
         let SpPool { uuid, pool } = SpPool::of(vs, &membership, gslb);
         let sp_pool = before.pool(&pool, parts);
         SiteSetup {

@@ -39,7 +39,7 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
             gslb_sp_enabled: true,
             default_server_port: pool.servers().first().map(|server| server.addr().port()),
             application_persistence_profile_ref: site.membership.profile.name.clone(),
-            graceful_disable_timeout: gslb::GRACEFUL_DISABLE_TIMEOUT,
+            graceful_disable_timeout: site.membership.service.graceful_disable_timeout,
             connection_ramp_duration: gslb::CONNECTION_RAMP_DURATION,
             request_queue_enabled: false,
             request_queue_depth: gslb::REQUEST_QUEUE_DEPTH,

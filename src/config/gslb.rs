@@ -79,6 +79,8 @@ pub struct GslbService {
     pub pool_algorithm: PoolAlgorithm,
     pub min_members: u32,
     pub ttl: Duration,
+    /// How long a member goes on serving its sessions after it was disabled.
+    pub graceful_disable_timeout: Duration,
     /// The highest priority first.
     pub groups: Vec<GslbGroup>,
 }
@@ -266,6 +268,9 @@ impl GslbService {
             pool_algorithm: o.field("pool_algorithm", words::choice(&POOL_ALGORITHMS)).unwrap_or_default(),
             min_members: o.field("min_members", units::whole(0..=1000)).unwrap_or(0),
             ttl: o.field("ttl", units::duration(seconds(0)..=days(1))).unwrap_or(seconds(30)),
+            graceful_disable_timeout: o
+                .field("graceful_disable_timeout", units::duration(seconds(0)..=days(5)))
+                .unwrap_or(seconds(60)),
             groups,
         };
         if service.ttl.subsec_nanos() != 0 {

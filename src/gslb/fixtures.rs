@@ -117,6 +117,7 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         pool_algorithm: PoolAlgorithm::Priority,
         min_members: 0,
         ttl: Duration::from_secs(30),
+        graceful_disable_timeout: Duration::from_secs(60),
         groups: members.into_iter().enumerate().map(group).collect(),
     };
     let site = |site: TestSite| SiteRef {

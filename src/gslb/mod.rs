@@ -29,10 +29,7 @@ pub use outcome::{Outcome, OutcomeCounters};
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
 pub use service::{Membership, MembershipError, PeerMember, PublicName, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
-pub use sp_pool::{
-    CONNECTION_RAMP_DURATION, DESCRIPTION, GRACEFUL_DISABLE_TIMEOUT, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION,
-    SpPool,
-};
+pub use sp_pool::{CONNECTION_RAMP_DURATION, DESCRIPTION, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION, SpPool};
 pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]

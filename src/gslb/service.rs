@@ -10,7 +10,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use thiserror::Error;
 
-use super::{Cookie, Drains, GRACEFUL_DISABLE_TIMEOUT, MemberId, SetCookie, cookie_values};
+use super::{Cookie, Drains, MemberId, SetCookie, cookie_values};
 use crate::{
     config::{
         Gslb, GslbMember, GslbService, GslbSitePersistence, HmDownRecovery, MemberPort, Site,
@@ -40,10 +40,9 @@ pub struct Membership {
     needs_certificate: bool,
     active_key_id: String,
     own_cluster: ClusterUuid,
-    own_enabled: bool,
     own_epoch: u32,
-    /// When this configuration was loaded, Unix seconds: from then on, what it disables has been disabled.
-    loaded_at: u64,
+    /// The disabled members, and since when they are, Unix seconds.
+    disabled: Vec<(MemberId, u64)>,
     codec: Codec,
     set_cookie: SetCookie,
     /// With two-level stickiness: the app servers here that cookies can name.
@@ -125,7 +124,8 @@ impl Membership {
         let active_key_id = active.expect("a key ring has an active key").kid();
 
         let members = service.groups.iter().flat_map(|group| &group.members);
-        let others: Vec<_> = members.filter(|member| member.cluster_uuid != own.cluster_uuid).collect();
+        let others: Vec<_> =
+            members.clone().filter(|member| member.cluster_uuid != own.cluster_uuid).collect();
         // A pool speaks TLS or does not, so sites that have it on their side only are asked in clear.
         let tls = others.iter().all(|member| member.services.iter().any(|port| port.enable_ssl));
         let mut peers: Vec<PeerMember> = Vec::new();
@@ -143,9 +143,11 @@ impl Membership {
             needs_certificate: tls && gslb.site_tls.as_ref().is_some_and(|site_tls| site_tls.required),
             active_key_id,
             own_cluster: own.cluster_uuid.clone(),
-            own_enabled: own.enabled,
             own_epoch: own.drain_epoch,
-            loaded_at: now,
+            disabled: members
+                .filter(|member| !member.enabled)
+                .map(|member| (MemberId::of(&member.cluster_uuid, &member.vs_uuid), now))
+                .collect(),
             codec: Codec::new(&keys, service.uuid.as_str(), &options.name, options.domain.as_deref()),
             set_cookie: SetCookie::new(options),
             server_tags: options
@@ -154,6 +156,14 @@ impl Membership {
             service: service.clone(),
             profile: profile.clone(),
         })
+    }
+
+    /// The same after a reload: what was disabled before has been so since then.
+    pub fn following(mut self, before: &Self) -> Self {
+        for (member, since) in &mut self.disabled {
+            *since = before.disabled_since(member).unwrap_or(*since);
+        }
+        self
     }
 
     /// The name of the site cookie.
@@ -178,17 +188,22 @@ impl Membership {
 
     /// Until when this site's sessions may stay, Unix seconds, if it is being emptied.
     pub fn own_until(&self, drains: &Drains) -> Option<u64> {
-        self.until(&self.own_cluster, self.own_enabled, drains)
+        self.until(&self.own, &self.own_cluster, drains)
     }
 
     /// The same of a peer.
     pub fn peer_until(&self, peer: &PeerMember, drains: &Drains) -> Option<u64> {
-        self.until(&peer.cluster_uuid, peer.enabled, drains)
+        self.until(&peer.id, &peer.cluster_uuid, drains)
     }
 
-    fn until(&self, cluster: &ClusterUuid, enabled: bool, drains: &Drains) -> Option<u64> {
-        let disabled = (!enabled).then(|| self.loaded_at.saturating_add(GRACEFUL_DISABLE_TIMEOUT.as_secs()));
+    fn until(&self, member: &MemberId, cluster: &ClusterUuid, drains: &Drains) -> Option<u64> {
+        let grace = self.service.graceful_disable_timeout.as_secs();
+        let disabled = self.disabled_since(member).map(|since| since.saturating_add(grace));
         disabled.into_iter().chain(drains.until(cluster)).min()
+    }
+
+    fn disabled_since(&self, member: &MemberId) -> Option<u64> {
+        self.disabled.iter().find(|(disabled, _)| disabled == member).map(|(_, since)| *since)
     }
 
     /// The id of the key that seals.

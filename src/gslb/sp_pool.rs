@@ -58,9 +58,6 @@ impl SpPool {
     }
 }
 
-/// How long a disabled peer goes on serving the sessions that it has.
-pub const GRACEFUL_DISABLE_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// How long a peer that came up takes to its full share.
 pub const CONNECTION_RAMP_DURATION: Duration = Duration::from_secs(600);
 

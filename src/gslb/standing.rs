@@ -2,9 +2,18 @@
 //!
 //! A site is emptied before it is worked on: until a deadline its sessions go on while new ones start elsewhere, then
 //! its sessions are re-homed. `homing gslb drain` does it while running, `enabled: false` in the federation's file
-//! does it with [`GRACEFUL_DISABLE_TIMEOUT`](super::GRACEFUL_DISABLE_TIMEOUT). What is drained by command lives in
-//! the memory of the process that was told: it survives a reload and not a restart. To make it last, disable the
-//! member or raise its `drain_epoch` in the federation's file.
+//! does it with its `graceful_disable_timeout`.
+//!
+//! Who knows of it, and for how long:
+//!
+//! | | known to | survives a reload | survives a restart |
+//! |---|---|---|---|
+//! | `homing gslb drain` | the node that was told; peers learn of the deadline by being refused | yes | no |
+//! | `enabled: false` | every node that has loaded the file | yes, with the time since when | yes; its time begins anew |
+//! | a raised `drain_epoch` | every node that has loaded the file | yes | yes |
+//!
+//! So a command is for work on a site that ends with its nodes being started again; what is to last, or to hold on
+//! every node at once, belongs into the federation's file.
 //!
 //! BIG-IP says "disabled" for a member that keeps its persistent sessions, Avi "graceful disable".
 

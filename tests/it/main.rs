@@ -34,6 +34,7 @@ mod site_cookies;
 mod site_drain;
 mod site_faults;
 mod site_loops;
+mod site_matrix;
 mod site_redirect;
 mod site_tls;
 mod site_trust;

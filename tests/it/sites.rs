@@ -304,10 +304,15 @@ impl Sites {
 
     /// Each with a change of its configuration.
     pub async fn start_with(fed: Federation, change: fn(Site) -> Site) -> Self {
-        let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
+        let apps = [Origin::start("a").await, Origin::start("b").await];
+        let (site_a, site_b) = (change(fed.site_a(&[&apps[0]])), change(fed.site_b(&[&apps[1]])));
+        Self::of(&site_a, &site_b, apps).await
+    }
+
+    /// Of these configurations.
+    pub async fn of(site_a: &Site, site_b: &Site, [app_a, app_b]: [Origin; 2]) -> Self {
         // site_B first: so site_A finds it up at the first probe, also where no second one follows.
-        let b = change(fed.site_b(&[&app_b])).start().await;
-        let a = change(fed.site_a(&[&app_a])).start().await;
+        let (b, a) = (site_b.start().await, site_a.start().await);
         a.sees("SP-gs-web@site_A", b.addr, true).await;
         Self { a, b, app_a, app_b }
     }

@@ -113,6 +113,25 @@ fn a_disabled_member_keeps_its_sessions_for_a_minute_and_a_drain_may_end_it_soon
 }
 
 #[test]
+fn a_reload_does_not_lengthen_the_time_of_a_member_that_is_disabled() {
+    let gslb = |enabled| fixtures::gslb_with(|members| members[2].enabled = enabled);
+    let loaded = |enabled, at| {
+        let of = Membership::of(&fixtures::vs(A), &[], &fixtures::site(A), &gslb(enabled), at);
+        of.expect("a good federation").expect("a member")
+    };
+    let until = |membership: &Membership| {
+        membership.peer_until(membership.peers.last().expect("site_C"), &Drains::default())
+    };
+    let first = loaded(false, NOW);
+    let again = loaded(false, NOW + 50).following(&first);
+    assert_eq!(until(&again), Some(NOW + 60));
+    assert_eq!(until(&loaded(false, NOW + 100).following(&again)), Some(NOW + 60), "as from the first");
+    let enabled = loaded(true, NOW + 100).following(&again);
+    assert_eq!(until(&enabled), None);
+    assert_eq!(until(&loaded(false, NOW + 200).following(&enabled)), Some(NOW + 260), "another time");
+}
+
+#[test]
 fn with_server_tags_a_cookie_names_the_app_server_to_its_home_alone() {
     let gslb = gslb_with_server_tags();
     let servers: [SocketAddr; 2] = [([10, 0, 0, 1], 80).into(), ([10, 0, 0, 2], 80).into()];
