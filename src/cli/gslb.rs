@@ -52,7 +52,12 @@ pub async fn gslb(args: Gslb) -> Result<String, Error> {
 /// What the operator may not expect.
 fn note(site: &Site) -> String {
     match (site.is_own, site.drain_state) {
-        (true, _) => String::new(),
+        (true, DrainState::InService) => String::new(),
+        (true, _) => format!(
+            "Only this node knows it, until it is started again: tell the other nodes of {}, too. What is to last stands \
+             in the federation's file: `enabled: false`, or a higher `drain_epoch`.\n",
+            site.name
+        ),
         (false, DrainState::InService) => {
             format!("This node is not of {0}: tell the nodes of {0}, too.\n", site.name)
         }

@@ -106,7 +106,8 @@ impl<'a> Parsed<'a> {
         if value.len() > MAX_LEN {
             return None;
         }
-        let (signed, mac) = value.rsplit_once(";mac=")?;
+        let (signed, mac) = value.split_at_checked(value.len().checked_sub(MAC_TEXT_LEN)?)?;
+        let signed = signed.strip_suffix(";mac=")?;
         let mut fields = signed.split(';');
         let mut field = |name: &str| fields.next()?.strip_prefix(name)?.strip_prefix('=');
         let word = |text: &'a str| is_word(text).then_some(text);
@@ -135,10 +136,17 @@ impl<'a> Parsed<'a> {
 
 impl fmt::Display for ClientScheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(self.as_str())
+    }
+}
+
+impl ClientScheme {
+    /// As URLs and the header have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Http => "http",
             Self::Https => "https",
-        })
+        }
     }
 }
 
@@ -190,11 +198,14 @@ fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 /// What may stand in a field: nothing that ends it.
 pub(super) fn is_word(text: &str) -> bool {
     (1..=MAX_WORD_LEN).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':'))
 }
 
 /// Bytes of the MAC.
 pub(super) const MAC_LEN: usize = 32;
+
+/// Characters of the MAC, in base64 without padding.
+const MAC_TEXT_LEN: usize = (MAC_LEN * 4).div_ceil(3);
 
 /// Bytes of a TLS session's hash.
 pub(super) const TLS_SESSION_LEN: usize = 16;

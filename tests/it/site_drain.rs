@@ -7,6 +7,7 @@ use crate::{
         config::Federation,
         eventually,
         homing::{Homing, Output},
+        origin::Origin,
         site_cookie::{A, B, Cookie},
     },
 };
@@ -74,6 +75,49 @@ async fn the_deadline_comes_by_itself() {
 }
 
 #[tokio::test]
+async fn a_drain_by_command_outlives_a_reload_and_a_raised_epoch_a_restart_too() {
+    let fed = Federation::new();
+    let apps = [Origin::start("a").await, Origin::start("b").await];
+    let (site_a, site_b) = (fed.site_a(&[&apps[0]]), fed.site_b(&[&apps[1]]));
+    let mut sites = Sites::of(&site_a, &site_b, apps).await;
+    sites.b.sees("SP-gs-web@site_B", sites.a.addr, true).await;
+    let output = drain(&sites.b, "30m").await;
+    for part in ["Only this node knows it", "other nodes of site_B", "drain_epoch"] {
+        assert!(output.stdout.contains(part), "{part}: {}", output.text());
+    }
+    let shown = async |homing: &Homing| {
+        let site = homing.json("/api/v1/gslb/sites").await[1].clone();
+        (site["drain_state"].clone(), site["drain_until"].clone())
+    };
+    let before = shown(&sites.b).await;
+    assert_eq!(before.0, "DRAINING");
+    let other_ttl = fed.clone().with(|yaml| yaml["gslb_services"][0]["ttl"] = "60s".into());
+    sites.b.reloaded(&site_b.clone().in_federation(&other_ttl)).await;
+    assert_eq!(shown(&sites.b).await, before, "with its deadline");
+    assert_eq!(
+        home(&Request::get("/").send(sites.b.addr).await),
+        Some(A.id()),
+        "new sessions start elsewhere"
+    );
+
+    sites.b.kill().await;
+    sites.b = site_b.start().await;
+    assert_eq!(shown(&sites.b).await.0, "IN_SERVICE");
+    assert_eq!(home(&ask_as(B, &sites.b).await), None, "its sessions are good again");
+    let raised =
+        fed.with(|yaml| yaml["gslb_services"][0]["groups"][1]["members"][0]["drain_epoch"] = 1.into());
+    let raised = site_b.in_federation(&raised);
+    sites.b.reloaded(&raised).await;
+    for _ in 0..2 {
+        let answer = ask_as(B, &sites.b).await;
+        assert_eq!(home(&answer), Some(B.id()), "an older cookie is void");
+        sites.b.settles(OUTCOMES, &[("outcome", "expired")], 1.0).await;
+        sites.b.kill().await;
+        sites.b = raised.start().await;
+    }
+}
+
+#[tokio::test]
 async fn a_site_without_a_peer_in_service_takes_sessions_still() {
     let mut sites = start(Federation::new()).await;
     sites.a.kill().await;
@@ -110,8 +154,7 @@ async fn a_node_of_another_site_re_homes_by_itself_and_says_what_is_left_to_do()
 async fn a_disabled_member_keeps_its_sessions_for_its_graceful_disable_timeout() {
     let fed = Federation::new()
         .with(|yaml| yaml["gslb_services"][0]["groups"][1]["members"][0]["enabled"] = false.into());
-    let (app_a, app_b) =
-        (crate::support::origin::Origin::start("a").await, crate::support::origin::Origin::start("b").await);
+    let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
     let (a, b) = (fed.site_a(&[&app_a]).start().await, fed.site_b(&[&app_b]).start().await);
     b.sees("SP-gs-web@site_B", a.addr, true).await;
     for at in [&b, &a] {

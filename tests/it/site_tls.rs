@@ -29,11 +29,18 @@ async fn a_request_goes_home_over_tls_to_a_site_that_the_authority_has_signed() 
 
 #[tokio::test]
 async fn a_site_that_another_authority_has_signed_is_no_home() {
-    let sites = Sites::start(&Ca::new("ours"), &Ca::new("theirs")).await;
-    let answer = sites.ask_a().await;
-    assert_eq!((answer.status, answer.server()), (200, "a"), "recovery picks a new server");
-    assert_eq!(Cookie::open(answer.site_cookie().expect("a new home")).member, A.id());
-    assert!(sites.app_b.requests().is_empty());
+    for (recovery, status, server) in [
+        ("pick_new_server", 200, "a"),
+        ("abort_connection", 503, ""),
+        ("continue_persistent_server", 503, ""),
+    ] {
+        let sites = Sites::recovering(recovery, &Ca::new("ours"), &Ca::new("theirs")).await;
+        let answer = sites.ask_a().await;
+        assert_eq!((answer.status, answer.server()), (status, server), "{recovery}");
+        let home = answer.site_cookie().map(|value| Cookie::open(value).member);
+        assert_eq!(home, (status == 200).then(|| A.id()), "{recovery}");
+        assert!(sites.app_b.requests().is_empty());
+    }
 }
 
 /// Two sites with TLS services alone, an app server each.
@@ -47,7 +54,12 @@ struct Sites {
 impl Sites {
     /// Both trust `trusted`; their certificates, for names of their own, are signed by `signer`.
     async fn start(trusted: &Ca, signer: &Ca) -> Self {
-        let fed = Federation::new().over_tls();
+        Self::recovering("pick_new_server", trusted, signer).await
+    }
+
+    /// The same with what happens to a session whose home is down.
+    async fn recovering(recovery: &str, trusted: &Ca, signer: &Ca) -> Self {
+        let fed = Federation::new().over_tls().recovery(recovery);
         let (app_a, app_b) = (Origin::start("a").await, Origin::start("b").await);
         let b = with_tls(fed.site_b(&[&app_b]), "b.sites.test", trusted, signer).start().await;
         let a = with_tls(fed.site_a(&[&app_a]), "a.sites.test", trusted, signer).start().await;
