@@ -122,7 +122,8 @@ pub mod prelude {
         server::{Builder, Homing},
         session::{Assigned, How, Refresh},
         site_cookie::{
-            ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, ReplayGuard,
+            ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, LastOpened,
+            ReplayGuard,
         },
         tls::TlsFacts,
     };

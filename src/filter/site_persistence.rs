@@ -120,6 +120,17 @@ impl SitePersistence {
         self.metrics.sp_hops_refused.with_label_values(&labels).inc();
     }
 
+    fn read_cookie(&self, request: &Request<'_>, now: u64) -> ReadCookie {
+        let cookies = request.headers().iter().filter(|(name, _)| **name == COOKIE);
+        let mut cookies = cookies.map(|(_, field)| field.as_bytes()).peekable();
+        let membership = &self.site.membership;
+        if cookies.peek().is_none() {
+            return membership.read_cookie(cookies, now);
+        }
+        request
+            .with_connection_value(|last: &mut LastOpened| membership.read_cookie_again(cookies, now, last))
+    }
+
     fn surroundings<'a>(&'a self, exchange: &'a Exchange) -> Surroundings<'a> {
         Surroundings { rule: self, exchange, now: exchange.clock().unix_seconds() }
     }
@@ -144,7 +155,7 @@ impl SitePersistence {
         });
         match rest {
             Some(Some(rest)) => send.set_header("cookie", rest)?,
-            Some(None) => drop(send.remove_header("cookie")),
+            Some(None) => drop(send.pingora().remove_header(&COOKIE)),
             None => {}
         }
         Ok(())
@@ -190,10 +201,8 @@ impl Rule for SitePersistence {
         let membership = &self.site.membership;
         let arrival = self.arrival(request);
         let from_peer = arrival == Arrival::Peer;
-        let cookies = request.headers().iter().filter(|(name, _)| **name == COOKIE);
-        let cookies = cookies.map(|(_, field)| field.as_bytes());
         let surroundings = self.surroundings(request);
-        let ReadCookie { cookie, server, serial } = membership.read_cookie(cookies, surroundings.now);
+        let ReadCookie { cookie, server, serial } = self.read_cookie(request, surroundings.now);
         let ours = matches!(cookie, Cookie::Ours { .. });
         if ours {
             self.site.census.saw(serial, surroundings.now);

@@ -18,8 +18,8 @@ use crate::{
     },
     names::{ClusterUuid, SiteName, VsUuid},
     site_cookie::{
-        Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, Opened, Refusal,
-        ReplayGuard, ServerTags,
+        Claims, Codec, Hop, HopError, HopKeys, HopRefusal, KeyRing, KeyRingError, KeyState, LastOpened,
+        Opened, Refusal, ReplayGuard, ServerTags,
     },
 };
 
@@ -235,8 +235,19 @@ impl Membership {
 
     /// Reads the site cookie out of the `Cookie` fields of a request, at `now` (Unix seconds).
     pub fn read_cookie<'a>(&self, fields: impl IntoIterator<Item = &'a [u8]>, now: u64) -> ReadCookie {
+        self.read_cookie_again(fields, now, &mut LastOpened::default())
+    }
+
+    /// The same for a connection that may have brought the cookie before.
+    pub fn read_cookie_again<'a>(
+        &self,
+        fields: impl IntoIterator<Item = &'a [u8]>,
+        now: u64,
+        last: &mut LastOpened,
+    ) -> ReadCookie {
         let epoch_of = |member: &[u8; 32]| self.epoch_of(&MemberId::from(*member));
-        let opened = match self.codec.open_best(cookie_values(fields, self.cookie_name()), now, epoch_of) {
+        let values = cookie_values(fields, self.cookie_name());
+        let opened = match self.codec.open_best(values, now, epoch_of, last) {
             None => return ReadCookie { cookie: Cookie::None, server: None, serial: 0 },
             Some(Err(refusal)) => {
                 return ReadCookie { cookie: Cookie::Refused(refusal), server: None, serial: 0 };

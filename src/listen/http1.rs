@@ -7,8 +7,10 @@
 //! Requests that a client sends ahead ("pipelining") wait in the [`Wire`] and are answered in order.
 
 use std::{
+    future::poll_fn,
     pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -19,7 +21,7 @@ use pingora::{
 };
 
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::Wire;
 
@@ -44,18 +46,19 @@ pub(super) async fn serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let mut going = pin!(hang_up.cancelled());
-    let mut idle = IdleTimer::new(timeouts.idle);
+    let going = pin!(hang_up.cancelled());
+    let mut endings = Endings { hang_up, going, idle: IdleTimer::new(timeouts.idle), watching: None };
     let mut settings = None;
     loop {
-        idle.restart();
-        let readable = tokio::select! {
-            biased; // A request that has arrived is answered, whatever else is the case.
-            readable = wire.readable() => readable.unwrap_or(false),
-            _ = &mut going => false,
-            () = idle.elapsed() => false,
-        };
-        if !readable {
+        endings.idle.restart();
+        let readable = poll_fn(|cx| {
+            // A request that has arrived is answered, whatever else is the case.
+            if let Poll::Ready(readable) = wire.poll_readable(cx) {
+                return Poll::Ready(readable.unwrap_or(false));
+            }
+            endings.poll(cx).map(|()| false)
+        });
+        if !readable.await {
             let _ = tokio::time::timeout(GOODBYE, wire.shutdown()).await;
             return;
         }
@@ -91,6 +94,33 @@ where
     app.process_new_http(session, shutdown)
 }
 
+/// What ends a connection that waits for a request.
+struct Endings<'a, 'b> {
+    hang_up: &'a CancellationToken,
+    going: Pin<&'b mut WaitForCancellationFuture<'a>>,
+    idle: IdleTimer,
+    /// Whom the two wake.
+    watching: Option<Waker>,
+}
+
+impl Endings<'_, '_> {
+    /// Ready when the connection is to end. Both are polled in full only where that can change something: between any
+    /// two requests there is nothing new about them, and to poll them costs more than to look.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let watching = self.watching.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if watching && !self.hang_up.is_cancelled() && !self.idle.timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        if !watching {
+            self.watching = Some(cx.waker().clone());
+        }
+        match self.going.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => self.idle.poll(cx),
+        }
+    }
+}
+
 /// Tells when a connection has been idle for too long. Its timer is set once and looks, when it fires, whether the
 /// connection was busy meanwhile: cheaper than one set anew between any two requests.
 struct IdleTimer {
@@ -109,13 +139,13 @@ impl IdleTimer {
         self.since = Instant::now();
     }
 
-    /// Ends when the connection has been idle for the timeout.
-    async fn elapsed(&mut self) {
+    /// Ready when the connection has been idle for the timeout.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            self.timer.as_mut().await;
+            ready!(self.timer.as_mut().poll(cx));
             let end = self.since + self.timeout;
             if self.timer.deadline() >= end {
-                return;
+                return Poll::Ready(());
             }
             self.timer.as_mut().reset(end);
         }

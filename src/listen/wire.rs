@@ -106,14 +106,14 @@ impl Wire {
 
     /// Waits for the first bytes of the next request with nothing but the socket in hand. `false` when the client
     /// has closed.
-    pub(super) async fn readable(&mut self) -> io::Result<bool> {
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if !self.ahead.is_empty() {
-            return Ok(true);
+            return Poll::Ready(Ok(true));
         }
-        std::future::poll_fn(|cx| self.poll_ahead(cx)).await
+        self.poll_ahead(cx)
     }
 
-    /// A new request begins, with the bytes that [`Wire::readable`] found.
+    /// A new request begins, with the bytes that [`Wire::poll_readable`] found.
     pub(super) fn begin_request(&mut self, head_timeout: Duration) {
         self.connection.begin_request();
         self.check = Check::default();
@@ -348,8 +348,9 @@ impl Ssl for Wire {
 }
 
 impl GetTimingDigest for Wire {
+    /// When the connection was made is among its facts; Pingora would have a list made for each request.
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.stream_ref().get_timing_digest()
+        Vec::new()
     }
 
     fn get_read_pending_time(&self) -> Duration {

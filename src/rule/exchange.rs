@@ -167,14 +167,15 @@ impl Exchange {
     }
 
     /// Changes a value that the connection keeps, for all its requests; made by default.
-    pub fn with_connection_value<T: Clone + Default + Send + Sync + 'static>(
+    pub fn with_connection_value<T: Clone + Default + Send + Sync + 'static, R>(
         &self,
-        change: impl FnOnce(&mut T),
-    ) {
+        change: impl FnOnce(&mut T) -> R,
+    ) -> R {
         // Not under the lock: what `change` does may ask for it.
         let mut value = self.connection_value().unwrap_or_default();
-        change(&mut value);
+        let result = change(&mut value);
         self.connection.decided().state.insert(value);
+        result
     }
 
     /// A value that an event of the connection kept.

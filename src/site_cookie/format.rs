@@ -8,6 +8,8 @@
 //! value is opened with the one key that it names, never with several in turn. Reading it out of a `Cookie`
 //! header and rendering `Set-Cookie` happen elsewhere.
 
+use std::sync::Arc;
+
 use aes_gcm::{
     Aes256Gcm,
     aead::{AeadInOut, KeyInit},
@@ -16,7 +18,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use thiserror::Error;
 
 use super::{
-    Claims, KeyRing, KeyState, Opened,
+    Claims, KeyRing, KeyState, LastOpened, Opened,
     claims::PLAIN_LEN,
     keys::{KEY_ID_LEN, Key},
     length_prefixed,
@@ -57,12 +59,12 @@ impl Refusal {
 
 /// Seals and opens the cookies of one GSLB service.
 pub struct Codec {
-    keys: Vec<CodecKey>,
+    keys: Arc<[CodecKey]>,
     /// Index of the key that seals.
     active: usize,
 }
 
-struct CodecKey {
+pub(super) struct CodecKey {
     id: [u8; KEY_ID_LEN],
     cipher: Aes256Gcm,
     /// What is authenticated beside the plaintext; the same for every cookie of this key.
@@ -109,7 +111,15 @@ impl Codec {
         now: u64,
         epoch_of: impl Fn(&[u8; 32]) -> Option<u32>,
     ) -> Result<Opened, Refusal> {
-        let opened = self.unseal(value)?;
+        Self::check(self.unseal(value)?, now, epoch_of)
+    }
+
+    /// What [`Codec::open`] checks of a value that is ours.
+    fn check(
+        opened: Opened,
+        now: u64,
+        epoch_of: impl Fn(&[u8; 32]) -> Option<u32>,
+    ) -> Result<Opened, Refusal> {
         let claims = &opened.claims;
         if claims.iat > now.saturating_add(MAX_SKEW) {
             return Err(Refusal::Future);
@@ -125,20 +135,26 @@ impl Codec {
     }
 
     /// Of several cookies with our name, the valid one that was sealed last. At most four are looked at.
-    /// Where none is valid, the reason is that of the first; `None` where there is no cookie.
+    /// Where none is valid, the reason is that of the first; `None` where there is no cookie. `last` spares opening
+    /// a value that came on the same connection before.
     pub fn open_best(
         &self,
         values: impl IntoIterator<Item: AsRef<[u8]>>,
         now: u64,
         epoch_of: impl Fn(&[u8; 32]) -> Option<u32>,
+        last: &mut LastOpened,
     ) -> Option<Result<Opened, Refusal>> {
-        values.into_iter().take(MAX_VALUES).map(|value| self.open(value.as_ref(), now, &epoch_of)).reduce(
-            |best, next| match (&best, &next) {
+        let mut open = |value: &[u8]| {
+            let opened = last.or_open(&self.keys, value, || self.unseal(value))?;
+            Self::check(opened, now, &epoch_of)
+        };
+        values.into_iter().take(MAX_VALUES).map(|value| open(value.as_ref())).reduce(|best, next| {
+            match (&best, &next) {
                 (Ok(kept), Ok(newer)) if newer.claims.iat > kept.claims.iat => next,
                 (Err(_), Ok(_)) => next,
                 _ => best,
-            },
-        )
+            }
+        })
     }
 
     /// Decrypts a cookie's value, for people who want to see what it says: nothing is checked that depends on
@@ -346,7 +362,9 @@ mod tests {
         let codec = codec();
         let sealed = |iat| codec.seal(&Claims { iat, exp: 0, ..claims() }, [3; 12]);
         let (old, new, future) = (sealed(NOW - 100), sealed(NOW - 50), sealed(NOW + 1000));
-        let best = |values: &[&str]| codec.open_best(values, NOW, anyone).map(|r| r.map(|o| o.claims.iat));
+        let best = |values: &[&str]| {
+            codec.open_best(values, NOW, anyone, &mut LastOpened::default()).map(|r| r.map(|o| o.claims.iat))
+        };
         assert_eq!(best(&[]), None);
         assert_eq!(best(&["junk"]), Some(Err(Refusal::Undecryptable)));
         assert_eq!(best(&[&future, "junk"]), Some(Err(Refusal::Future)));

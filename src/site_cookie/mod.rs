@@ -14,6 +14,7 @@ mod hop;
 mod hop_header;
 mod key_care;
 mod keys;
+mod last_opened;
 mod replay;
 mod server_tag;
 
@@ -23,6 +24,7 @@ pub use hop::{HopError, HopKeys};
 pub use hop_header::{ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, Hop, HopFields, HopRefusal};
 pub use key_care::{KeyConcern, KeyFile};
 pub use keys::{Key, KeyFileError, KeyRing, KeyRingError, KeyState, Secret, write_new_secret};
+pub use last_opened::LastOpened;
 pub use replay::ReplayGuard;
 pub use server_tag::ServerTags;
 

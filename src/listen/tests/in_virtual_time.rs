@@ -1,5 +1,7 @@
 //! The wire over a pipe, so that time can be the runtime's own.
 
+use std::future::poll_fn;
+
 use tokio::{
     io::{DuplexStream, duplex},
     sync::watch,
@@ -64,7 +66,7 @@ async fn a_head_has_one_deadline_however_its_bytes_trickle() {
         }
     };
     let serve = async {
-        assert!(wire.readable().await.unwrap());
+        assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
         wire.begin_request(HEAD);
         loop {
             if let Err(error) = read(&mut wire).await {
@@ -84,7 +86,7 @@ async fn a_head_has_one_deadline_however_its_bytes_trickle() {
 async fn a_body_may_take_longer_than_the_head() {
     let Pipe { mut client, mut wire, .. } = pipe();
     client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n").await.unwrap();
-    assert!(wire.readable().await.unwrap());
+    assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
     wire.begin_request(HEAD);
     read(&mut wire).await.unwrap();
     let late = async {
@@ -140,11 +142,40 @@ async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_ends_a_connection_while_a_request_is_served_ends_it_afterwards() {
+    let idle = Duration::from_secs(7);
+    for hangs_up in [true, false] {
+        let Pipe { mut client, wire, shutdown, .. } = pipe();
+        let (begun, mut served) = mpsc::unbounded_channel();
+        let app = Arc::new(App { gate: Semaphore::new(0), begun });
+        let (watch, hang_up) = (shutdown.subscribe(), CancellationToken::new());
+        let began = Instant::now();
+        let talk = async {
+            // The connection has waited before, so that it is being watched.
+            tokio::time::sleep(idle / 2).await;
+            client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            served.recv().await.unwrap();
+            if hangs_up {
+                hang_up.cancel();
+            }
+            tokio::time::sleep(idle).await;
+            app.gate.add_permits(1);
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            assert_eq!(answers.matches("200 OK").count(), 1);
+        };
+        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch, &hang_up), talk);
+        let waited = if hangs_up { Duration::ZERO } else { idle };
+        assert_eq!(began.elapsed().as_millis(), (idle / 2 + idle + waited).as_millis());
+    }
+}
+
 #[tokio::test]
 async fn what_comes_after_a_request_waits_for_its_turn() {
     let Pipe { mut client, mut wire, connection, .. } = pipe();
     client.write_all(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(wire.readable().await.unwrap());
+    assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
     wire.begin_request(HEAD);
     assert_eq!(read(&mut wire).await.unwrap(), b"GET /1 HTTP/1.1\r\n\r\n");
     connection.request_done();
