@@ -37,7 +37,7 @@
 //! |---|---|
 //! | 0 | [`names`] [`clock`] [`limits`] [`metrics`] [`site_cookie`] |
 //! | 1 | [`config`] |
-//! | 2 | [`session`] [`tls`] [`listen`] |
+//! | 2 | [`session`] [`tls`] [`listen`] [`access_log`] |
 //! | 3 | [`pool`] [`clone`] [`gslb`] |
 //! | 4 | [`rule`] |
 //! | 5 | [`filter`] |
@@ -67,6 +67,7 @@
 //! }
 //! ```
 
+pub mod access_log;
 pub mod admin;
 pub mod cli;
 pub mod clock;

@@ -68,6 +68,10 @@ pub struct Metrics {
     pub sp_pool_servers: IntGaugeVec,
     /// Errors and panics of rules. `rule`, `event`.
     pub rule_errors: IntCounterVec,
+    /// Lines of the access log that were written.
+    pub access_log_written: IntCounter,
+    /// Lines of the access log that found no room.
+    pub access_log_dropped: IntCounter,
     pub config: ConfigMetrics,
 }
 
@@ -194,6 +198,20 @@ impl Metrics {
                 "homing_rule_errors_total",
                 "Errors and panics of rules.",
                 &["rule", "event"],
+            ),
+            access_log_written: register(
+                &registry,
+                IntCounter::new(
+                    "homing_access_log_lines_written_total",
+                    "Lines of the access log that were written.",
+                ),
+            ),
+            access_log_dropped: register(
+                &registry,
+                IntCounter::new(
+                    "homing_access_log_lines_dropped_total",
+                    "Lines of the access log that were dropped, because too many waited to be written.",
+                ),
             ),
             config: ConfigMetrics::new(&registry),
             registry,

@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Admin, ApplicationProfile, Certificate, Config, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
+    AccessLog, Admin, ApplicationProfile, Certificate, Config, EventFormat, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
     Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
@@ -127,6 +127,8 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let (site, site_certificate) = site.unwrap_or_default();
     let admin = o.object("admin", Admin::read).unwrap_or_default();
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
+    let access_log = o.object("access_log", AccessLog::read).flatten();
+    let log_format = o.object("log", EventFormat::read).unwrap_or_default();
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
         federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
@@ -138,6 +140,8 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         checksum: String::new(),
         site,
         admin,
+        access_log,
+        log_format,
         threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),
         grace_period: o
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))

@@ -7,6 +7,7 @@
 //!
 //! Object and field names are Avi's; units stand in the values (`300s`, `64KiB`). Unknown keys are refused.
 
+mod access_log;
 mod admin;
 mod clone;
 mod copied;
@@ -38,6 +39,7 @@ mod virtual_service;
 mod words;
 mod yaml;
 
+pub use access_log::{AccessLog, AnalyticsPolicy, EventFormat, FullClientLogs, LogFormat, LogPath};
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
@@ -53,7 +55,7 @@ pub use load::{Loaded, load, load_from, load_seen};
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};
-pub use profile::{ApplicationProfile, SslProfile, TlsVersion};
+pub use profile::{ApplicationProfile, RequestIds, SslProfile, TlsVersion};
 pub use rule::{OnError, RuleSpec};
 pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
@@ -77,6 +79,10 @@ pub struct Config {
     pub checksum: String,
     pub site: Site,
     pub admin: Admin,
+    /// What is written about requests; default: nothing.
+    pub access_log: Option<AccessLog>,
+    /// The form of homing's own log; default text.
+    pub log_format: EventFormat,
     /// Worker threads; default: one per core.
     pub threads: usize,
     /// How long `SIGTERM` waits for what is in flight; default 20 s.

@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use ipnet::IpNet;
+
 use super::{
     read::Object,
     table::Table,
@@ -19,6 +21,19 @@ pub struct ApplicationProfile {
     pub client_header_timeout: Duration,
     /// An idle connection between requests; default 60 s.
     pub keepalive_timeout: Duration,
+    pub request_ids: RequestIds,
+}
+
+/// What becomes of `X-Request-Id`. Every request has an id, in logs, in marks of copies and on the hop to another
+/// site; this is about whose it is and who is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestIds {
+    /// Client networks, of our own proxies, whose ids are taken over.
+    pub trusted: Vec<IpNet>,
+    /// Servers are told the id; `None`: where there is an access log to look it up in.
+    pub to_server: Option<bool>,
+    /// Clients are told the id; default false.
+    pub to_client: bool,
 }
 
 /// TLS settings of services.
@@ -56,6 +71,7 @@ impl ApplicationProfile {
             keepalive_timeout: o
                 .field("keepalive_timeout", units::duration(milliseconds(1)..=days(1)))
                 .unwrap_or(default.keepalive_timeout),
+            request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
         };
         if let Some(name) = name {
             profiles.define(o, "name", &name, Arc::new(profile));
@@ -70,6 +86,17 @@ impl Default for ApplicationProfile {
             http_to_https: false,
             client_header_timeout: seconds(10),
             keepalive_timeout: seconds(60),
+            request_ids: RequestIds::default(),
+        }
+    }
+}
+
+impl RequestIds {
+    fn read(o: &mut Object<'_>) -> Self {
+        Self {
+            trusted: o.list("trusted_peers", words::network).unwrap_or_default(),
+            to_server: o.field("to_server", units::flag),
+            to_client: o.field("to_client", units::flag).unwrap_or(false),
         }
     }
 }

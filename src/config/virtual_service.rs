@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile, Token,
+    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile, Token,
     pool::is_sp_pool,
     problem::{Place, Report, shown},
     read::{Object, Reference},
@@ -32,6 +32,8 @@ pub struct VirtualService {
     /// Which port is redirected to which HTTPS port.
     pub http_rules: Vec<HttpRule>,
     pub address_lists: AddressLists,
+    /// What the access log has of its requests.
+    pub analytics: AnalyticsPolicy,
 }
 
 /// One address and port of a virtual service.
@@ -110,6 +112,7 @@ impl VirtualService {
                 allow: o.list("allow", words::network).unwrap_or_default(),
                 deny: o.list("deny", words::network).unwrap_or_default(),
             },
+            analytics: o.object("analytics_policy", AnalyticsPolicy::read).unwrap_or_default(),
         };
         if let Some(name) = name {
             names.define(o, "name", &name, ());

@@ -61,9 +61,11 @@ pub fn vs(site: TestSite) -> VirtualService {
             http_to_https: false,
             client_header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
+            request_ids: Default::default(),
         }),
         http_rules: Vec::new(),
         address_lists: AddressLists::default(),
+        analytics: Default::default(),
     }
 }
 

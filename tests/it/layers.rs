@@ -10,7 +10,7 @@ use std::{
 const LAYERS: [&[&str]; 10] = [
     &["names", "metrics", "site_cookie", "clock", "limits"],
     &["config"],
-    &["session", "tls", "listen"],
+    &["session", "tls", "listen", "access_log"],
     &["pool", "clone", "gslb"],
     &["rule"],
     &["filter"],
