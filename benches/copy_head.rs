@@ -73,7 +73,7 @@ fn head(headers: &HeaderMap, seq: u64) -> CopyHead<'_> {
         secure: true,
         session: 0x9f86_d081_884c_7d65,
         seq,
-        request_id: 0x00c0_ffee_00c0_ffee,
+        request_id: "00c0ffee00c0ffee",
         drop_cookie: Some("site"),
         body: BodyKind::None,
     }

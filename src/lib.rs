@@ -108,9 +108,9 @@ pub mod prelude {
         },
         config::{CloneRefresh, CloneSection, CloneSelection, HmDownRecovery, Token},
         gslb::{
-            Arrival, Cookie, Decision, MemberId, Membership, OnFailure, Outcome, OutcomeCounters, PeerMember,
-            PublicName, ReadCookie, Sites, Standing, carries_loop_token, decide, private_cache_control,
-            without_cookie,
+            Arrival, Cookie, Decision, Ending, MemberId, Membership, OnFailure, Outcome, OutcomeCounters,
+            PeerMember, PublicName, ReadCookie, Sites, Standing, carries_loop_token, decide,
+            private_cache_control, without_cookie,
         },
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},

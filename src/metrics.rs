@@ -9,7 +9,7 @@ mod request;
 mod series;
 mod upstream;
 
-use prometheus::{Encoder, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
 pub use configuration::ConfigMetrics;
 pub use listener::{ListenerFamilies, ListenerMetrics};
@@ -199,19 +199,13 @@ impl Metrics {
                 "Errors and panics of rules.",
                 &["rule", "event"],
             ),
-            access_log_written: register(
-                &registry,
-                IntCounter::new(
-                    "homing_access_log_lines_written_total",
-                    "Lines of the access log that were written.",
-                ),
+            access_log_written: registry.counter(
+                "homing_access_log_lines_written_total",
+                "Lines of the access log that were written.",
             ),
-            access_log_dropped: register(
-                &registry,
-                IntCounter::new(
-                    "homing_access_log_lines_dropped_total",
-                    "Lines of the access log that were dropped, because too many waited to be written.",
-                ),
+            access_log_dropped: registry.counter(
+                "homing_access_log_lines_dropped_total",
+                "Lines of the access log that were dropped, because too many waited to be written.",
             ),
             config: ConfigMetrics::new(&registry),
             registry,

@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use crate::limits::OpenFiles;
 use crate::{
+    access_log,
     admin::{self, AdminListener, view},
     clock::Clock,
     config::{self, Config},
@@ -72,6 +73,8 @@ pub enum StartError {
     AdminBind(#[from] admin::BindError),
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
+    #[error(transparent)]
+    AccessLog(#[from] access_log::OpenError),
 }
 
 impl Homing {
@@ -100,10 +103,12 @@ impl Homing {
         };
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
         let sockets = instance.ports.prepare(&live, &snapshot)?;
+        let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
         instance.token.set(token(&snapshot.config)?);
 
         let stop = CancellationToken::new();
+        live.access_log.set(access_log);
         instance.ports.apply(sockets);
         instance.monitors.follow(&snapshot.pools, &mut rand::rng());
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
@@ -195,11 +200,24 @@ impl Running {
         async move { instance.reload(trigger).await }
     }
 
+    /// Opens the access log again by its name, after a rotation has renamed the file.
+    pub fn reopen_access_log(&self) {
+        if let Some(log) = self.instance.live.access_log.load() {
+            log.reopen();
+        }
+    }
+
     /// Stops accepting, and ends as soon as nothing is in flight, at the latest after `grace`. Says how many
     /// connections were cut.
     pub async fn shutdown(self, grace: Duration) -> usize {
         *self.instance.stopping.lock() = true;
         let cut = self.instance.ports.shutdown(grace).await;
+        if let Some(log) = self.instance.live.access_log.load() {
+            let flushed = tokio::task::spawn_blocking(move || log.flush(LONGEST_FLUSH)).await;
+            if !flushed.unwrap_or(false) {
+                tracing::warn!("access log not written to its end");
+            }
+        }
         drop(self.stop);
         if let Some(admin) = self.admin {
             // It ends soon: a Unix socket's file is to be gone before the process is.
@@ -263,6 +281,9 @@ const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an HTTP/2 client, a peer site too, may send ahead of an app that reads slowly, on all streams together.
 const H2_WINDOW: u32 = 256 << 10;
+
+/// What is left of the access log may hold the end up so long.
+const LONGEST_FLUSH: Duration = Duration::from_secs(1);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 

@@ -22,6 +22,7 @@ pub use listener::Listener;
 pub use virtual_service::VirtualService;
 
 use crate::{
+    access_log::CurrentLog,
     clock::Clock,
     clone::MarkKeys,
     config::{self, Config},
@@ -44,12 +45,15 @@ pub struct Live {
     departed: Mutex<BTreeMap<Arc<str>, Arc<Listener>>>,
     /// Counters of requests that belong to no virtual service.
     pub unrouted: RequestMetrics,
+    /// What is written about requests, once it is open.
+    pub access_log: CurrentLog,
 }
 
 impl Live {
     pub fn new(snapshot: Snapshot, parts: Parts) -> Self {
         let unrouted = RequestMetrics::new(&parts.metrics, "-", "-");
-        Self { current: ArcSwap::from_pointee(snapshot), parts, departed: Mutex::default(), unrouted }
+        let (departed, access_log) = Default::default();
+        Self { current: ArcSwap::from_pointee(snapshot), parts, departed, unrouted, access_log }
     }
 
     /// The current snapshot.
@@ -202,7 +206,9 @@ impl Snapshot {
                     let site = site_setup(vs, &config, parts, &before)?;
                     let previous = before.virtual_services.get(&vs.name).map(|vs| &***vs);
                     let (services, marks, metrics) = (&services, &marks, &parts.metrics);
-                    Arc::new(Builder { vs, site, services, marks, metrics, previous }.build(registry)?)
+                    let now = parts.clock.now();
+                    let builder = Builder { vs, site, services, marks, metrics, now, previous };
+                    Arc::new(builder.build(registry)?)
                 }
             };
             pools.extend(vs.site.as_ref().map(|site| site.sp_pool.clone()));

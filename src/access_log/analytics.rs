@@ -36,9 +36,7 @@ impl Analytics {
     pub fn takes_headers(&self, now: Instant) -> bool {
         let FullClientLogs { enabled, duration, .. } = self.policy.full_client_logs;
         let for_ever = duration == Duration::ZERO;
-        enabled
-            && (for_ever || now.saturating_duration_since(self.since) < duration)
-            && self.full.admits(now)
+        enabled && (for_ever || now.saturating_duration_since(self.since) < duration) && self.full.admits(now)
     }
 
     /// Whether a request that is not significant gets a line. `id`: the request's, or a hash of it.

@@ -88,7 +88,11 @@ mod tests {
     #[test]
     fn credentials_are_never_written() {
         for name in SECRET {
-            assert_eq!(written(&[(name, b"geheim"), ("x-other", b"1")], true), json!({"x-other": "1"}), "{name}");
+            assert_eq!(
+                written(&[(name, b"geheim"), ("x-other", b"1")], true),
+                json!({"x-other": "1"}),
+                "{name}"
+            );
         }
     }
 
@@ -101,7 +105,8 @@ mod tests {
 
     #[test]
     fn queries_are_left_out_of_addresses_where_they_are_not_wanted() {
-        let fields = [("referer", &b"https://a.com/b?token=1#c"[..]), ("location", b"/x?code=2"), ("x-a", b"?b")];
+        let fields =
+            [("referer", &b"https://a.com/b?token=1#c"[..]), ("location", b"/x?code=2"), ("x-a", b"?b")];
         let without = json!({"referer": "https://a.com/b", "location": "/x", "x-a": "?b"});
         assert_eq!(written(&fields, false), without);
         assert_eq!(written(&fields, true)["location"], "/x?code=2");

@@ -31,6 +31,7 @@ pub use headers::{Headers, without_query};
 pub use line::{Client, CloneOutcome, Line, RuleDecision, SiteOutcome, Timings, Tls};
 pub use reason::Reason;
 pub use sink::OpenError;
+pub use text::readable;
 
 use std::{
     cell::RefCell,

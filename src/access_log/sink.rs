@@ -3,10 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
-    os::{
-        fd::AsFd,
-        unix::fs::OpenOptionsExt,
-    },
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -76,7 +73,9 @@ fn help(file: &Path, error: &io::Error) -> String {
             format!("let homing's user write {} and files in {}", file.display(), folder.display())
         }
         io::ErrorKind::IsADirectory => "name a file in it".into(),
-        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => "start who reads this pipe first".into(),
+        _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+            "start who reads this pipe first".into()
+        }
         _ => "name another file in `access_log.path`, or `none`".into(),
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn write_combined(line: &Line<'_>, out: &mut Vec<u8>) {
 }
 
 /// Bytes that clients chose, as text of a bounded length: what is not UTF-8 is replaced.
-pub(super) fn readable(bytes: &[u8]) -> Cow<'_, str> {
+pub fn readable(bytes: &[u8]) -> Cow<'_, str> {
     match bytes.len() > LONGEST {
         false => String::from_utf8_lossy(bytes),
         true => {

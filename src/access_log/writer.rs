@@ -196,7 +196,9 @@ mod tests {
     #[test]
     fn a_disk_that_was_full_has_every_line_in_the_end() {
         let all = "first\nsecond\n";
-        for answers in [vec![full()], vec![Ok(8), full(), Ok(2)], vec![Ok(0), Err(io::ErrorKind::Interrupted.into())]] {
+        for answers in
+            [vec![full()], vec![Ok(8), full(), Ok(2)], vec![Ok(0), Err(io::ErrorKind::Interrupted.into())]]
+        {
             assert_eq!(written(answers, false), [all, ""]);
         }
     }

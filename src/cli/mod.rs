@@ -26,7 +26,7 @@ use clap::{Parser, Subcommand};
 
 use crate::{
     admin::client,
-    config::Problems,
+    config::{EventFormat, Problems},
     server::{Builder, StartError},
     site_cookie::KeyFileError,
 };
@@ -130,7 +130,9 @@ impl Error {
 /// The `homing` command with the rules that `builder` has: what a program with rules of its own calls in `main`.
 pub fn main(builder: Builder) -> ExitCode {
     let command = Cli::parse().command;
-    log::start(command.log_level());
+    if let Some(level) = command.log_level() {
+        log::start(level, EventFormat::Text);
+    }
     let done = match command {
         Command::Run(args) => run::run(&builder, &args.config),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
@@ -157,10 +159,10 @@ pub fn main(builder: Builder) -> ExitCode {
 }
 
 impl Command {
-    /// What is logged unless `HOMING_LOG` says otherwise.
-    fn log_level(&self) -> &'static str {
-        match self {
-            Self::Run(_) => "info",
+    /// What is logged unless `HOMING_LOG` says otherwise; `None`: the configuration says in which form.
+    fn log_level(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Run(_) => return None,
             // They print what they have to say.
             Self::Check(_)
             | Self::Show(_)
@@ -175,7 +177,7 @@ impl Command {
             | Self::Man(_) => "warn",
             // Its sites see each other come and go as it starts and ends.
             Self::Demo => "error",
-        }
+        })
     }
 }
 

@@ -4,16 +4,17 @@ use std::{io, path::Path, process::ExitCode};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Error, check};
+use super::{Error, check, log};
 use crate::server::{Builder, Homing, OpenFiles, Trigger};
 
 /// Loads the configuration and serves it until SIGTERM or SIGINT; what is in flight then has the grace period.
-/// A second signal ends at once. SIGHUP loads the configuration again.
+/// A second signal ends at once. SIGHUP loads the configuration again, SIGUSR1 opens the access log again.
 pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
+    let loaded = check::load(builder, file)?;
+    log::start("info", loaded.config.log_format);
     if let Err(error) = OpenFiles::raise() {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
-    let loaded = check::load(builder, file)?;
     // It accepts and administers, and serves too if there is to be one thread.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
@@ -26,12 +27,14 @@ pub fn run(builder: &Builder, file: &Path) -> Result<ExitCode, Error> {
 async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     let mut signals = Signals::new().map_err(Error::Runtime)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(Error::Runtime)?;
+    let mut rotated = signal(SignalKind::user_defined1()).map_err(Error::Runtime)?;
     let running = homing.start().await?;
     loop {
         tokio::select! {
             () = signals.next() => break,
             // What comes of it is in the log. It may take its time, which SIGTERM does not wait for.
             _ = hangup.recv() => drop(tokio::spawn(running.reload(Trigger::Signal))),
+            _ = rotated.recv() => running.reopen_access_log(),
         }
     }
     let grace = running.grace_period();

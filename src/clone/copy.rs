@@ -34,8 +34,8 @@ pub struct CopyHead<'a> {
     pub session: u64,
     /// The number of the request within its session.
     pub seq: u64,
-    /// Written as 16 hex digits.
-    pub request_id: u64,
+    /// In logs too; letters, digits and `-_.:`.
+    pub request_id: &'a str,
     /// A cookie that is not copied: the site cookie.
     pub drop_cookie: Option<&'a str>,
     pub body: BodyKind,
@@ -223,7 +223,7 @@ mod tests {
             secure: true,
             session: 0xabc,
             seq: 7,
-            request_id: 0x123,
+            request_id: "0000000000000123",
             drop_cookie,
             body: BodyKind::None,
         };
@@ -352,7 +352,7 @@ mod tests {
                 secure: false,
                 session: 0,
                 seq: 0,
-                request_id: 0,
+                request_id: "0000000000000000",
                 drop_cookie: None,
                 body: BodyKind::None,
             };

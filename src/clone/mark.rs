@@ -102,7 +102,7 @@ impl Marker {
         out.extend_from_slice(b";seq=");
         out.extend_from_slice(itoa::Buffer::new().format(head.seq).as_bytes());
         out.extend_from_slice(b";id=");
-        out.extend_from_slice(&hex(head.request_id));
+        out.extend_from_slice(head.request_id.as_bytes());
         let mac = mac(self.begun, &out[rest..]);
         out.extend_from_slice(MAC_FIELD);
         out.extend_from_slice(&mac);
@@ -117,7 +117,7 @@ fn mac(mut key: SipHasher24, text: &[u8]) -> [u8; MAC_DIGITS] {
 }
 
 /// 16 digits. The formatter of the standard library takes as long as all else of a mark.
-fn hex(number: u64) -> [u8; MAC_DIGITS] {
+pub fn hex(number: u64) -> [u8; MAC_DIGITS] {
     std::array::from_fn(|n| HEX[(number >> (60 - 4 * n)) as usize & 15])
 }
 
@@ -150,7 +150,7 @@ mod tests {
             secure: false,
             session: 0xabc,
             seq: 7,
-            request_id: 0x123,
+            request_id: "0000000000000123",
             drop_cookie: None,
             body: BodyKind::None,
         };

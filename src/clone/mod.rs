@@ -43,7 +43,7 @@ use count::{MemberCounts, PoolCounts};
 use http::Method;
 use lane::Lane;
 use loss_log::{Line, LossLog};
-pub use mark::{MARK, MarkKeys, is_copy};
+pub use mark::{MARK, MarkKeys, hex, is_copy};
 use member::{Member, Settings};
 use openssl::error::ErrorStack;
 use parking_lot::Mutex;

@@ -94,7 +94,8 @@ fn path(node: &Node, source: &Source<'_>) -> Result<Option<LogPath>, Wrong> {
         "stdout" => Some(LogPath::Stdout),
         "stderr" => Some(LogPath::Stderr),
         file if file.ends_with('/') || file.contains('\0') => {
-            let help = "write a file's name such as `/var/log/homing/access.log`, `stdout`, `stderr` or `none`";
+            let help =
+                "write a file's name such as `/var/log/homing/access.log`, `stdout`, `stderr` or `none`";
             return Err(Wrong::new(format!("{} is no file's name", shown(file)), help));
         }
         file => Some(LogPath::File(source.beside(file))),

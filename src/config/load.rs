@@ -5,19 +5,19 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessLog, Admin, ApplicationProfile, Certificate, Config, EventFormat, Gslb, GslbSitePersistence, HealthMonitor, Pool, Problem,
-    Problems, RuleSpec, Site, SslProfile, VirtualService,
+    AccessLog, Admin, ApplicationProfile, Certificate, Config, EventFormat, Gslb, GslbSitePersistence,
+    HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
     gslb::Unfederated,
     listeners, persistence, pool,
-    problem::Report,
+    problem::{Place, Report},
     read::{FileKind, Object},
     seen::{Seen, Watched},
     site_tls,
     table::Table,
     units::{self, days, seconds},
-    virtual_service::Known,
+    virtual_service::{Known, Placed},
     words,
     yaml::Node,
 };
@@ -128,6 +128,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let admin = o.object("admin", Admin::read).unwrap_or_default();
     let admin_place = o.has("admin").then(|| o.place_of("admin"));
     let access_log = o.object("access_log", AccessLog::read).flatten();
+    warn_of_lost_headers(&virtual_services, access_log.as_ref(), report);
     let log_format = o.object("log", EventFormat::read).unwrap_or_default();
     listeners::check(&virtual_services, (&admin, admin_place), report);
     if let Some(federation) = &federation {
@@ -157,6 +158,19 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         gslb: federation
             .and_then(|federation| federation.gslb)
             .map(|gslb| Arc::new(Gslb { site_tls, ..gslb })),
+    }
+}
+
+/// Full logs that would go nowhere.
+fn warn_of_lost_headers(virtual_services: &[Placed], log: Option<&AccessLog>, report: &Report) {
+    let (what, help) = match log {
+        Some(log) if log.format == LogFormat::Json => return,
+        Some(_) => ("this access log has no header fields", "write `format: json` in `access_log`"),
+        None => ("there is no access log to write to", "add `access_log: { path: … }`"),
+    };
+    for vs in virtual_services.iter().filter(|placed| placed.vs.analytics.full_client_logs.enabled) {
+        let path = format!("{}.analytics_policy.full_client_logs", vs.place.path);
+        report.warning(Place { path, ..vs.place.clone() }, what, help);
     }
 }
 

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile, Token,
+    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile,
+    Token,
     pool::is_sp_pool,
     problem::{Place, Report, shown},
     read::{Object, Reference},

@@ -98,7 +98,7 @@ impl ClonePools {
         let ordered = match found {
             Some((token, key)) => self.in_session(exchange, pool, token, &key),
             None => {
-                let server = self.choose(exchange, pool, exchange.request_id().0);
+                let server = self.choose(exchange, pool, exchange.request_id().number());
                 server.map(|server| Ordered::alone(pool.name(), server, exchange.request_id()))
             }
         };
@@ -226,8 +226,8 @@ struct Ordered {
 
 impl Ordered {
     /// Of a request that no token names: a session of its own, and none in the table.
-    fn alone(pool: &PoolName, server: SocketAddr, request: RequestId) -> Self {
-        let order = CloneOrder::new(pool.clone(), server).in_session(request.0, 0);
+    fn alone(pool: &PoolName, server: SocketAddr, request: &RequestId) -> Self {
+        let order = CloneOrder::new(pool.clone(), server).in_session(request.number(), 0);
         Self { order, session: None, of_connection: false }
     }
 }

@@ -100,6 +100,7 @@ impl SitePersistence {
             Some(Ok(hop)) => {
                 let secure = hop.scheme == ClientScheme::Https;
                 request.trust_client(hop.client, secure, hop.tls_session.map(Vec::from));
+                named_by(&hop.rid).into_iter().for_each(|id| request.trust_request_id(id));
                 Arrival::Peer
             }
             Some(Err(HopRefusal::WrongSite)) => Arrival::Misdirected,
@@ -315,11 +316,22 @@ impl Rule for SitePersistence {
             let sent = finished.server.is_some() && self.peer_of(finished).is_some();
             let outcome = if sent { decision.outcome() } else { decision.outcome_here() };
             self.counters.count(outcome);
-            // For the access line.
-            finished.insert(outcome);
+            let home = match decision {
+                Decision::Redirect { to } => Some(to),
+                decision => decision.peer().copied().filter(|_| sent),
+            };
+            let home = home.and_then(|home| self.site.membership.peer(&home)).map(|peer| peer.site.clone());
+            // For the access log.
+            finished.insert(Ending { outcome, decision, home });
         }
         Ok(())
     }
+}
+
+/// What the site that a request came from calls it: its hop's id without the number of the attempt.
+fn named_by(rid: &str) -> Option<RequestId> {
+    let id = rid.rsplit_once('-').filter(|(_, attempt)| attempt.len() == 8).map_or(rid, |(id, _)| id);
+    RequestId::given(id)
 }
 
 fn home_is_away() -> Reply {

@@ -25,7 +25,7 @@ pub use census::{Census, Censuses, WINDOW as CENSUS_WINDOW};
 pub use cookie_header::{cookie_values, without_cookie};
 pub use key_watch::KeyWatch;
 pub use member::MemberId;
-pub use outcome::{Outcome, OutcomeCounters};
+pub use outcome::{Ending, Outcome, OutcomeCounters};
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
 pub use service::{Membership, MembershipError, PeerMember, PublicName, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};

@@ -3,9 +3,10 @@
 
 use prometheus::IntCounter;
 
+use super::Decision;
 use crate::{
     metrics::Metrics,
-    names::{GslbServiceName, VsName},
+    names::{GslbServiceName, SiteName, VsName},
     site_cookie::Refusal,
 };
 
@@ -58,6 +59,15 @@ outcomes! {
     WrongService = "wrong_service",
     /// Proxied here by a peer, which counted it where it entered.
     FromPeer = "from_peer",
+}
+
+/// What the access log is told of a request.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub outcome: Outcome,
+    pub decision: Decision,
+    /// The site that it was sent to.
+    pub home: Option<SiteName>,
 }
 
 impl From<Refusal> for Outcome {

@@ -205,6 +205,19 @@ impl Decision {
         }
     }
 
+    /// The word for it in the access log.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Local { issue: true, .. } => "serve_here_and_issue",
+            Self::Local { issue: false, .. } => "serve_here",
+            Self::Proxy { .. } => "proxy",
+            Self::Begin { .. } => "begin_elsewhere",
+            Self::Redirect { .. } => "redirect",
+            Self::Abort => "abort",
+            Self::Refuse(refusal) => refusal.as_str(),
+        }
+    }
+
     /// The decision of a service that redirects clients instead of proxying them. `asks_for`: whether the request
     /// asks for this member by its own name. To redirect it there again would only bring it back.
     pub fn redirecting(self, asks_for: impl FnOnce(&MemberId) -> bool) -> Self {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     core::{Collector, MetricVec, MetricVecBuilder},
     proto::MetricType,
 };
@@ -88,6 +88,10 @@ impl Families {
 
     pub fn durations(&self, name: &str, help: &str, buckets: &[f64], labels: &[&str]) -> HistogramVec {
         self.labelled(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    }
+
+    pub fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.single(IntCounter::new(name, help))
     }
 
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {

@@ -6,6 +6,7 @@ use pingora::{Error, ErrorSource, http::RequestHeader, proxy::Session};
 use super::{
     exchange::{Ctx, Routed},
     forward::asks_for_tunnel,
+    notes::CopyEnd,
 };
 use crate::{
     clone::{BodyKind, CopyHead, DropReason, MARK, MarkKeys, SkipReason, Tap, is_copy},
@@ -76,11 +77,12 @@ impl Copies {
 
 /// Opens the taps that rules ordered, once, and not while the request is on its way to another site.
 pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
-    let Some(Routed { vs, exchange }) = ctx.routed.as_deref_mut() else { return };
+    let Some(Routed { vs, exchange, notes }) = ctx.routed.as_deref_mut() else { return };
     if ctx.copies.opened || !exchange.clones_allowed() {
         return;
     }
     for (pool, reason) in std::mem::take(&mut exchange.never_ordered) {
+        notes.iter_mut().for_each(|notes| notes.not_copied(&pool, reason));
         vs.chain.clone_dropped(&mut CloneEvent::never_ordered(exchange, &pool, reason));
     }
     if exchange.clones.is_empty() {
@@ -105,9 +107,11 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
         let Some(lanes) = vs.clone_pool(&order.pool) else { continue };
         if let Some(reason) = unwanted {
             lanes.skip(reason);
+            notes.iter_mut().for_each(|notes| notes.copied(&order, CopyEnd::Skipped(reason)));
             continue;
         }
         vs.chain.clone_selected(&mut CloneEvent::selected(exchange, &order));
+        let mut digits = Default::default();
         let copy = CopyHead {
             method: &head.method,
             target: target(head),
@@ -117,11 +121,14 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             secure: exchange.is_secure(),
             session: order.session,
             seq: order.seq,
-            request_id: exchange.request_id().0,
+            request_id: exchange.request_id().text(&mut digits),
             drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
             body,
         };
-        match lanes.tap(order.server, &copy) {
+        let tap = lanes.tap(order.server, &copy);
+        let end = tap.as_ref().map_or_else(|reason| CopyEnd::Dropped(*reason), |_| CopyEnd::Sent);
+        notes.iter_mut().for_each(|notes| notes.copied(&order, end));
+        match tap {
             // Complete as it is; no body will follow.
             Ok(tap) if empty => drop(tap.end()),
             Ok(tap) => ctx.copies.taps.push((tap, order)),

@@ -2,8 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Instant};
 
-use super::copies::Copies;
+use super::{
+    copies::Copies,
+    notes::{CopyEnd, Notes},
+};
 use crate::{
+    access_log::Reason,
     clone::DropReason,
     pool::{Lease, Pool},
     rule::{CloneEvent, CloneOrder, Exchange},
@@ -24,17 +28,24 @@ pub struct Ctx {
     /// A rule asked for another try after an answer.
     pub(super) retry_asked: bool,
     pub(super) retries: u32,
+    /// Why it was not answered by a server, or not whole, where something other than an error says so.
+    pub(super) reason: Option<Reason>,
 }
 
 /// A request with its virtual service.
 pub struct Routed {
     pub(super) vs: Arc<VirtualService>,
     pub(super) exchange: Exchange,
+    /// For the access log, where there is one.
+    pub(super) notes: Option<Box<Notes>>,
 }
 
 impl Routed {
     /// A copy was dropped: rules hear of it.
     pub(super) fn clone_dropped(&mut self, order: &CloneOrder, reason: DropReason) {
+        if let Some(notes) = &mut self.notes {
+            notes.copied(order, CopyEnd::Dropped(reason));
+        }
         self.vs.chain.clone_dropped(&mut CloneEvent::dropped(&mut self.exchange, order, reason));
     }
 }
@@ -64,7 +75,12 @@ impl Ctx {
             status: 0,
             retry_asked: false,
             retries: 0,
+            reason: None,
         }
+    }
+
+    pub(super) fn notes(&mut self) -> Option<&mut Notes> {
+        self.routed.as_mut()?.notes.as_deref_mut()
     }
 
     pub(super) fn routed(&mut self) -> &mut Routed {

@@ -8,7 +8,7 @@
 //! | server chosen | `upstream.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
-//! | over | `access_log.rs` | `http_finished` |
+//! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
 mod access_log;
 mod connection;
@@ -17,8 +17,11 @@ mod exchange;
 mod failure;
 mod fields;
 mod forward;
+mod notes;
 mod protocol;
+mod reason;
 mod reply;
+mod request_id;
 mod route;
 mod tunnel;
 mod upstream;
@@ -73,7 +76,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        notes::choosing(&self.live, ctx);
         let peer = upstream::choose(&self.live, session, ctx)?;
+        notes::chosen(ctx);
         copies::open(session, ctx);
         Ok(peer)
     }
@@ -97,6 +102,7 @@ impl ProxyHttp for Proxy {
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        notes::connected(&self.live, ctx, reused);
         if !reused {
             upstream::reached(&self.live, session, ctx, digest)?;
         }
@@ -139,6 +145,7 @@ impl ProxyHttp for Proxy {
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        notes::answered(&self.live, ctx);
         reply::to_client(session, head, ctx).await
     }
 
@@ -181,7 +188,7 @@ impl ProxyHttp for Proxy {
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
-        true // the access line carries the error
+        true // the access log carries the reason
     }
 
     fn suppress_proxy_warn_log(

@@ -11,8 +11,9 @@ use pingora::{
     proxy::{FailToProxy, Session},
 };
 
-use super::{exchange::Ctx, fields, forward::asks_for_tunnel, route::rule_failed_closed};
+use super::{exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed};
 use crate::{
+    access_log::Reason,
     listen::{Connection, WRITE_TIMEOUT},
     rule::{Reply, Response, ResponseData},
     site_cookie::HOP_REFUSED_HEADER,
@@ -35,6 +36,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
     match ctx.routed().exchange.reply.take() {
         None => Ok(false),
         Some(reply) => {
+            ctx.reason = Some(Reason::RuleAnswered);
             send(session, ctx, reply).await?;
             Ok(true)
         }
@@ -94,6 +96,10 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
         ctx.retry_asked = true;
         return Error::e_explain(ErrorType::Custom("retry"), "a rule asked for another server");
     }
+    request_id::tell_client(head, routed)?;
+    if let Some(notes) = &mut routed.notes {
+        notes.answer(head);
+    }
     ctx.status = head.status.as_u16();
     if Connection::of(session.digest()).is_some_and(|connection| connection.draining()) {
         session.set_keepalive(None);
@@ -140,6 +146,8 @@ pub(super) fn end_before_trailers(session: &mut Session, ctx: &mut Ctx) -> Resul
 pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) -> FailToProxy {
     let reply = ctx.routed.as_mut().and_then(|routed| routed.exchange.reply.take());
     let status = reply.as_ref().map_or_else(|| status_of(error), Reply::status);
+    let why = || if reply.is_some() { Reason::RuleAnswered } else { reason::of(error) };
+    ctx.reason.get_or_insert_with(why);
     if status != 0 && !has_begun(session) {
         let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
         session.set_keepalive(None);
@@ -191,6 +199,10 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
         let mut response = Response::new(&mut head, &mut routed.exchange, None, false);
         // An answer of homing's own goes out even if a rule that dresses it fails.
         let _ = routed.vs.chain.http_response(&mut response).await;
+        request_id::tell_client(&mut head, routed)?;
+        if let Some(notes) = &mut routed.notes {
+            notes.answer(&head);
+        }
     }
     ctx.status = head.status.as_u16();
     let empty = bodyless || reply.body.is_empty() || session.req_header().method == http::Method::HEAD;

@@ -9,10 +9,12 @@ use super::{
     connection, copies,
     exchange::{Ctx, Routed},
     fields::Survey,
+    notes::Notes,
+    request_id,
 };
 use crate::{
     listen::Connection,
-    rule::{ConnectionState, Exchange, Request, RequestId},
+    rule::{ConnectionState, Decisions, Exchange, Request},
     snapshot::{Live, VirtualService},
 };
 
@@ -36,6 +38,8 @@ pub(super) async fn find_virtual_service(
         None => Box::pin(route(live, &connection, &request_host(head, &survey)?, field)).await?,
     };
     let Survey { cookies, marked, .. } = survey;
+    let is_logged = live.access_log.is_on();
+    let notes = is_logged.then(|| Box::new(Notes::of(head, vs.analytics.takes_headers(ctx.started))));
     if cookies > 1 {
         join_cookies(head)?;
     }
@@ -45,9 +49,11 @@ pub(super) async fn find_virtual_service(
     if state.is_rejected() {
         return Error::e_explain(ErrorType::ConnectionClosed, "a rule rejected the connection");
     }
-    let id = RequestId(vs.services.with_rng(|rng| rng.next_u64()));
-    let exchange = Exchange::new(state, vs.services.clone(), id);
-    ctx.routed = Some(Box::new(Routed { vs, exchange }));
+    let (id, tells) = request_id::of(head, &vs, &connection, is_logged)?;
+    let mut exchange = Exchange::new(state, vs.services.clone(), id);
+    exchange.tells_request_id = tells;
+    exchange.decisions = is_logged.then(Box::<Decisions>::default);
+    ctx.routed = Some(Box::new(Routed { vs, exchange, notes }));
     Ok(())
 }
 
@@ -71,7 +77,7 @@ async fn route(
 
 /// Runs `http_request`.
 pub(super) async fn run_rules(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-    let Routed { vs, exchange } = ctx.routed();
+    let Routed { vs, exchange, .. } = ctx.routed();
     if vs.chain.is_empty() {
         return Ok(());
     }

@@ -182,7 +182,7 @@ fn report_failure(
 
 fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
     let Ctx { routed, tried, .. } = ctx;
-    let Routed { vs, exchange } = routed.as_deref_mut()?;
+    let Routed { vs, exchange, .. } = routed.as_deref_mut()?;
     match &exchange.destination {
         Destination::Default => {
             let pool = vs.pool.as_ref()?;
@@ -218,7 +218,7 @@ fn from_pool(
 }
 
 fn intended_pool(ctx: &mut Ctx) -> PoolName {
-    let Routed { vs, exchange } = ctx.routed();
+    let Routed { vs, exchange, .. } = ctx.routed();
     match &exchange.destination {
         Destination::Default => vs.pool.as_ref().map_or_else(|| "-".into(), |pool| pool.name().clone()),
         Destination::Pool(name) | Destination::Server(name, _) => name.clone(),

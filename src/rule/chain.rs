@@ -11,8 +11,8 @@ use futures_util::FutureExt;
 use prometheus::IntCounterVec;
 
 use super::{
-    ClientConn, CloneEvent, ConnectionState, Finished, LbEvent, Request, RequestData, RequestSend, Response,
-    ResponseData, Rule, RuleResult,
+    ClientConn, CloneEvent, ConnectionState, Decisions, Exchange, Finished, LbEvent, Request, RequestData,
+    RequestSend, Response, ResponseData, Rule, RuleResult,
 };
 use crate::{config::OnError, metrics::Metrics, names::RuleName};
 
@@ -69,7 +69,8 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub async fn http_request(&self, request: &mut Request<'_>) -> Result<(), Stopped> {
-        for entry in &self.entries {
+        for (n, entry) in self.entries.iter().enumerate() {
+            request.runs(n);
             let result = guarded(entry.rule.http_request(request)).await;
             self.judge(entry, "http_request", result)?;
             if request.reply.is_some() {
@@ -84,7 +85,7 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub fn http_request_data(&self, data: &mut RequestData<'_>) -> Result<(), Stopped> {
-        self.each("http_request_data", |rule| rule.http_request_data(data))
+        self.each("http_request_data", |_, rule| rule.http_request_data(data))
     }
 
     /// Runs `lb_selected`.
@@ -92,7 +93,10 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub fn lb_selected(&self, lb: &mut LbEvent<'_>) -> Result<(), Stopped> {
-        self.each("lb_selected", |rule| rule.lb_selected(lb))
+        self.each("lb_selected", |n, rule| {
+            lb.runs(n);
+            rule.lb_selected(lb)
+        })
     }
 
     /// Runs `lb_failed`.
@@ -100,7 +104,10 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub fn lb_failed(&self, lb: &mut LbEvent<'_>) -> Result<(), Stopped> {
-        self.each("lb_failed", |rule| rule.lb_failed(lb))
+        self.each("lb_failed", |n, rule| {
+            lb.runs(n);
+            rule.lb_failed(lb)
+        })
     }
 
     /// Runs `http_request_send`.
@@ -108,7 +115,7 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub fn http_request_send(&self, send: &mut RequestSend<'_>) -> Result<(), Stopped> {
-        self.each("http_request_send", |rule| rule.http_request_send(send))
+        self.each("http_request_send", |_, rule| rule.http_request_send(send))
     }
 
     /// Runs `clone_selected` of every rule. No request is stopped for its copies.
@@ -130,7 +137,8 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub async fn http_response(&self, response: &mut Response<'_>) -> Result<(), Stopped> {
-        for entry in &self.entries {
+        for (n, entry) in self.entries.iter().enumerate() {
+            response.runs(n);
             let result = guarded(entry.rule.http_response(response)).await;
             self.judge(entry, "http_response", result)?;
         }
@@ -142,7 +150,7 @@ impl Chain {
     /// # Errors
     /// A rule failed closed.
     pub fn http_response_data(&self, data: &mut ResponseData<'_>) -> Result<(), Stopped> {
-        self.each("http_response_data", |rule| rule.http_response_data(data))
+        self.each("http_response_data", |_, rule| rule.http_response_data(data))
     }
 
     /// Runs `http_finished` of every rule: nothing is left that could be stopped.
@@ -150,6 +158,15 @@ impl Chain {
         for entry in &self.entries {
             let _ = self.one(entry, "http_finished", |rule| rule.http_finished(finished));
         }
+    }
+
+    /// What the rules decided about a request, each with its rule's name, where that was kept.
+    pub(crate) fn decisions<'a>(
+        &'a self,
+        exchange: &'a Exchange,
+    ) -> impl Iterator<Item = (&'a RuleName, &'static str)> {
+        let made = exchange.decisions.as_deref().map(Decisions::made).unwrap_or_default();
+        made.iter().filter_map(|(n, decision)| Some((&self.entries.get(*n)?.name, *decision)))
     }
 
     /// Runs `client_closed` of every rule: nothing is left that could be stopped.
@@ -160,8 +177,13 @@ impl Chain {
         }
     }
 
-    fn each(&self, event: &'static str, mut run: impl FnMut(&dyn Rule) -> RuleResult) -> Result<(), Stopped> {
-        self.entries.iter().try_for_each(|entry| self.one(entry, event, &mut run))
+    fn each(
+        &self,
+        event: &'static str,
+        mut run: impl FnMut(usize, &dyn Rule) -> RuleResult,
+    ) -> Result<(), Stopped> {
+        let mut entries = self.entries.iter().enumerate();
+        entries.try_for_each(|(n, entry)| self.one(entry, event, |rule| run(n, rule)))
     }
 
     fn one(

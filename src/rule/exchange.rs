@@ -1,7 +1,6 @@
 //! One request and its answer, as the rules of its virtual service know it.
 
 use std::{
-    fmt,
     net::{IpAddr, SocketAddr},
     ops::Deref,
     sync::Arc,
@@ -13,7 +12,9 @@ use http::{HeaderName, HeaderValue};
 use super::{
     RuleError,
     connection::{ConnectionState, TlsView},
+    decisions::Decisions,
     forwarded::Introduction,
+    request_id::RequestId,
     services::Services,
     state::State,
 };
@@ -29,6 +30,8 @@ pub struct Exchange {
     pub(crate) connection: Arc<ConnectionState>,
     pub(crate) services: Arc<Services>,
     pub(crate) request_id: RequestId,
+    /// Servers are told the id.
+    pub(crate) tells_request_id: bool,
     /// The client's address; a proven peer site may have told another than the connection's.
     pub(crate) client: IpAddr,
     /// Whether the client speaks TLS, here or at the site where it came in.
@@ -49,6 +52,8 @@ pub struct Exchange {
     /// Servers that failed this request.
     pub(crate) failures: usize,
     pub(crate) state: State,
+    /// What rules decide, where there is an access log to tell.
+    pub(crate) decisions: Option<Box<Decisions>>,
 }
 
 /// Where a request goes.
@@ -77,6 +82,7 @@ impl Exchange {
         Self {
             services,
             request_id,
+            tells_request_id: false,
             client: connection.client().ip(),
             secure: connection.tls().is_some(),
             carried_session: None,
@@ -90,6 +96,7 @@ impl Exchange {
             reply: None,
             failures: 0,
             state: State::default(),
+            decisions: None,
             connection,
         }
     }
@@ -142,8 +149,8 @@ impl Exchange {
     }
 
     /// The id of this request, in logs, copies and on the hop.
-    pub fn request_id(&self) -> RequestId {
-        self.request_id
+    pub fn request_id(&self) -> &RequestId {
+        &self.request_id
     }
 
     /// Keeps a value for later events of this request; one per type.
@@ -221,7 +228,22 @@ impl Exchange {
         &self.clones
     }
 
+    /// A rule that is running decided something.
+    pub(super) fn decided(&mut self, decision: &'static str) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.add(decision);
+        }
+    }
+
+    /// The rule at this place of the chain is about to run.
+    pub(super) fn runs(&mut self, rule: usize) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.runs(rule);
+        }
+    }
+
     pub(crate) fn set_pool(&mut self, name: &str) -> Result<(), RuleError> {
+        self.decided("pool");
         self.destination = Destination::Pool(self.services.named_pool(name)?.name().clone());
         Ok(())
     }
@@ -303,15 +325,5 @@ impl Reply {
 
     pub fn status(&self) -> u16 {
         self.status
-    }
-}
-
-/// The id of a request: 64 random bits, written as 16 hex digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId(pub u64);
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
     }
 }

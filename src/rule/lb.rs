@@ -99,6 +99,7 @@ impl<'a> LbEvent<'a> {
 
     /// Chooses again, from the same pool: iRules' `LB::reselect`.
     pub fn reselect(&mut self) {
+        self.exchange.decided("reselect");
         self.reselect = true;
     }
 
@@ -114,6 +115,7 @@ impl<'a> LbEvent<'a> {
 
     /// Chooses again, from where the request would have gone without [`Request::server_of`](super::Request::server_of).
     pub fn reselect_here(&mut self) {
+        self.exchange.decided("reselect");
         self.exchange.come_home();
         self.reselect = true;
     }
@@ -125,6 +127,7 @@ impl<'a> LbEvent<'a> {
 
     /// Answers without a server.
     pub fn respond(&mut self, reply: Reply) {
+        self.exchange.decided("respond");
         self.exchange.reply = Some(reply);
     }
 

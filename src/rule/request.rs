@@ -12,6 +12,7 @@ use pingora::http::RequestHeader;
 use super::{
     RuleError,
     exchange::{CloneOrder, Destination, Exchange, Reply},
+    request_id::{RequestId, X_REQUEST_ID},
 };
 use crate::pool::Pool;
 
@@ -89,6 +90,7 @@ impl<'a> Request<'a> {
     /// There is no such pool, or it has no such server.
     pub fn server(&mut self, pool: &str, server: SocketAddr) -> Result<(), RuleError> {
         let pool = self.named_member(pool, server)?;
+        self.exchange.decided("server");
         self.exchange.destination = Destination::Server(pool, server);
         Ok(())
     }
@@ -111,6 +113,7 @@ impl<'a> Request<'a> {
 
     /// App persistence is not applied: iRules' `persist none`.
     pub fn persist_none(&mut self) {
+        self.exchange.decided("persist_none");
         self.exchange.persist_none = true;
     }
 
@@ -121,6 +124,7 @@ impl<'a> Request<'a> {
     /// There is no such pool, or it has no such server.
     pub fn clone_to(&mut self, pool: &str, server: SocketAddr) -> Result<(), RuleError> {
         let pool = self.named_member(pool, server)?;
+        self.exchange.decided("clone_to");
         self.exchange.clones.push(CloneOrder::new(pool, server));
         Ok(())
     }
@@ -132,11 +136,13 @@ impl<'a> Request<'a> {
 
     /// No copies of this request, whoever ordered or orders them.
     pub fn clone_none(&mut self) {
+        self.exchange.decided("clone_none");
         self.exchange.clones_refused = true;
     }
 
     /// Answers without a server: iRules' `HTTP::respond`. Rules that follow are not asked.
     pub fn respond(&mut self, reply: Reply) {
+        self.exchange.decided("respond");
         self.exchange.reply = Some(reply);
     }
 
@@ -146,6 +152,16 @@ impl<'a> Request<'a> {
         self.exchange.client = client;
         self.exchange.secure = secure;
         self.exchange.carried_session = Some(tls_session_id.unwrap_or_default());
+    }
+
+    /// Takes another party's word for what the request is called, in logs and at servers. Only for a party that has
+    /// proven itself.
+    pub fn trust_request_id(&mut self, id: RequestId) {
+        if self.exchange.tells_request_id {
+            // It says what the id was until now; a name and a value that are well formed are taken.
+            let _ = self.head.insert_header(X_REQUEST_ID.clone(), id.to_field());
+        }
+        self.exchange.request_id = id;
     }
 
     /// The head as Pingora holds it.

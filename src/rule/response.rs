@@ -41,6 +41,7 @@ impl<'a> Response<'a> {
     /// [`Request::server_of`](super::Request::server_of): iRules' `HTTP::retry`. Without effect if the request is not resendable.
     pub fn retry_here(&mut self) {
         if self.is_resendable() {
+            self.exchange.decided("retry");
             self.exchange.come_home();
             self.retry = true;
         }
@@ -48,6 +49,7 @@ impl<'a> Response<'a> {
 
     /// Throws this answer away and gives another in its place.
     pub fn respond(&mut self, reply: Reply) {
+        self.exchange.decided("respond");
         self.exchange.reply = Some(reply);
     }
 

@@ -164,7 +164,7 @@ impl SimulatedConnection<'_> {
             head.append_header(name.to_string(), *value).expect("a valid header");
         }
         let services = self.state.services.clone();
-        let mut exchange = Exchange::new(self.state.clone(), services, RequestId(1));
+        let mut exchange = Exchange::new(self.state.clone(), services, RequestId::new(1));
         let chain = &self.simulator.chain;
         let stopped = chain.http_request(&mut Request::new(&mut head, &mut exchange)).await.is_err();
         let status = match (&exchange.reply, stopped) {

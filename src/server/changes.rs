@@ -62,6 +62,7 @@ pub(super) fn needs_restart(started_with: &Config, config: &Config) -> Vec<Strin
         ("threads", started_with.threads.to_string(), config.threads.to_string()),
         ("session_entries", started_with.session_entries.to_string(), config.session_entries.to_string()),
         ("admin.listen", listen(&started_with.admin.listen), listen(&config.admin.listen)),
+        ("log.format", started_with.log_format.as_str().into(), config.log_format.as_str().into()),
     ];
     let differ = was_and_is.into_iter().filter(|(_, was, is)| was != is);
     differ.map(|(key, was, is)| format!("{key}: {was} until a restart, then {is}")).collect()
@@ -83,6 +84,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
         ("watch", config.watch.to_string()),
         ("site", format!("{site:?}")),
         ("admin.token_file", token_file.unwrap_or_default()),
+        ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()

@@ -15,6 +15,7 @@ use std::{
 
 use super::{Instance, StartError, changes, ports::Sockets, token};
 use crate::{
+    access_log::AccessLog,
     admin::{Token, TokenError, view},
     config::{self, Problems},
     snapshot::{BuildError, Snapshot},
@@ -63,6 +64,7 @@ struct Prepared {
     snapshot: Snapshot,
     sockets: Sockets,
     token: Option<Token>,
+    access_log: Option<Arc<AccessLog>>,
     warnings: Vec<config::Problem>,
 }
 
@@ -112,17 +114,21 @@ impl Instance {
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
         let sockets = self.ports.prepare(&self.live, &snapshot)?;
-        Ok(Prepared { snapshot, sockets, token, warnings })
+        let access_log = snapshot.config.access_log.as_ref();
+        let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);
+        let access_log = access_log.map_err(StartError::from)?;
+        Ok(Prepared { snapshot, sockets, token, access_log, warnings })
     }
 
     async fn commit(&self, prepared: Prepared) -> Result<Done, Refused> {
-        let Prepared { snapshot, sockets, token, warnings } = prepared;
+        let Prepared { snapshot, sockets, token, access_log, warnings } = prepared;
         let old = self.live.snapshot();
         let gone = {
             let stopping = self.stopping.lock();
             if *stopping {
                 return Err(Refused::Stopping);
             }
+            self.live.access_log.set(access_log);
             let gone = self.live.replace(snapshot);
             self.ports.apply(sockets);
             gone

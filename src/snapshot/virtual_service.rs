@@ -9,6 +9,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::BuildError;
 use crate::{
+    access_log::Analytics,
     clone::{ClonePool, MarkKeys},
     config::{self, CloneSection, OnError},
     filter,
@@ -31,6 +32,8 @@ pub struct VirtualService {
     /// Counters of the other pools that rules chose.
     elsewhere: Mutex<HashMap<PoolName, Arc<RequestMetrics>>>,
     pub connections_open: IntGauge,
+    /// Which of its requests the access log has.
+    pub analytics: Arc<Analytics>,
     /// Of the sections, then of rules' orders for other pools.
     lanes: Mutex<Vec<Lanes>>,
     /// Tells copies that come back from what clients mark as such.
@@ -120,6 +123,7 @@ pub(super) struct Builder<'a> {
     pub services: &'a Arc<Services>,
     pub marks: &'a Arc<MarkKeys>,
     pub metrics: &'a Metrics,
+    pub now: Instant,
     /// The virtual service of that name before a reload.
     pub previous: Option<&'a VirtualService>,
 }
@@ -133,6 +137,7 @@ impl Builder<'_> {
             requests: RequestMetrics::new(self.metrics, name, own),
             elsewhere: Mutex::default(),
             connections_open: self.metrics.connections_open.with_label_values(&[name]),
+            analytics: self.analytics(),
             lanes: Mutex::new(self.lanes()?),
             chain: self.chain(registry)?,
             pool,
@@ -142,6 +147,14 @@ impl Builder<'_> {
             marks: self.marks.clone(),
             metrics: self.metrics.clone(),
         })
+    }
+
+    /// The one that was, where nothing about it changed, with its time and its counts.
+    fn analytics(&self) -> Arc<Analytics> {
+        let policy = &self.vs.analytics;
+        let known =
+            self.previous.map(|previous| &previous.analytics).filter(|known| known.policy() == policy);
+        known.cloned().unwrap_or_else(|| Arc::new(Analytics::new(policy, self.now)))
     }
 
     /// The lanes of each section, and those that rules' orders opened before.

@@ -1,9 +1,9 @@
-//! `homing explain` and the access line: why a request goes where it goes.
+//! `homing explain`: why a request goes where it goes.
 
 use serde_json::Value;
 
 use crate::{
-    sites::{OUTCOMES, Sites, ask_as},
+    sites::{OUTCOMES, Sites},
     support::{
         config::{Federation, Site},
         eventually,
@@ -131,23 +131,6 @@ async fn what_cannot_be_explained_says_why() {
     let nobody = format!("http://{}", net::free_addr());
     let output = run(&["explain", "--vs", "web", "--cookie", "1S", "--admin", &nobody]).await;
     assert_eq!(output.code, Some(1), "{}", output.text());
-}
-
-#[tokio::test]
-async fn the_access_line_tells_what_became_of_a_request() {
-    let (fed, app) = (Federation::new(), Origin::start("a").await);
-    let site = fed.site_a(&[&app]);
-    let homing = Homing::start_logging(&site, "info,homing::access=debug").await;
-    ask_as(A, &homing).await;
-    let value = Cookie { exp: now() - 1, iat: now() - 60, ..Cookie::of(B) }.seal();
-    crate::support::client::Request::get("/").cookie(&format!("FOO={value}")).send(homing.addr).await;
-    for outcome in ["local", "expired"] {
-        let is_it = |line: &str| {
-            line.contains("status=200") && line.contains(&format!("site_persistence=\"{outcome}\""))
-        };
-        eventually("the line is there", async || homing.log().lines().any(is_it)).await;
-    }
-    assert!(!homing.log().contains(&value), "never the cookie");
 }
 
 async fn ask(homing: &Homing, vs: &str, cookie: &str) -> Output {

@@ -1,5 +1,6 @@
 //! homing from outside: the real program, real sockets, servers and clients that remember and misbehave.
 
+mod access_log;
 mod admin;
 mod adversity;
 mod clone_accounts;

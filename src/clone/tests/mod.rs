@@ -118,7 +118,7 @@ impl Bench {
             secure: false,
             session,
             seq,
-            request_id: 0x1d,
+            request_id: "000000000000001d",
             drop_cookie: None,
             body,
         };

@@ -8,6 +8,7 @@ pub mod config;
 pub mod copies;
 pub mod homing;
 pub mod http2;
+pub mod lines;
 pub mod net;
 pub mod origin;
 pub mod rpc;

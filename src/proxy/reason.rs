@@ -1,0 +1,67 @@
+//! Errors in the words of the access log. Who answers by himself and knows better sets `Ctx::reason`.
+
+use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::access_log::Reason;
+
+/// Why a request failed.
+pub(super) fn of(error: &Error) -> Reason {
+    use ErrorType::*;
+    match (error.etype(), error.esource()) {
+        (HTTPStatus(400), _) => Reason::BadRequest,
+        (HTTPStatus(421), _) => Reason::NoVirtualService,
+        (HTTPStatus(503), _) => Reason::NoServer,
+        (HTTPStatus(500), _) => Reason::RuleFailed,
+        (ReadTimedout, ErrorSource::Downstream) => Reason::ClientTimeout,
+        (WriteError | WriteTimedout | ReadError | ConnectionClosed, ErrorSource::Downstream) => {
+            Reason::ClientGone
+        }
+        (_, ErrorSource::Downstream) => Reason::BadRequest,
+        (ConnectionClosed, ErrorSource::Unset) => Reason::Rejected,
+        (kind, ErrorSource::Upstream) => of_server(kind),
+        _ => Reason::Internal,
+    }
+}
+
+/// Why a server did not answer, or not whole.
+fn of_server(kind: &ErrorType) -> Reason {
+    use ErrorType::*;
+    match kind {
+        ConnectTimedout => Reason::ConnectTimeout,
+        ConnectRefused | ConnectNoRoute | ConnectError | BindError | SocketError | ConnectProxyFailure => {
+            Reason::ConnectFailed
+        }
+        TLSWantX509Lookup | TLSHandshakeFailure | TLSHandshakeTimedout | InvalidCert | HandshakeError => {
+            Reason::TlsFailed
+        }
+        ReadTimedout | WriteTimedout => Reason::ServerTimeout,
+        ReadError | WriteError | ConnectionClosed => Reason::ServerClosed,
+        _ => Reason::BadAnswer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_told_by_who_caused_them() {
+        for (error, reason) in [
+            (Error::new_up(ErrorType::ConnectRefused), Reason::ConnectFailed),
+            (Error::new_up(ErrorType::ConnectTimedout), Reason::ConnectTimeout),
+            (Error::new_up(ErrorType::InvalidCert), Reason::TlsFailed),
+            (Error::new_up(ErrorType::ReadTimedout), Reason::ServerTimeout),
+            (Error::new_up(ErrorType::ConnectionClosed), Reason::ServerClosed),
+            (Error::new_up(ErrorType::InvalidHTTPHeader), Reason::BadAnswer),
+            (Error::new_down(ErrorType::ReadTimedout), Reason::ClientTimeout),
+            (Error::new_down(ErrorType::WriteTimedout), Reason::ClientGone),
+            (Error::new_down(ErrorType::InvalidHTTPHeader), Reason::BadRequest),
+            (Error::new(ErrorType::HTTPStatus(503)), Reason::NoServer),
+            (Error::new(ErrorType::HTTPStatus(421)), Reason::NoVirtualService),
+            (Error::new(ErrorType::ConnectionClosed), Reason::Rejected),
+            (Error::new(ErrorType::InternalError), Reason::Internal),
+        ] {
+            assert_eq!(of(&error), reason, "{error}");
+        }
+    }
+}
