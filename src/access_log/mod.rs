@@ -13,6 +13,8 @@
 //! | `analytics.rs` | which requests get a line |
 //! | `queue.rs`, `writer.rs`, `sink.rs` | the way to the file |
 //!
+//! What is no HTTP at all is refused before there is a request, and has no line.
+//!
 //! Whatever clients send, a line stays one line: see `text.rs`, and JSON's strings.
 //!
 //! Known elsewhere as: nginx's `access_log … buffer=`, Envoy's file access log, Avi's client logs.

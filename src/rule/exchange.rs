@@ -243,8 +243,8 @@ impl Exchange {
     }
 
     pub(crate) fn set_pool(&mut self, name: &str) -> Result<(), RuleError> {
-        self.decided("pool");
         self.destination = Destination::Pool(self.services.named_pool(name)?.name().clone());
+        self.decided("pool");
         Ok(())
     }
 }

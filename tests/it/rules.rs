@@ -382,7 +382,7 @@ pub async fn run_here(site: &Site, builder: server::Builder) -> Running {
     homing.start().await.expect("homing's addresses are free")
 }
 
-async fn start(site: &Site, name: &str) -> Homing {
+pub async fn start(site: &Site, name: &str) -> Homing {
     Homing::start_program(&program(name), site).await
 }
 

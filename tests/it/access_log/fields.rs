@@ -4,11 +4,12 @@ use serde_json::{Value, json};
 
 use crate::{
     routing::websocket,
+    rules::{example, start},
     sites::{Sites, ask_as},
     support::{
         certs::cert_for,
         client::{Connection, Request},
-        config::{Federation, Site},
+        config::{Federation, Site, parse},
         copies::{self, Mark},
         http2::Http2,
         lines::{line, lines, logged},
@@ -213,4 +214,22 @@ async fn a_kept_connection_to_the_server_is_told() {
     let lines = lines(&homing, 2).await;
     assert_eq!([&lines[0], &lines[1]].map(|line| &line["server_connection_reused"]), [false, true]);
     assert_eq!(lines[0]["client"], lines[1]["client"]);
+}
+
+#[tokio::test]
+async fn what_a_rule_decided_is_told_with_its_name() {
+    let (app, canary) = (Origin::start("app").await, Origin::start("canary").await);
+    let site = example("canary_by_header", &app)
+        .with(|yaml| yaml["rules"][0] = parse("{name: canary, config: {pool: canary, percent: 0}}"))
+        .pool("canary", &[&canary])
+        .vs("rule_refs", "[canary]");
+    let homing = start(&logged(site, ""), "canary_by_header").await;
+    let mut client = Connection::open(homing.addr).await;
+    for choice in ["always", "never"] {
+        client.ask(&Request::get("/").header("X-Canary", choice)).await;
+    }
+    let lines = lines(&homing, 2).await;
+    assert_eq!(lines[0]["rules"], json!([{"rule": "canary", "decision": "pool"}]));
+    assert_eq!([&lines[0]["pool"], &lines[1]["pool"]], ["canary", "app"]);
+    assert_eq!(lines[1]["rules"], Value::Null);
 }
