@@ -121,7 +121,8 @@ impl Watched {
 
     fn stayed_small(&self, when: &str) {
         for (homing, before) in [&self.sites.a, &self.sites.b].into_iter().zip(self.before) {
-            let grown = homing.peak_memory() - before;
+            // The kernel counts in batches for each thread: its peak may be told a little lower later.
+            let grown = homing.peak_memory().saturating_sub(before);
             assert!(grown < MOST_GROWTH, "{:?} {when}: grown by {} KiB", self.sites.hop, grown >> 10);
         }
     }
