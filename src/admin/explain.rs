@@ -183,7 +183,7 @@ impl Case<'_> {
             is_this_site: *id == membership.own,
             vs_uuid: member.vs_uuid.to_string(),
             prst_hdr_val: id.to_string(),
-            ip: member.ip,
+            ip: member.ip?,
             drain_epoch: member.drain_epoch,
             oper_status: status.unwrap_or_else(|| OperStatus::new(OperState::OperUp)),
         })

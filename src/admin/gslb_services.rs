@@ -110,7 +110,7 @@ fn gslb_member(
         vs_uuid: member.vs_uuid.to_string(),
         vs_name: vs.map(|vs| vs.name().to_string()),
         ip: member.ip,
-        oper_ips: vec![member.ip],
+        oper_ips: member.ip.into_iter().collect(),
         vip_type: if member.is_third_party() { "NON_AVI_VIP" } else { "AVI_VIP" }.to_owned(),
         services: member
             .services

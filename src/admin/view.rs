@@ -244,7 +244,9 @@ pub struct GslbMember {
     /// Known for this site's own member; other sites' names are theirs to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vs_name: Option<String>,
-    pub ip: IpAddr,
+    /// Absent where clients are sent to its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ip: Option<IpAddr>,
     /// The addresses at which it is reached.
     pub oper_ips: Vec<IpAddr>,
     /// `AVI_VIP`: a virtual service of a site; `NON_AVI_VIP`: any other address.

@@ -156,7 +156,7 @@ fn describe(config: &Config, id: &[u8; 32], home: Option<&GslbMember>) -> Member
         site_name: home.and_then(|member| site_name(config, member)),
         vs_uuid: home.map(|member| member.vs_uuid.to_string()),
         vs_name: own.map(|vs| vs.name.to_string()),
-        ip: home.map(|member| member.ip),
+        ip: home.and_then(|member| member.ip),
     }
 }
 

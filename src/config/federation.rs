@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService, Referable, Unfederated},
+    gslb_choosing::{Choosing, check_algorithms},
     pki::PkiProfile,
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
@@ -48,7 +49,8 @@ impl Federation {
         o.each("pki_profiles", |o| pki_profiles.push(PkiProfile::read(o)));
         let head = o.object("gslb", |o| {
             let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
-            (federation_id, o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names)))
+            let members = o.required_objects("sites", |o| SiteRef::read(o, &mut sites, &mut site_names));
+            (federation_id, members, Choosing::read(o, &site_names))
         });
         let services = o.objects("gslb_services", |o| {
             o.is_federated(FileKind::Federation);
@@ -64,9 +66,13 @@ impl Federation {
             };
             o.source.report.problem(o.place.clone(), what, "write `gslb:` with `federation_id` and `sites`");
         }
-        let gslb = head.map(|(federation_id, sites)| Gslb {
+        check_algorithms(o, &services, head.as_ref().map(|(_, sites, choosing)| (&**sites, choosing)));
+        let gslb = head.map(|(federation_id, sites, choosing)| Gslb {
             federation_id,
             sites,
+            private_networks: choosing.private_networks,
+            topology: choosing.topology,
+            geo_database: choosing.geo_database,
             services: services.iter().map(|placed| placed.service.clone()).collect(),
             ca_certs: pki_profiles.first().and_then(|profile: &PkiProfile| profile.ca_certs.clone()),
             site_tls: None,

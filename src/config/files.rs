@@ -19,6 +19,11 @@ pub trait Files {
     /// The content of a file.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// The same of a file that may have more than [`LARGEST_FILE`] bytes: a database.
+    fn read_up_to(&self, path: &Path, _largest: u64) -> io::Result<Vec<u8>> {
+        self.read(path)
+    }
+
     /// Its permission bits, where it has any.
     fn mode(&self, _path: &Path) -> Option<u32> {
         None
@@ -56,9 +61,13 @@ pub const LARGEST_FILE: u64 = 4 << 20;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read_up_to(path, LARGEST_FILE)
+    }
+
+    fn read_up_to(&self, path: &Path, largest: u64) -> io::Result<Vec<u8>> {
         let mut content = Vec::new();
-        std::fs::File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut content)?;
-        if content.len() as u64 > LARGEST_FILE {
+        std::fs::File::open(path)?.take(largest + 1).read_to_end(&mut content)?;
+        if content.len() as u64 > largest {
             return Err(io::ErrorKind::FileTooLarge.into());
         }
         Ok(content)

@@ -1,9 +1,12 @@
 //! The federation: sites, GSLB services and their members.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use ipnet::IpNet;
 
 use super::{
-    CaCerts, GslbSitePersistence, HealthMonitor, PeerAdmin, SiteTls,
+    CaCerts, DownResponse, GeoDatabase, GroupChoosing, GslbMember, GslbSitePersistence, HealthMonitor,
+    Location, PeerAdmin, SiteTls, TopologyRule,
     problem::{Place, Report, shown},
     read::{Object, Reference},
     site_redirect::{self, Persistent, SitePersistenceMode},
@@ -26,6 +29,12 @@ pub struct Gslb {
     pub ca_certs: Option<CaCerts>,
     /// How this site proves itself to the others over TLS, where it can.
     pub site_tls: Option<Arc<SiteTls>>,
+    /// Clients in these are inside: they get a member's `ip`, those elsewhere its `public_ip`.
+    pub private_networks: Vec<IpNet>,
+    /// Which sites are best for which clients, for the algorithm `topology`.
+    pub topology: Vec<TopologyRule>,
+    /// Where clients are, for the algorithm `geo`.
+    pub geo_database: Option<GeoDatabase>,
     /// SHA-256 of what the federation's file says, as hex digits: the same where sites have the same file.
     pub checksum: String,
 }
@@ -45,11 +54,14 @@ impl Gslb {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SiteRef {
     pub name: SiteName,
     pub cluster_uuid: ClusterUuid,
     pub mode: SiteMode,
+    /// DNS sends new clients there; those that are there stay.
+    pub enabled: bool,
+    pub location: Option<Location>,
     /// How other sites ask it what it knows.
     pub admin: Option<PeerAdmin>,
 }
@@ -81,6 +93,10 @@ pub struct GslbService {
     pub ttl: Duration,
     /// How long a member goes on serving its sessions after it was disabled.
     pub graceful_disable_timeout: Duration,
+    /// How many addresses an answer has; 0: all.
+    pub num_dns_ip: u8,
+    /// What is answered while no member is up.
+    pub down_response: DownResponse,
     /// The highest priority first.
     pub groups: Vec<GslbGroup>,
 }
@@ -89,32 +105,10 @@ pub struct GslbService {
 pub struct GslbGroup {
     pub name: String,
     pub priority: u32,
-    pub algorithm: GslbAlgorithm,
-    pub members: Vec<GslbMember>,
-}
-
-/// A virtual service of a GSLB service.
-#[derive(Clone, Debug, PartialEq)]
-pub struct GslbMember {
-    /// Empty where the site is a third party's, in a service that redirects.
-    pub cluster_uuid: ClusterUuid,
-    /// Of a third party's site, its `fqdn`.
-    pub vs_uuid: VsUuid,
-    pub ip: IpAddr,
-    /// The name that leads to this site alone.
-    pub fqdn: Option<String>,
-    /// Never empty.
-    pub services: Vec<MemberPort>,
-    pub ratio: u16,
     pub enabled: bool,
-    /// Raising it makes older cookies of this member expired.
-    pub drain_epoch: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberPort {
-    pub port: u16,
-    pub enable_ssl: bool,
+    pub algorithm: GslbAlgorithm,
+    pub choosing: GroupChoosing,
+    pub members: Vec<GslbMember>,
 }
 
 /// What happens to a session whose home site is down.
@@ -208,8 +202,11 @@ impl SiteRef {
         let name = o.name();
         let cluster_uuid = o.required("cluster_uuid", words::identifier);
         let mode = o.field("mode", words::choice(&modes)).unwrap_or_default();
+        let enabled = o.field("enabled", units::flag).unwrap_or(true);
+        let location = o.object("location", Location::read).flatten();
         let admin = PeerAdmin::read(o);
-        let site = Self { name: name?.into(), cluster_uuid: cluster_uuid?.into(), mode, admin };
+        let (name, cluster_uuid) = (name?.into(), cluster_uuid?.into());
+        let site = Self { name, cluster_uuid, mode, enabled, location, admin };
         names.define(o, "name", site.name.as_str(), ());
         sites.define(o, "cluster_uuid", site.cluster_uuid.as_str(), site.clone());
         Some(site)
@@ -271,6 +268,8 @@ impl GslbService {
             graceful_disable_timeout: o
                 .field("graceful_disable_timeout", units::duration(seconds(0)..=days(5)))
                 .unwrap_or(seconds(60)),
+            num_dns_ip: o.field("num_dns_ip", units::whole(0..=20)).unwrap_or(1),
+            down_response: DownResponse::read(o),
             groups,
         };
         if service.ttl.subsec_nanos() != 0 {
@@ -316,68 +315,11 @@ impl GslbGroup {
     ) -> Option<Self> {
         let name = o.name();
         let priority = o.field("priority", units::whole(0..=100)).unwrap_or(10);
-        let algorithm = o.field("algorithm", words::choice(&ALGORITHMS)).unwrap_or_default();
-        let members = o.required_objects("members", |o| GslbMember::read(o, persistent, placed));
-        Some(Self { name: name?, priority, algorithm, members })
-    }
-}
-
-impl GslbMember {
-    fn read(
-        o: &mut Object<'_>,
-        persistent: Option<Persistent<'_>>,
-        placed: &mut Vec<PlacedMember>,
-    ) -> Option<Self> {
-        let ip = o.required("ip", words::ip);
-        let fqdn = site_redirect::read_fqdn(o, persistent);
-        let unnamed = !o.has("cluster_uuid") && !o.has("vs_uuid");
-        let third_party = !o.has("cluster_uuid") || !o.has("vs_uuid");
-        let redirects = persistent.is_some_and(|it| it.mode == SitePersistenceMode::Redirect);
-        let (cluster_uuid, vs_uuid) = match (persistent, ip) {
-            _ if unnamed && redirects => (Some("".to_owned()), fqdn.clone()),
-            (Some(Persistent { service, .. }), Some(ip)) if third_party => {
-                let what = format!(
-                    "GSLB service {} has site persistence, and its member {ip} is no virtual service of a site",
-                    shown(service)
-                );
-                let help = "name its `cluster_uuid` and `vs_uuid`, take it out, write `site_persistence_mode: \
-                            redirect`, or switch site persistence off";
-                o.wrong("ip", what, help);
-                (o.field("cluster_uuid", words::identifier), o.field("vs_uuid", words::identifier))
-            }
-            _ => (o.required("cluster_uuid", words::identifier), o.required("vs_uuid", words::identifier)),
-        };
-        let (cluster_uuid, vs_uuid) = (cluster_uuid.map(ClusterUuid::from), vs_uuid.map(VsUuid::from));
-        let services = o.required_objects("services", MemberPort::read);
-        let ratio = o.field("ratio", units::whole(1..=20)).unwrap_or(1);
         let enabled = o.field("enabled", units::flag).unwrap_or(true);
-        let drain_epoch = o.field("drain_epoch", units::whole(0..=u32::MAX)).unwrap_or(0);
-        let (cluster_uuid, vs_uuid) = (cluster_uuid?, vs_uuid?);
-        let member = Self { cluster_uuid, vs_uuid, ip: ip?, fqdn, services, ratio, enabled, drain_epoch };
-        if !member.is_third_party() {
-            placed.push(PlacedMember {
-                cluster_uuid: member.cluster_uuid.clone(),
-                vs_uuid: member.vs_uuid.clone(),
-                tls: (!member.services.is_empty())
-                    .then(|| member.services.iter().any(|service| service.enable_ssl)),
-                redirected_to: member.fqdn.clone().filter(|_| redirects),
-                place: o.place.clone(),
-            });
-        }
-        Some(member)
-    }
-
-    /// Whether its site is none of the federation's: clients may be redirected there, and nothing else.
-    pub fn is_third_party(&self) -> bool {
-        self.cluster_uuid.as_str().is_empty()
-    }
-}
-
-impl MemberPort {
-    fn read(o: &mut Object<'_>) -> Option<Self> {
-        let port = o.required("port", units::port);
-        let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
-        Some(Self { port: port?, enable_ssl })
+        let algorithm = o.field("algorithm", words::choice(&ALGORITHMS)).unwrap_or_default();
+        let choosing = GroupChoosing::read(o, algorithm);
+        let members = o.required_objects("members", |o| GslbMember::read(o, persistent, placed));
+        Some(Self { name: name?, priority, enabled, algorithm, choosing, members })
     }
 }
 

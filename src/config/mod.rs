@@ -14,7 +14,10 @@ mod copied;
 mod dates;
 mod federation;
 mod files;
+mod geo;
 mod gslb;
+mod gslb_choosing;
+mod gslb_member;
 mod health_monitor;
 mod http_rule;
 mod listeners;
@@ -45,10 +48,12 @@ pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use dates::{common_name, is_current};
 pub use files::{Disk, Files, LARGEST_FILE};
+pub use geo::{GeoDatabase, Location};
 pub use gslb::{
-    Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService, HmDownRecovery, HmScope, MemberPort,
-    PoolAlgorithm, SiteMode, SiteRef,
+    Gslb, GslbAlgorithm, GslbGroup, GslbService, HmDownRecovery, HmScope, PoolAlgorithm, SiteMode, SiteRef,
 };
+pub use gslb_choosing::{DownResponse, GroupChoosing, PRIVATE_NETWORKS, TopologyRule};
+pub use gslb_member::{GslbMember, MemberPort};
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
 pub use http_rule::HttpRule;
 pub use load::{Loaded, load, load_from, load_seen};

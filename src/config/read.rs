@@ -94,6 +94,11 @@ impl<'a> Object<'a> {
         self.entry(key).is_some_and(|entry| !entry.value.is_null())
     }
 
+    /// Whether the value of a key is an object of its own, before it is read.
+    pub(super) fn is_mapping(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| matches!(entry.value.data, Data::Map(_)))
+    }
+
     /// The text of a key, before it is read.
     pub(super) fn peek(&self, key: &str) -> Option<&'a str> {
         self.entry(key)?.value.text()
@@ -258,7 +263,7 @@ impl<'a> Object<'a> {
         self.objects(key, read)
     }
 
-    fn demand_items(&self, key: &'static str) {
+    pub(super) fn demand_items(&self, key: &'static str) {
         self.demand(key);
         self.not_empty(key, "write at least one");
     }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use super::files::Files;
+use super::files::{Files, LARGEST_FILE};
 
 /// The files that were read, or missed, with what they were like just before.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -95,9 +95,13 @@ impl<'a> Watched<'a> {
 
 impl Files for Watched<'_> {
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.read_up_to(path, LARGEST_FILE)
+    }
+
+    fn read_up_to(&self, path: &Path, largest: u64) -> io::Result<Vec<u8>> {
         // Before reading, so that a change in between is not taken for what was read.
         let stamp = self.files.stamp(path);
-        let read = self.files.read(path);
+        let read = self.files.read_up_to(path, largest);
         let content = read.as_ref().ok().map(|bytes| {
             let mut hasher = DefaultHasher::new();
             bytes.hash(&mut hasher);

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::config::{
-    AddressLists, ApplicationProfile, Gslb, GslbAlgorithm, GslbGroup, GslbMember, GslbService,
-    GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort, MonitorType, PoolAlgorithm,
-    SameSite, Site, SiteCookieOptions, SiteMode, SitePersistenceMode, SiteRef, VirtualService,
+    AddressLists, ApplicationProfile, DownResponse, GroupChoosing, Gslb, GslbAlgorithm, GslbGroup,
+    GslbMember, GslbService, GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort,
+    MonitorType, PoolAlgorithm, SameSite, Site, SiteCookieOptions, SiteMode, SitePersistenceMode, SiteRef,
+    VirtualService,
 };
 use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
@@ -86,7 +87,9 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
     let group = |(n, member)| GslbGroup {
         name: format!("group{n}"),
         priority: 10 - n as u32,
+        enabled: true,
         algorithm: GslbAlgorithm::RoundRobin,
+        choosing: GroupChoosing::default(),
         members: vec![member],
     };
     let service = GslbService {
@@ -120,18 +123,25 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
         min_members: 0,
         ttl: Duration::from_secs(30),
         graceful_disable_timeout: Duration::from_secs(60),
+        num_dns_ip: 1,
+        down_response: DownResponse::None,
         groups: members.into_iter().enumerate().map(group).collect(),
     };
     let site = |site: TestSite| SiteRef {
         name: site.name.into(),
         cluster_uuid: site.cluster.into(),
         mode: SiteMode::Active,
+        enabled: true,
+        location: None,
         admin: None,
     };
     Gslb {
         federation_id: "demo".into(),
         sites: [A, B, C].map(site).to_vec(),
         services: vec![Arc::new(service)],
+        private_networks: Vec::new(),
+        topology: Vec::new(),
+        geo_database: None,
         ca_certs: None,
         site_tls: None,
         checksum: String::new(),
@@ -163,10 +173,13 @@ fn member(site: TestSite, ip: &str, services: Vec<MemberPort>, enabled: bool) ->
     GslbMember {
         cluster_uuid: site.cluster.into(),
         vs_uuid: site.vs.into(),
-        ip: ip.parse().expect("an address"),
+        ip: Some(ip.parse().expect("an address")),
+        public_ip: None,
         fqdn: None,
         services,
         ratio: 1,
+        preference_order: 1,
+        location: None,
         enabled,
         drain_epoch: 0,
     }

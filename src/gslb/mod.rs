@@ -11,6 +11,7 @@
 //! the identity of a member is Avi's `prst_hdr_val`. F5 would call the whole cookie persistence of a wide IP.
 
 mod census;
+pub mod choice;
 mod cookie_header;
 mod key_watch;
 mod member;

@@ -317,7 +317,10 @@ impl PeerMember {
             site: site.unwrap_or_else(third_party),
             cluster_uuid: member.cluster_uuid.clone(),
             vs_uuid: member.vs_uuid.clone(),
-            addr: SocketAddr::new(member.ip, port.port),
+            addr: SocketAddr::new(
+                member.ip.expect("a member of a site-persistent service has an address"),
+                port.port,
+            ),
             enable_ssl: port.enable_ssl,
             public: member.fqdn.clone().map(|fqdn| PublicName { fqdn, ports: member.services.clone() }),
             enabled: member.enabled,

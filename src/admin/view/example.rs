@@ -360,7 +360,7 @@ fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
         site_name: site.into(),
         vs_uuid: format!("virtualservice-{uuid}"),
         vs_name: Some(vs.into()),
-        ip: ip(address),
+        ip: Some(ip(address)),
         oper_ips: vec![ip(address)],
         vip_type: "AVI_VIP".into(),
         services: vec![Service { address: None, port: 80, enable_ssl: false }],

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::LazyLock};
 
 use super::project;
+use crate::config::geo::small::mmdb;
 
 type Memory = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -21,6 +22,7 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("sp-site-a.pem", text(&site.0)),
         ("sp-site-a.key", text(&site.1)),
         ("other.key", text(&other.signing_key.serialize_pem())),
+        ("geo.mmdb", mmdb(&[("192.0.2.0", 24, 52.5, 13.4)])),
         ("admin.token", text("let-me-in\n")),
         ("empty.token", text("\n")),
         ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
