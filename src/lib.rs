@@ -12,6 +12,9 @@
 //!   client_accepted … http_request … lb_selected … http_response … client_closed
 //! ```
 //!
+//! Before all that, [`dns`] may have sent the client here: it answers for the names of a federation's services with
+//! the site that is best for who asks.
+//!
 //! [`listen`] accepts a connection, refuses what the address lists refuse, lets [`tls`] shake hands, and tells
 //! the connection's events. [`proxy`] is the table of contents of a request: its phases in order, each a few
 //! lines. Rules ([`rule`]) see every event; homing's own features, clone pools and site persistence, are rules
@@ -42,7 +45,7 @@
 //! | 4 | [`rule`] |
 //! | 5 | [`filter`] |
 //! | 6 | [`snapshot`] |
-//! | 7 | [`proxy`] [`admin`] |
+//! | 7 | [`proxy`] [`admin`] [`dns`] |
 //! | 8 | [`server`] |
 //! | 9 | [`cli`] |
 //!
@@ -73,6 +76,7 @@ pub mod cli;
 pub mod clock;
 pub mod clone;
 pub mod config;
+pub mod dns;
 pub mod filter;
 pub mod gslb;
 pub mod limits;

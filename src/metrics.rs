@@ -4,6 +4,7 @@
 //! client's address or a path. Hot paths resolve their children once, when the snapshot is built.
 
 mod configuration;
+mod dns;
 mod listener;
 mod request;
 mod series;
@@ -12,6 +13,7 @@ mod upstream;
 use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, TextEncoder};
 
 pub use configuration::ConfigMetrics;
+pub use dns::DnsMetrics;
 pub use listener::{ListenerFamilies, ListenerMetrics};
 pub use request::{Answered, ByClass, RequestMetrics, code_class};
 use series::Families;
@@ -66,6 +68,7 @@ pub struct Metrics {
     pub sp_hops_refused: IntCounterVec,
     /// Servers of SP pools. `pool`, `state`.
     pub sp_pool_servers: IntGaugeVec,
+    pub dns: DnsMetrics,
     /// Errors and panics of rules. `rule`, `event`.
     pub rule_errors: IntCounterVec,
     /// Lines of the access log that were written.
@@ -194,6 +197,7 @@ impl Metrics {
                 "Servers of site-persistence pools.",
                 &["pool", "state"],
             ),
+            dns: DnsMetrics::new(&registry),
             rule_errors: registry.counters(
                 "homing_rule_errors_total",
                 "Errors and panics of rules.",

@@ -7,6 +7,7 @@ mod changes;
 mod instance;
 mod ports;
 mod reload;
+mod responder;
 mod watch;
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
@@ -24,6 +25,7 @@ use crate::{
     admin::{self, AdminListener, view},
     clock::Clock,
     config::{self, Config},
+    dns,
     gslb::KeyWatch,
     listen::{self, Workers},
     metrics::Metrics,
@@ -54,6 +56,8 @@ pub struct Builder {
 pub enum StartError {
     #[error("listener {0}")]
     Bind(#[from] listen::BindError),
+    #[error("dns {0}")]
+    Dns(#[from] dns::BindError),
     /// A reload moves a port from all addresses to one, or back.
     #[error(
         "listener {wanted}: {in_use}, which this reload removes, still has the port; remove it in a reload of its own first, or restart"
@@ -104,12 +108,14 @@ impl Homing {
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
         let sockets = instance.ports.prepare(&live, &snapshot)?;
         let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
+        let dns = instance.prepare_dns(&snapshot)?;
         let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
         instance.token.set(token(&snapshot.config)?);
 
         let stop = CancellationToken::new();
         live.access_log.set(access_log);
         instance.ports.apply(sockets);
+        instance.dns.apply(dns);
         instance.monitors.follow(&snapshot.pools, &mut rand::rng());
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
         tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
@@ -211,6 +217,7 @@ impl Running {
     /// connections were cut.
     pub async fn shutdown(self, grace: Duration) -> usize {
         *self.instance.stopping.lock() = true;
+        self.instance.dns.close();
         let cut = self.instance.ports.shutdown(grace).await;
         if let Some(log) = self.instance.live.access_log.load() {
             let flushed = tokio::task::spawn_blocking(move || log.flush(LONGEST_FLUSH)).await;

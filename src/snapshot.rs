@@ -108,6 +108,8 @@ impl Live {
     pub fn forget_series(&self) {
         let snapshot = self.snapshot();
         let vs: HashSet<_> = snapshot.virtual_services.iter().map(|vs| vs.name().as_str()).collect();
+        let services = snapshot.config.gslb.iter().flat_map(|gslb| &gslb.services);
+        let services: HashSet<_> = services.map(|service| service.name.as_str()).collect();
         let pools: HashMap<_, _> = snapshot.pools.iter().map(|pool| (pool.name().as_str(), pool)).collect();
         let known = |labels: &Labels<'_>| {
             let vs = labels.get("vs").is_none_or(|name| name == "-" || vs.contains(name));
@@ -119,7 +121,8 @@ impl Live {
                     server.is_none_or(|name| pool.servers().iter().any(|server| server.name() == name))
                 }),
             };
-            vs && listener && pool
+            let service = labels.get("service").is_none_or(|name| name == "-" || services.contains(name));
+            vs && listener && pool && service
         };
         self.metrics.retain(known);
     }

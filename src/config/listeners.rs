@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Admin, AdminListen,
+    Admin, AdminListen, Dns,
     problem::{Place, Report, shown},
     virtual_service::{Placed, Service},
 };
@@ -20,8 +20,14 @@ struct Use<'a> {
     place: &'a Place,
 }
 
+/// Who listens beside the virtual services, and shares a port with none.
+pub(super) struct Alone<'a> {
+    pub(super) admin: (&'a Admin, Option<Place>),
+    pub(super) dns: Option<(&'a Dns, Place)>,
+}
+
 /// Reports every clash.
-pub(super) fn check(services: &[Placed], admin: (&Admin, Option<Place>), report: &Report) {
+pub(super) fn check(services: &[Placed], alone: Alone<'_>, report: &Report) {
     check_uuids(services, report);
     let mut listeners: BTreeMap<SocketAddr, Vec<Use<'_>>> = BTreeMap::new();
     for by in services.iter().filter(|placed| placed.vs.enabled) {
@@ -30,15 +36,33 @@ pub(super) fn check(services: &[Placed], admin: (&Admin, Option<Place>), report:
         }
     }
     check_overlaps(&listeners, report);
-    if let (AdminListen::Tcp(addr), place) = (admin.0.listen.clone(), admin.1)
-        && let Some(Use { by, place: taken, .. }) = listeners.get(&addr).and_then(|uses| uses.first())
-    {
-        let what = format!("the admin API and virtual service {} both listen on {addr}", named(by));
-        report.problem(place.unwrap_or((*taken).clone()), what, "choose another port for one of them");
-    }
+    check_alone(&listeners, alone, report);
     for (addr, uses) in &listeners {
         check_agreement(*addr, uses, report);
         check_hosts(*addr, uses, report);
+    }
+}
+
+fn check_alone(listeners: &BTreeMap<SocketAddr, Vec<Use<'_>>>, alone: Alone<'_>, report: &Report) {
+    let taken = |addr: &SocketAddr| listeners.get(addr).and_then(|uses| uses.first());
+    let help = "choose another port for one of them";
+    let admin = match &alone.admin.0.listen {
+        AdminListen::Tcp(addr) => Some(*addr),
+        AdminListen::Unix(_) | AdminListen::None => None,
+    };
+    if let Some((addr, Use { by, place, .. })) = admin.and_then(|addr| Some((addr, taken(&addr)?))) {
+        let what = format!("the admin API and virtual service {} both listen on {addr}", named(by));
+        report.problem(alone.admin.1.unwrap_or((*place).clone()), what, help);
+    }
+    for (addr, place) in
+        alone.dns.iter().flat_map(|(dns, place)| dns.listen.iter().map(move |addr| (addr, place)))
+    {
+        let other = match taken(addr) {
+            Some(Use { by, .. }) => format!("virtual service {}", named(by)),
+            None if admin == Some(*addr) => "the admin API".into(),
+            None => continue,
+        };
+        report.problem(place.clone(), format!("the DNS responder and {other} both listen on {addr}"), help);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessLog, Admin, ApplicationProfile, Certificate, Config, EventFormat, Gslb, GslbSitePersistence,
+    AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, EventFormat, Gslb, GslbSitePersistence,
     HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile, VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
@@ -130,7 +130,12 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let access_log = o.object("access_log", AccessLog::read).flatten();
     warn_of_lost_headers(&virtual_services, access_log.as_ref(), report);
     let log_format = o.object("log", EventFormat::read).unwrap_or_default();
-    listeners::check(&virtual_services, (&admin, admin_place), report);
+    let gslb = federation.as_ref().and_then(|federation| federation.gslb.as_ref());
+    let dns = o.object("dns", |o| Dns::read(o, gslb)).flatten();
+    let dns_place = o.place_of("dns");
+    let alone =
+        listeners::Alone { admin: (&admin, admin_place), dns: dns.as_ref().map(|dns| (dns, dns_place)) };
+    listeners::check(&virtual_services, alone, report);
     if let Some(federation) = &federation {
         federation.check((&site, o.place_of("site")), &virtual_services, &pools, report);
     }
@@ -158,6 +163,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         gslb: federation
             .and_then(|federation| federation.gslb)
             .map(|gslb| Arc::new(Gslb { site_tls, ..gslb })),
+        dns: dns.map(Arc::new),
     }
 }
 

@@ -12,6 +12,7 @@ mod admin;
 mod clone;
 mod copied;
 mod dates;
+mod dns;
 mod federation;
 mod files;
 mod geo;
@@ -47,6 +48,7 @@ pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use dates::{common_name, is_current};
+pub use dns::{CookieSecret, Dns, DnsRateLimit, DnsTcp, DnsZone, NameServer};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use geo::{GeoDatabase, Location};
 pub use gslb::{
@@ -104,6 +106,8 @@ pub struct Config {
     pub rules: Vec<Arc<RuleSpec>>,
     /// The federation, where the file names one.
     pub gslb: Option<Arc<Gslb>>,
+    /// The responder that answers for the federation's domain names, where this node has one.
+    pub dns: Option<Arc<Dns>>,
 }
 
 impl Config {

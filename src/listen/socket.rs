@@ -18,12 +18,7 @@ pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    open().map_err(|source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse(addr),
-        io::ErrorKind::AddrNotAvailable => BindError::NotHere(addr),
-        io::ErrorKind::PermissionDenied => BindError::Permission(addr),
-        _ => BindError::Other { addr, source },
-    })
+    open().map_err(|source| BindError::new(addr, source))
 }
 
 /// Why a socket does not listen.
@@ -39,6 +34,18 @@ pub enum BindError {
     Permission(SocketAddr),
     #[error("{addr}: {source}")]
     Other { addr: SocketAddr, source: io::Error },
+}
+
+impl BindError {
+    /// What the system's answer to a wish for an address means.
+    pub fn new(addr: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(addr),
+            io::ErrorKind::AddrNotAvailable => Self::NotHere(addr),
+            io::ErrorKind::PermissionDenied => Self::Permission(addr),
+            _ => Self::Other { addr, source },
+        }
+    }
 }
 
 /// Connections that the kernel completes before we accept them; it caps the number itself (`net.core.somaxconn`).

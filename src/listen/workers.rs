@@ -57,6 +57,11 @@ impl<A: Send + Sync + 'static> Workers<A> {
         Ok(Self { each, _stop: stop.drop_guard() })
     }
 
+    /// The runtimes of the threads, for what is not a connection.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        self.each.iter().map(|worker| worker.runtime.clone().unwrap_or_else(Handle::current)).collect()
+    }
+
     /// Has a connection served, as one of `connections`, by the worker that has the fewest.
     pub(super) fn serve<F>(
         &self,

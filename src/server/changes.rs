@@ -85,6 +85,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
         ("site", format!("{site:?}")),
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
+        ("dns", format!("{:?}", config.dns)),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()

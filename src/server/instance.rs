@@ -9,6 +9,7 @@ use super::{Builder, Trigger, changes, ports::Ports};
 use crate::{
     admin::{Control, CurrentToken, view},
     config::{Config, Seen},
+    dns,
     limits::OpenFiles,
     listen::{Listeners, Room, Workers},
     pool::monitor::Monitors,
@@ -20,6 +21,7 @@ pub(super) struct Instance {
     pub live: Arc<Live>,
     pub builder: Builder,
     pub ports: Ports,
+    pub dns: dns::Ports,
     pub monitors: Monitors,
     pub token: CurrentToken,
     /// Held by the reload that is under way.
@@ -50,7 +52,9 @@ impl Instance {
         let config = live.snapshot().config.clone();
         let loaded = live.clock.wall();
         let history = History { loaded, last_reload: None, seen: Arc::new(config.seen.clone()) };
+        let dns = dns::Ports::new(workers.runtimes(), live.clock.clone(), &live.metrics, rand::random());
         let instance = Self {
+            dns,
             ports: Ports::new(
                 Listeners::new(workers, events, live.clock.clone(), room, live.metrics.clone()),
                 live.metrics.config.clone(),

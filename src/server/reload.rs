@@ -18,6 +18,7 @@ use crate::{
     access_log::AccessLog,
     admin::{Token, TokenError, view},
     config::{self, Problems},
+    dns,
     snapshot::{BuildError, Snapshot},
 };
 
@@ -63,6 +64,7 @@ enum Refused {
 struct Prepared {
     snapshot: Snapshot,
     sockets: Sockets,
+    dns: dns::Prepared,
     token: Option<Token>,
     access_log: Option<Arc<AccessLog>>,
     warnings: Vec<config::Problem>,
@@ -117,11 +119,12 @@ impl Instance {
         let access_log = snapshot.config.access_log.as_ref();
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);
         let access_log = access_log.map_err(StartError::from)?;
-        Ok(Prepared { snapshot, sockets, token, access_log, warnings })
+        let dns = self.prepare_dns(&snapshot)?;
+        Ok(Prepared { snapshot, sockets, dns, token, access_log, warnings })
     }
 
     async fn commit(&self, prepared: Prepared) -> Result<Done, Refused> {
-        let Prepared { snapshot, sockets, token, access_log, warnings } = prepared;
+        let Prepared { snapshot, sockets, dns, token, access_log, warnings } = prepared;
         let old = self.live.snapshot();
         let gone = {
             let stopping = self.stopping.lock();
@@ -131,6 +134,7 @@ impl Instance {
             self.live.access_log.set(access_log);
             let gone = self.live.replace(snapshot);
             self.ports.apply(sockets);
+            self.dns.apply(dns);
             gone
         };
         let new = self.live.snapshot();

@@ -1,12 +1,26 @@
-//! Fuzzing of what strangers can send: the site cookie and the hop header.
+//! Fuzzing of what strangers can send: the site cookie, the hop header, DNS packets.
 //!
 //! Coverage-guided fuzzers need a nightly compiler; these run with every `cargo test`, for a number of rounds that
 //! `HOMING_FUZZ_ROUNDS` raises. Each round spoils good values, seldom far from good, for what is wrong all over is
 //! refused at the first look. A failure tells its seed; `HOMING_FUZZ_SEED` repeats it.
 
-use homing::site_cookie::{
-    Claims, ClientScheme, Codec, HopFields, HopKeys, Key, KeyFile, KeyRing, KeyState, LastOpened,
-    ReplayGuard, Secret,
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+use hickory_proto::{op::Message, rr::RecordType};
+use homing::{
+    config,
+    dns::{Asker, Kept, Over, Responder},
+    gslb::choice::{Availability, Directory, Health, Member},
+    metrics::Metrics,
+    site_cookie::{
+        Claims, ClientScheme, Codec, HopFields, HopKeys, Key, KeyFile, KeyRing, KeyState, LastOpened,
+        ReplayGuard, Secret,
+    },
 };
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -56,11 +70,88 @@ fn no_spoilt_hop_is_believed() {
     fuzz(good, believed);
 }
 
+#[test]
+fn every_dns_packet_is_answered_well_or_not_at_all() {
+    let responder = responder();
+    let (seed, rounds) = seed_and_rounds();
+    let (mut rng, begun) = (StdRng::seed_from_u64(seed), Instant::now());
+    let mut out = Vec::new();
+    for round in 0..rounds {
+        let (mut packet, other) = (dns_query(&mut rng), dns_query(&mut rng));
+        for _ in 0..rng.random_range(0..=4) {
+            spoil(&mut packet, &other, &mut rng);
+        }
+        let over = if rng.random() { Over::Udp } else { Over::Tcp };
+        let address = ([192, 0, 2, rng.random()], rng.random()).into();
+        let asker = Asker { address, over, now: begun, unix_seconds: NOW, seed: rng.random() };
+        if responder.answer(&packet, &asker, &mut out) {
+            let said = || format!("HOMING_FUZZ_SEED={seed}, round {round}: {}", packet.escape_ascii());
+            let answer = Message::from_vec(&out).unwrap_or_else(|error| panic!("{error}: {}", said()));
+            assert_eq!(out[..2], packet[..2], "{}", said());
+            assert_eq!(out[2] & 0xf8, 0x80 | packet[2] & 0x78, "an answer of the same kind: {}", said());
+            assert!(over == Over::Tcp || out.len() <= 1232, "{}", said());
+            assert!(answer.answers.is_empty() || answer.metadata.authoritative, "{}", said());
+            let address = ([192, 0, 2, 1], 53).into();
+            assert!(!responder.answer(&out.clone(), &Asker { address, ..asker }, &mut out), "{}", said());
+        }
+    }
+}
+
+/// A query as resolvers send them.
+fn dns_query(rng: &mut StdRng) -> Vec<u8> {
+    let names = ["a.com.", "x.a.com.", "a.b.c.a.com.", "com.", ".", "A.cOM."];
+    let kinds = [RecordType::A, RecordType::AAAA, RecordType::ANY, RecordType::SOA, RecordType::HTTPS];
+    let (name, kind) = (names.choose(rng).expect("some"), kinds.choose(rng).expect("some"));
+    let mut packet = crate::support::dns::query(rng.random(), name, *kind);
+    if rng.random() {
+        let subnet = [0, 8, 0, 7, 0, 1, 24, 0, 192, 0, 2];
+        let cookie = [&[0, 10, 0, 8][..], &rng.random::<[u8; 8]>()].concat();
+        let options = [&subnet[..], &cookie].concat();
+        packet[11] = 1;
+        packet.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, options.len() as u8]);
+        packet.extend(options);
+    }
+    packet
+}
+
+fn responder() -> Responder {
+    let site = "
+        site: { name: site_A, cluster_uuid: a }
+        federation: federation.yaml
+        dns: { listen: ['127.0.0.1:53'], version: homing }";
+    let federation = "
+        gslb: { federation_id: fuzz, sites: [{ name: site_A, cluster_uuid: a }] }
+        gslb_services:
+          - name: gs
+            uuid: gs
+            domain_names: [a.com]
+            is_federated: true
+            wildcard_match: true
+            groups:
+              - name: one
+                members: [{ cluster_uuid: a, vs_uuid: vs, ip: 10.0.0.1, services: [{ port: 80 }] }]";
+    let files: BTreeMap<PathBuf, Vec<u8>> = [("homing.yaml", site), ("federation.yaml", federation)]
+        .map(|(name, text)| (name.into(), text.into()))
+        .into();
+    let loaded = config::load_from(&files, Path::new("homing.yaml"), &[]);
+    let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
+    let (dns, gslb) = (config.dns.clone().expect("a section"), config.gslb.clone().expect("a federation"));
+    let directory = Some(Arc::new(Directory::new(&gslb)));
+    let kept = Kept { cookie_secret: [1; 16], rate_limit: None };
+    Responder::new(&dns, &config, directory, Arc::new(Up), &kept, &Metrics::new())
+}
+
+struct Up;
+
+impl Health for Up {
+    fn of(&self, _: &Member, _: Instant) -> Availability {
+        Availability::Up
+    }
+}
+
 /// Good values are accepted, and none that is spoilt.
 fn fuzz(good: impl Fn(&mut StdRng) -> Vec<u8>, accepts: impl Fn(&[u8]) -> bool) {
-    let from_environment = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seed = from_environment("HOMING_FUZZ_SEED").unwrap_or_else(rand::random);
-    let rounds = from_environment("HOMING_FUZZ_ROUNDS").unwrap_or(2_000);
+    let (seed, rounds) = seed_and_rounds();
     let mut rng = StdRng::seed_from_u64(seed);
     for round in 0..rounds {
         let (one, other) = (good(&mut rng), good(&mut rng));
@@ -74,6 +165,12 @@ fn fuzz(good: impl Fn(&mut StdRng) -> Vec<u8>, accepts: impl Fn(&[u8]) -> bool) 
             assert!(!accepts(&spoilt), "HOMING_FUZZ_SEED={seed}, round {round}: accepted: {shown}");
         }
     }
+}
+
+fn seed_and_rounds() -> (u64, u64) {
+    let from_environment = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let seed = from_environment("HOMING_FUZZ_SEED").unwrap_or_else(rand::random);
+    (seed, from_environment("HOMING_FUZZ_ROUNDS").unwrap_or(2_000))
 }
 
 /// One change: of a byte, a stretch, an order, or of one value's part for another's.

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod copied;
 mod demo;
+mod dns;
 mod explain;
 
 mod fuzz;

@@ -28,6 +28,7 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
         ("short.key", text("0f0f\n")),
         ("clone-mark.key", text(&format!("{}\n", "f0".repeat(32)))),
+        ("dns-cookie.secret", text(&format!("{}\n{}\n", "0d".repeat(16), "d0".repeat(16)))),
         (
             "federation.yaml",
             fs::read(project("conf/two-sites/federation.yaml")).expect("it is in the project"),

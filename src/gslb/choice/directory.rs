@@ -37,7 +37,7 @@ impl Directory {
             for name in &config.domain_names {
                 directory.add(name, config.wildcard_match, place);
             }
-            let service = ServiceChoice::new(config, gslb, &places, directory.members);
+            let service = ServiceChoice::new(config, gslb, &places, (services.len(), directory.members));
             directory.members += service.members().len();
             services.push(service);
         }

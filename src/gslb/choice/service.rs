@@ -13,6 +13,7 @@ use crate::{
 /// A GSLB service that is enabled.
 #[derive(Debug)]
 pub struct ServiceChoice {
+    number: usize,
     pub(super) config: Arc<GslbService>,
     pub(super) places: Arc<Places>,
     /// The highest priority first.
@@ -72,12 +73,12 @@ pub enum Off {
 }
 
 impl ServiceChoice {
-    /// `number`: that of its first member.
+    /// Its number, and that of its first member.
     pub(super) fn new(
         config: &Arc<GslbService>,
         gslb: &Gslb,
         places: &Arc<Places>,
-        mut number: usize,
+        (own, mut number): (usize, usize),
     ) -> Self {
         let mut members = Vec::new();
         let mut groups = Vec::new();
@@ -100,12 +101,18 @@ impl ServiceChoice {
         }
         name(&mut members);
         Self {
+            number: own,
             config: config.clone(),
             places: places.clone(),
             groups: groups.into(),
             has_public: members.iter().any(|member| member.public_ip.is_some()),
             members: members.into(),
         }
+    }
+
+    /// Counts through all services of a directory, from 0.
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// What it was made of.

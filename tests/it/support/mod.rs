@@ -6,6 +6,7 @@ pub mod certs;
 pub mod client;
 pub mod config;
 pub mod copies;
+pub mod dns;
 pub mod homing;
 pub mod http2;
 pub mod lines;

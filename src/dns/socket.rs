@@ -1,0 +1,102 @@
+//! The sockets of one address: one over TCP, and over UDP one for each thread, among which the kernel spreads the
+//! clients.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::listen;
+
+/// Why the responder does not listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(
+        "{0} (UDP): another program has this port; end it (`ss -lunp` names it), or choose another port or address: \
+         a resolver of the machine often has port 53 of 127.0.0.53 or of all addresses"
+    )]
+    Udp(SocketAddr),
+    #[error(transparent)]
+    Listen(#[from] listen::BindError),
+}
+
+pub(super) struct Sockets {
+    pub tcp: TcpListener,
+    pub udp: Vec<UdpSocket>,
+}
+
+impl Sockets {
+    /// `threads`: how many sockets there are to be over UDP.
+    pub fn bind(addr: SocketAddr, threads: usize) -> Result<Self, BindError> {
+        let tcp = open(addr, Type::STREAM, false).map_err(|error| listen::BindError::new(addr, error))?;
+        // Sockets that share a port also share it with those of a stranger who allows it; one alone does not.
+        drop(open(addr, Type::DGRAM, false).map_err(|error| udp_error(addr, error))?);
+        let udp = (0..threads).map(|_| open(addr, Type::DGRAM, true)).collect::<io::Result<Vec<_>>>();
+        let udp = udp.map_err(|error| udp_error(addr, error))?;
+        Ok(Self { tcp: tcp.into(), udp: udp.into_iter().map(UdpSocket::from).collect() })
+    }
+}
+
+fn open(addr: SocketAddr, kind: Type, shared: bool) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let socket = Socket::new(Domain::for_address(addr), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if addr.is_ipv6() {
+        // So that `[::]` and `0.0.0.0` can stand side by side.
+        socket.set_only_v6(true)?;
+    }
+    if kind == Type::STREAM {
+        socket.set_reuse_address(true)?;
+    }
+    if shared {
+        socket.set_reuse_port(true)?;
+        // What comes while a thread is busy. The kernel gives what it allows (`net.core.rmem_max`).
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    socket.bind(&addr.into())?;
+    if kind == Type::STREAM {
+        socket.listen(BACKLOG)?;
+    }
+    Ok(socket)
+}
+
+fn udp_error(addr: SocketAddr, error: io::Error) -> BindError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => BindError::Udp(addr),
+        _ => listen::BindError::new(addr, error).into(),
+    }
+}
+
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+const BACKLOG: i32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_taken_over_either_protocol_is_named() {
+        let first = Sockets::bind("127.0.0.1:0".parse().unwrap(), 0).unwrap();
+        let addr = first.tcp.local_addr().unwrap();
+        let error = Sockets::bind(addr, 2).err().expect("it is taken");
+        assert!(matches!(error, BindError::Listen(listen::BindError::InUse(_))), "{error}");
+        drop(first);
+        let shared = open("127.0.0.1:0".parse().unwrap(), Type::DGRAM, true).unwrap();
+        let addr = shared.local_addr().unwrap().as_socket().unwrap();
+        let error = Sockets::bind(addr, 2).err().expect("it is taken");
+        assert!(matches!(error, BindError::Udp(in_use) if in_use == addr), "{error}");
+    }
+
+    #[test]
+    fn one_address_has_a_socket_for_each_thread_and_families_do_not_meet() {
+        let both = Sockets::bind("127.0.0.1:0".parse().unwrap(), 0).unwrap().tcp.local_addr().unwrap().port();
+        let v4 = Sockets::bind(format!("0.0.0.0:{both}").parse().unwrap(), 3).unwrap();
+        assert_eq!(v4.udp.len(), 3);
+        if let Err(error) = Sockets::bind(format!("[::]:{both}").parse().unwrap(), 1) {
+            assert!(!error.to_string().contains("another program"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! DNS clients: queries over UDP, and connections over TCP.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use hickory_proto::{
+    op::{Message, Query},
+    rr::{Name, RData, RecordType},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UdpSocket},
+};
+
+use super::soon;
+
+/// A query on the wire, with an id.
+pub fn query(id: u16, name: &str, kind: RecordType) -> Vec<u8> {
+    let mut message = Message::query();
+    message.metadata.id = id;
+    message.add_query(Query::query(Name::from_ascii(name).expect("a name"), kind));
+    message.to_vec().expect("a query can be written")
+}
+
+/// The addresses that a message answers with.
+pub fn addresses(message: &Message) -> Vec<IpAddr> {
+    let address = |data: &RData| match data {
+        RData::A(ip) => Some(IpAddr::from(ip.0)),
+        RData::AAAA(ip) => Some(IpAddr::from(ip.0)),
+        _ => None,
+    };
+    message.answers.iter().filter_map(|record| address(&record.data)).collect()
+}
+
+/// Asks over UDP, from a port of its own, and hears only what comes from the address that it asked.
+pub async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
+    soon("an answer over UDP", try_ask(server, name, kind)).await.expect("an answer")
+}
+
+/// The same where perhaps nobody listens.
+pub async fn try_ask(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Message> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    socket.connect(server).await?;
+    let query = query(4711, name, kind);
+    socket.send(&query).await?;
+    let mut answer = [0; 4096];
+    let length = socket.recv(&mut answer).await?;
+    assert_eq!(answer[..2], query[..2], "the id");
+    Ok(Message::from_vec(&answer[..length]).expect("a message"))
+}
+
+/// A connection to a DNS server.
+pub struct DnsConnection {
+    pub stream: TcpStream,
+}
+
+impl DnsConnection {
+    pub async fn open(server: SocketAddr) -> Self {
+        Self { stream: soon("a connection", TcpStream::connect(server)).await.expect("somebody listens") }
+    }
+
+    /// A query as TCP carries it.
+    pub fn framed(id: u16, name: &str, kind: RecordType) -> Vec<u8> {
+        let query = query(id, name, kind);
+        [&(query.len() as u16).to_be_bytes()[..], &query].concat()
+    }
+
+    /// The next answer; `None`: the server has closed.
+    pub async fn answer(&mut self) -> Option<Message> {
+        soon("an answer over TCP", async {
+            let length = self.stream.read_u16().await.ok()?;
+            let mut answer = vec![0; length.into()];
+            self.stream.read_exact(&mut answer).await.ok()?;
+            Some(Message::from_vec(&answer).expect("a message"))
+        })
+        .await
+    }
+
+    pub async fn ask(&mut self, name: &str, kind: RecordType) -> Option<Message> {
+        self.stream.write_all(&Self::framed(4711, name, kind)).await.ok()?;
+        self.answer().await
+    }
+}
