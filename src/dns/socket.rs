@@ -6,6 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
 };
 
+use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::listen;
@@ -24,7 +25,13 @@ pub enum BindError {
 
 pub(super) struct Sockets {
     pub tcp: TcpListener,
-    pub udp: Vec<UdpSocket>,
+    pub udp: Vec<Datagrams>,
+}
+
+/// A socket over UDP that tells to which address a packet came.
+pub(super) struct Datagrams {
+    pub socket: UdpSocket,
+    pub state: UdpSocketState,
 }
 
 impl Sockets {
@@ -33,9 +40,12 @@ impl Sockets {
         let tcp = open(addr, Type::STREAM, false).map_err(|error| listen::BindError::new(addr, error))?;
         // Sockets that share a port also share it with those of a stranger who allows it; one alone does not.
         drop(open(addr, Type::DGRAM, false).map_err(|error| udp_error(addr, error))?);
-        let udp = (0..threads).map(|_| open(addr, Type::DGRAM, true)).collect::<io::Result<Vec<_>>>();
-        let udp = udp.map_err(|error| udp_error(addr, error))?;
-        Ok(Self { tcp: tcp.into(), udp: udp.into_iter().map(UdpSocket::from).collect() })
+        let datagrams = |_| {
+            let socket = UdpSocket::from(open(addr, Type::DGRAM, true)?);
+            Ok(Datagrams { state: UdpSocketState::new((&socket).into())?, socket })
+        };
+        let udp = (0..threads).map(datagrams).collect::<io::Result<_>>();
+        Ok(Self { tcp: tcp.into(), udp: udp.map_err(|error| udp_error(addr, error))? })
     }
 }
 

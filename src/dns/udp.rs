@@ -1,18 +1,21 @@
 //! Queries over UDP: read in bursts, answered one by one from the address that they came to.
 
-use std::{array, io, io::IoSliceMut, net::UdpSocket, sync::Arc, time::Duration};
+use std::{array, io, io::IoSliceMut, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use tokio::io::Interest;
+use tokio::{io::Interest, net::UdpSocket};
 
-use super::responder::{Asker, Over, Responder};
+use super::{
+    responder::{Asker, Over, Responder},
+    socket::Datagrams,
+};
 use crate::clock::Clock;
 
 /// Serves until it is dropped.
-pub(super) async fn serve(socket: UdpSocket, responder: Arc<ArcSwap<Responder>>, clock: Clock) {
-    let port = match Port::new(socket) {
+pub(super) async fn serve(datagrams: Datagrams, responder: Arc<ArcSwap<Responder>>, clock: Clock) {
+    let port = match Port::new(datagrams) {
         Ok(port) => port,
         Err(error) => return tracing::error!("dns over UDP: {error}"),
     };
@@ -48,14 +51,13 @@ pub(super) async fn serve(socket: UdpSocket, responder: Arc<ArcSwap<Responder>>,
 }
 
 struct Port {
-    socket: tokio::net::UdpSocket,
+    socket: UdpSocket,
     state: UdpSocketState,
 }
 
 impl Port {
-    fn new(socket: UdpSocket) -> io::Result<Self> {
-        let state = UdpSocketState::new((&socket).into())?;
-        Ok(Self { socket: tokio::net::UdpSocket::from_std(socket)?, state })
+    fn new(Datagrams { socket, state }: Datagrams) -> io::Result<Self> {
+        Ok(Self { socket: UdpSocket::from_std(socket)?, state })
     }
 
     async fn receive(&self, buffers: &mut [u8], metas: &mut [RecvMeta; BURST]) -> io::Result<usize> {

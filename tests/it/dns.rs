@@ -132,8 +132,8 @@ async fn a_connection_ends_when_no_query_comes_through() {
 async fn a_client_that_does_not_read_its_answers_loses_its_connection() {
     let (site, dns) = site(&Federation::new(), "tcp: {idle_timeout: 500ms}").await;
     let homing = site.start().await;
-    let mut connection = DnsConnection::open(dns).await;
-    let many = DnsConnection::framed(1, "a.com.", RecordType::A).repeat(3000);
+    let mut connection = DnsConnection::open_narrow(dns).await;
+    let many = DnsConnection::framed(1, "nothing.a.com.", RecordType::A).repeat(1000);
     let closed = async { while connection.stream.write_all(&many).await.is_ok() {} };
     soon("the connection is closed", closed).await;
     homing.settles("homing_gslb_dns_tcp_connections_open", &[], 0.0).await;

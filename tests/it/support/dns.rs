@@ -11,7 +11,7 @@ use hickory_proto::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpStream, UdpSocket},
+    net::{TcpSocket, TcpStream, UdpSocket},
 };
 
 use super::soon;
@@ -59,6 +59,13 @@ pub struct DnsConnection {
 impl DnsConnection {
     pub async fn open(server: SocketAddr) -> Self {
         Self { stream: soon("a connection", TcpStream::connect(server)).await.expect("somebody listens") }
+    }
+
+    /// One whose client has room for few answers that it does not read.
+    pub async fn open_narrow(server: SocketAddr) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("it is not connected yet");
+        Self { stream: soon("a connection", socket.connect(server)).await.expect("somebody listens") }
     }
 
     /// A query as TCP carries it.
