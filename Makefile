@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: help deps build demo test soak lint bench check
+.PHONY: help deps build demo test soak lint bench check image compose
 
 help:
 	@echo 'make demo    two sites, their apps and clone members in one process, with curl lines to try'
@@ -13,6 +13,8 @@ help:
 	@echo 'make lint    formatting, clippy, documentation'
 	@echo 'make check   homing check of CONFIG=$(CONFIG)'
 	@echo 'make bench   side by side with the proxies that are installed'
+	@echo 'make image   the container image $(IMAGE)'
+	@echo 'make compose two sites in containers, with Prometheus and Grafana'
 	@echo 'make deps    what building needs (the others do it by themselves)'
 
 deps:
@@ -45,3 +47,15 @@ check: build
 bench: build
 	python3 benches/compare.py
 	python3 benches/hop.py
+
+# With whichever of the tools is there.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= homing:$(VERSION)
+CONTAINERS ?= $(firstword $(foreach tool,docker podman,$(if $(shell command -v $(tool)),$(tool))))
+image:
+	@if [ -z '$(CONTAINERS)' ]; then echo 'image: please install docker or podman' >&2; exit 1; fi
+	$(CONTAINERS) build $(if $(filter podman,$(CONTAINERS)),--format docker) --file docker/Dockerfile --tag $(IMAGE) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) .
+
+compose: image
+	HOMING_IMAGE=$(IMAGE) $(CONTAINERS) compose --file docker/compose.yaml up

@@ -78,6 +78,16 @@ impl Client {
         }
     }
 
+    /// What this homing still waits for before it should get traffic, in lines; `None`: it is ready.
+    pub async fn missing(&self) -> Result<Option<String>, Error> {
+        let (status, body) = self.ask_in_time(Method::GET, "/readyz", ANSWER_TIMEOUT).await?;
+        match status {
+            StatusCode::OK => Ok(None),
+            StatusCode::SERVICE_UNAVAILABLE => Ok(Some(String::from_utf8_lossy(&body).into_owned())),
+            status => Err(self.refused(status, &body)),
+        }
+    }
+
     async fn view<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {
         let (status, body) = self.ask_in_time(method, path, ANSWER_TIMEOUT).await?;
         match status {

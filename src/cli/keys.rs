@@ -20,6 +20,9 @@ pub enum Keys {
         /// Write the digits to FILE, mode 0600, instead of printing them
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Leave FILE as it is where there is one, for scripts that run more than once
+        #[arg(long, requires = "out")]
+        keep: bool,
     },
     /// Lists the keys of a configuration, their states and ages, never their secrets; with what a running homing
     /// has sealed with each, if one answers
@@ -44,7 +47,10 @@ pub enum Keys {
 /// Does what is asked for and returns what to print.
 pub async fn keys(builder: &Builder, keys: Keys) -> Result<String, Error> {
     match keys {
-        Keys::New { out } => Ok(new(out)?),
+        Keys::New { out: Some(file), keep: true } if file.exists() => {
+            Ok(format!("{} is kept\n", file.display()))
+        }
+        Keys::New { out, .. } => Ok(new(out)?),
         Keys::List { config, admin, token_file } => {
             let config = check::load(builder, &config)?.config;
             // One that does not run, or will not tell, is no failure: the column stays empty.

@@ -9,6 +9,7 @@ mod cookie;
 mod demo;
 mod explain;
 mod gslb;
+mod health;
 mod help;
 mod keys;
 mod log;
@@ -54,6 +55,8 @@ enum Command {
     Demo,
     /// Show what a running homing is doing
     Show(show::Show),
+    /// Say whether a running homing may get traffic; exit code 1 if not
+    Health(health::Health),
     /// Empty a site before it is worked on, and put it into service again
     Gslb(gslb::Gslb),
     /// Load the configuration again, all of it or nothing
@@ -138,6 +141,7 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
         Command::Show(args) => wait(show::show(args)),
+        Command::Health(args) => wait(health::health(args)),
         Command::Gslb(args) => wait(gslb::gslb(args)).and_then(print),
         Command::Session(args) => wait(session::session(args)).and_then(print),
         Command::Pool(args) => wait(pool::pool(args)).and_then(print),
@@ -166,6 +170,7 @@ impl Command {
             // They print what they have to say.
             Self::Check(_)
             | Self::Show(_)
+            | Self::Health(_)
             | Self::Gslb(_)
             | Self::Reload(_)
             | Self::Explain(_)

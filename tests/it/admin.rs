@@ -33,10 +33,19 @@ async fn it_is_ready_when_the_first_health_results_are_in() {
     eventually("it is alive", async || get("/healthz").await == 200).await;
     app.began_connection(1).await;
     assert_eq!(get("/readyz").await, 503, "no health result yet");
+    let health = homing.command(&["health"]).await;
+    let said = format!("not ready:\npool {APP} has no health result yet\n");
+    assert_eq!((health.code, health.stdout, health.stderr), (Some(1), String::new(), said));
     app.down().await;
     app.set(crate::support::origin::Mode::Ok);
     app.up().await;
     eventually("it is ready", async || get("/readyz").await == 200).await;
+    let health = homing.command(&["health"]).await;
+    assert_eq!((health.code, health.text()), (Some(0), "ready\n".to_owned()));
+    let admin = homing.admin;
+    homing.stop().await;
+    let health = run(&["health", "--admin", &format!("http://{admin}")]).await;
+    assert!(health.code == Some(1) && health.stderr.contains("is it running?"), "{health:?}");
 }
 
 #[tokio::test]

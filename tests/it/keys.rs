@@ -8,13 +8,26 @@ use crate::{
         client::{Browser, Request},
         config::{Federation, parse},
         eventually,
-        homing::{Homing, run},
+        homing::{Homing, run, run_in},
         origin::{Origin, hex},
         site_cookie::{KEY, Key},
     },
 };
 
 pub const NEW: Key = Key { uuid: "1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", secret: [42; 32] };
+
+#[tokio::test]
+async fn a_key_that_is_there_is_kept_where_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let file = dir.path().join("site-cookie.key");
+    let keep = ["keys", "new", "--keep", "--out", "site-cookie.key"];
+    let made = run_in(dir.path(), &keep).await;
+    assert!(made.code == Some(0) && made.stdout.contains("state: next"), "{made:?}");
+    let first = fs::read(&file).expect("written");
+    let kept = run_in(dir.path(), &keep).await;
+    assert_eq!((kept.code, kept.text()), (Some(0), "site-cookie.key is kept\n".to_owned()));
+    assert_eq!(fs::read(&file).expect("still there"), first);
+}
 
 #[tokio::test]
 async fn keys_are_rotated_site_by_site_and_no_client_changes_its_site() {

@@ -9,6 +9,7 @@ mod clone_rules;
 mod clones;
 mod commands;
 mod config;
+mod container;
 mod copied;
 mod demo;
 mod dns;
