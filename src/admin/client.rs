@@ -78,12 +78,14 @@ impl Client {
         }
     }
 
-    /// What this homing still waits for before it should get traffic, in lines; `None`: it is ready.
-    pub async fn missing(&self) -> Result<Option<String>, Error> {
+    /// What this homing still waits for before it should get traffic, each as a sentence; empty: it is ready.
+    pub async fn missing(&self) -> Result<Vec<String>, Error> {
         let (status, body) = self.ask_in_time(Method::GET, "/readyz", ANSWER_TIMEOUT).await?;
         match status {
-            StatusCode::OK => Ok(None),
-            StatusCode::SERVICE_UNAVAILABLE => Ok(Some(String::from_utf8_lossy(&body).into_owned())),
+            StatusCode::OK => Ok(Vec::new()),
+            StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(String::from_utf8_lossy(&body).lines().map(str::to_owned).collect())
+            }
             status => Err(self.refused(status, &body)),
         }
     }

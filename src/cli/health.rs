@@ -3,22 +3,34 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
-use super::{Error, print, show::AdminArgs};
+use super::{
+    Error,
+    ask::{Ask, Output},
+    print,
+};
 
 #[derive(Args, Debug)]
 pub struct Health {
     #[command(flatten)]
-    admin: AdminArgs,
+    ask: Ask,
 }
 
-/// Prints `ready` and is a success, or prints what is missing and is a failure.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    missing: Vec<String>,
+}
+
+/// Prints `ready` and is a success, or says what is missing and is a failure.
 pub async fn health(args: Health) -> Result<ExitCode, Error> {
-    match args.admin.client()?.missing().await? {
-        None => print("ready\n".to_owned()),
-        Some(missing) => {
-            eprint!("not ready:\n{missing}");
-            Ok(ExitCode::FAILURE)
-        }
+    let missing = args.ask.client()?.missing().await?;
+    let ready = missing.is_empty();
+    if !ready && args.ask.output == Output::Table {
+        eprintln!("not ready:\n{}", missing.join("\n"));
+    } else {
+        print(args.ask.output.or_as(&Readiness { ready, missing }, |_| "ready\n".to_owned()))?;
     }
+    Ok(if ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -42,6 +42,8 @@ async fn it_is_ready_when_the_first_health_results_are_in() {
     eventually("it is ready", async || get("/readyz").await == 200).await;
     let health = homing.command(&["health"]).await;
     assert_eq!((health.code, health.text()), (Some(0), "ready\n".to_owned()));
+    let health = homing.command(&["health", "--output", "json"]).await;
+    assert!(health.stdout.contains(r#""ready": true"#), "{health:?}");
     let admin = homing.admin;
     homing.stop().await;
     let health = run(&["health", "--admin", &format!("http://{admin}")]).await;
