@@ -2,7 +2,7 @@
 //!
 //! A lock is held for some tens of nanoseconds, or while a new session's server is chosen. Everything that must
 //! be seen by all of an entry's keys happens here: a move to another server, an expiry followed by a new life,
-//! the numbering of requests. Times are milliseconds since the table began.
+//! the numbering of requests. Times are milliseconds since a year before the table began.
 
 use std::{
     net::SocketAddr,
@@ -150,6 +150,46 @@ impl Entry {
         Attempt::Done(text)
     }
 
+    /// An entry as another process had it, under its first key here.
+    pub(super) fn restored(state: State) -> Self {
+        Self {
+            used: AtomicU32::new(ticks(state.restarted)),
+            in_use: AtomicU32::new(0),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Takes in what another process did with the session meanwhile. Of two values the later one stands.
+    pub(super) fn merge(&self, theirs: State, tables: &Tables) {
+        let mut state = self.state.lock();
+        let mut theirs = theirs;
+        if state.gone {
+            return theirs.hold(None, tables);
+        }
+        state.created = state.created.min(theirs.created);
+        state.requests = state.requests.max(theirs.requests);
+        if theirs.restarted > state.restarted {
+            (state.restarted, state.deadlines) = (theirs.restarted, theirs.deadlines);
+            state.by_connection = theirs.by_connection;
+            self.note_use(theirs.restarted);
+        }
+        if theirs.placed > state.placed || state.value.is_none() {
+            (state.placed, state.why) = (theirs.placed, theirs.why);
+            std::mem::swap(&mut state.value, &mut theirs.value);
+        }
+        theirs.hold(None, tables);
+    }
+
+    /// Calls `read` with its state, if it holds something and has not ended; an entry in use counts as used now.
+    pub(super) fn read<T>(&self, now: u64, read: impl FnOnce(&State, u64) -> T) -> Option<T> {
+        let state = self.state.lock();
+        if state.value.is_none() || self.is_over(&state, now) {
+            return None;
+        }
+        let restarts = self.is_in_use() && !state.by_connection;
+        Some(read(&state, if restarts { now } else { state.restarted }))
+    }
+
     /// What it holds, if it has not ended.
     pub(super) fn value(&self, now: u64) -> Option<String> {
         let state = self.state.lock();
@@ -280,7 +320,7 @@ impl Entry {
         state.gone || (!self.is_in_use() && now >= state.ends_at(state.restarted))
     }
 
-    fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         self.in_use.load(Ordering::Acquire) > 0
     }
 
@@ -318,9 +358,9 @@ mod tests {
 
     #[test]
     fn an_entry_that_was_found_over_is_not_revived_by_who_still_holds_it() {
-        let tables = Tables::new(&crate::metrics::Metrics::new());
+        let tables = Tables::new(&crate::metrics::Metrics::new(), [1; 16]);
         let policy = Policy { timeout: Duration::from_secs(1), lifetime: None, refresh: Refresh::Request };
-        let entry = Entry::vacant(&SessionKey::new(&[1; 16], "t", tables.number("t"), b"key"), 0);
+        let entry = Entry::vacant(&tables.key("t", b"key"), 0);
         let assign = |now| {
             let choose = || Some(SocketAddr::from(([10, 0, 0, 1], 80)));
             entry.assign(now, &policy, &tables, &|_| true, &mut Some(choose))
@@ -337,9 +377,9 @@ mod tests {
 
     #[test]
     fn an_entry_that_was_used_since_it_was_found_does_not_leave() {
-        let tables = Tables::new(&crate::metrics::Metrics::new());
+        let tables = Tables::new(&crate::metrics::Metrics::new(), [1; 16]);
         let policy = Policy { timeout: Duration::from_secs(1), lifetime: None, refresh: Refresh::Request };
-        let entry = Entry::vacant(&SessionKey::new(&[1; 16], "t", tables.number("t"), b"key"), 0);
+        let entry = Entry::vacant(&tables.key("t", b"key"), 0);
         let found = entry.standing();
         let choose = || Some(SocketAddr::from(([10, 0, 0, 1], 80)));
         entry.assign(0, &policy, &tables, &|_| true, &mut Some(choose));

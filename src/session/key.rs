@@ -4,8 +4,6 @@ use std::{fmt, hash::Hasher};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::tables::SHARED;
-
 /// A key in a named table: a keyed hash of both, whose last 16 bits are the table's number instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionKey {
@@ -13,15 +11,23 @@ pub struct SessionKey {
     low: u64,
 }
 
-impl SessionKey {
-    /// `seed` is random for every process; tables that share a number are told apart by their name.
-    pub(super) fn new(seed: &[u8; 16], table: &str, number: u16, key: &[u8]) -> Self {
+/// What the keys of one table are hashed with, so that the same key is another one in each.
+#[derive(Clone, Copy)]
+pub(super) struct TableSeed([u8; 16]);
+
+impl TableSeed {
+    /// `seed` is random, and the same where sessions are handed over.
+    pub fn new(seed: &[u8; 16], table: &str) -> Self {
         let mut hasher = SipHasher13::new_with_key(seed);
-        hasher.write_u16(number);
-        if number == SHARED {
-            hasher.write_usize(table.len());
-            hasher.write(table.as_bytes());
-        }
+        hasher.write(table.as_bytes());
+        Self(hasher.finish128().as_bytes())
+    }
+}
+
+impl SessionKey {
+    /// `number` is the table's, which is not hashed: another process may number its tables otherwise.
+    pub(super) fn new(seed: &TableSeed, number: u16, key: &[u8]) -> Self {
+        let mut hasher = SipHasher13::new_with_key(&seed.0);
         hasher.write(key);
         let hash = hasher.finish128();
         Self { high: hash.h1, low: hash.h2 & !TABLE | u64::from(number) }
@@ -34,9 +40,24 @@ impl SessionKey {
         if is_key { Some(Self { high: half(&text[..16])?, low: half(&text[16..])? }) } else { None }
     }
 
+    /// Both halves, for another process with the same seed.
+    pub(super) fn halves(&self) -> (u64, u64) {
+        (self.high, self.low)
+    }
+
+    /// The key of these halves in a table that has another number here.
+    pub(super) fn numbered(halves: (u64, u64), number: u16) -> Self {
+        Self { high: halves.0, low: halves.1 & !TABLE | u64::from(number) }
+    }
+
     /// The number of its table.
     pub(super) fn table(&self) -> u16 {
-        (self.low & TABLE) as u16
+        Self::table_of(self.halves())
+    }
+
+    /// The number of the table of a key with these halves.
+    pub(super) fn table_of(halves: (u64, u64)) -> u16 {
+        (halves.1 & TABLE) as u16
     }
 
     /// The part of the hash that places it, and that names a session by its first key.
@@ -64,16 +85,20 @@ mod tests {
             ([2; 16], "t", 7, "key"),
             ([1; 16], "u", 8, "key"),
             ([1; 16], "t", 7, "kez"),
-            ([1; 16], "v", SHARED, "key"),
-            ([1; 16], "w", SHARED, "key"),
-            ([1; 16], "vk", SHARED, "ey"),
+            ([1; 16], "v", 0, "key"),
+            ([1; 16], "w", 0, "key"),
+            ([1; 16], "vk", 0, "ey"),
         ]
-        .map(|(seed, table, number, key)| SessionKey::new(&seed, table, number, key.as_bytes()));
+        .map(|(seed, table, number, key)| {
+            SessionKey::new(&TableSeed::new(&seed, table), number, key.as_bytes())
+        });
         for (n, key) in keys.iter().enumerate() {
             assert_eq!(SessionKey::parse(&key.to_string()), Some(*key));
             assert!(keys[..n].iter().all(|other| other.hash() != key.hash()), "{keys:?}");
         }
         assert_eq!([keys[0].table(), keys[2].table()], [7, 8]);
+        let renumbered = SessionKey::numbered(keys[0].halves(), 9);
+        assert_eq!((renumbered.table(), SessionKey::numbered(renumbered.halves(), 7)), (9, keys[0]));
     }
 
     #[test]

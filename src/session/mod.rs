@@ -11,7 +11,9 @@
 //! What the table does *not* do: ask whether a server is up, choose one, or share entries between nodes.
 
 mod entry;
+mod journal;
 mod key;
+mod saved;
 mod state;
 mod store;
 mod tables;
@@ -26,7 +28,9 @@ use std::{
 
 pub use entry::Entry;
 use entry::{Attempt, Claim};
+pub use journal::Journal;
 pub use key::SessionKey;
+pub use saved::{Restoring, Saved};
 use store::Store;
 use tables::Tables;
 pub use view::{MoveError, SessionView, Why};
@@ -37,8 +41,8 @@ use crate::metrics::Metrics;
 pub struct SessionTable {
     store: Store,
     tables: Arc<Tables>,
-    seed: [u8; 16],
     start: Instant,
+    sharing: journal::Sharing,
 }
 
 /// How long an assignment lives; both times are exact to the millisecond and end at 49 days.
@@ -91,14 +95,14 @@ impl SessionTable {
     /// A table of at most `capacity` keys, which is at least 1. `hash_seed` is random for every process; `now` is
     /// the earliest time that the table will be told.
     pub fn new(capacity: u64, hash_seed: [u8; 16], metrics: &Metrics, now: Instant) -> Self {
-        let tables = Arc::new(Tables::new(metrics));
+        let tables = Arc::new(Tables::new(metrics, hash_seed));
         let store = Store::new(capacity, tables.clone());
-        Self { store, tables, seed: hash_seed, start: now }
+        Self { store, tables, start: now, sharing: journal::Sharing::default() }
     }
 
     /// The key that `key` is in the table `table`.
     pub fn key(&self, table: &str, key: &[u8]) -> SessionKey {
-        SessionKey::new(&self.seed, table, self.tables.number(table), key)
+        self.tables.key(table, key)
     }
 
     /// The value under a key, which this does not refresh: iRules' `session lookup`.
@@ -157,8 +161,10 @@ impl SessionTable {
 
     /// Puts off the end of a living session, as a request does, and counts none.
     pub fn touch(&self, table: &str, key: &[u8], now: Instant) {
-        if let Some(entry) = self.store.get(&self.key(table, key)) {
+        let key = self.key(table, key);
+        if let Some(entry) = self.store.get(&key) {
             entry.touch(self.millis(now));
+            self.sharing.note(&key, &entry);
         }
     }
 
@@ -174,6 +180,7 @@ impl SessionTable {
             }
             bound
         });
+        self.sharing.note(&key, entry);
     }
 
     /// Removes what has ended, and refreshes what is in use. Walks the whole table, so call it every few
@@ -212,6 +219,7 @@ impl SessionTable {
             });
             let outcome = attempt(&entry);
             if let Attempt::Done(value) = outcome {
+                self.sharing.note(key, &entry);
                 return value;
             }
             self.store.remove_if(key, |known| Arc::ptr_eq(known, &entry));
@@ -222,9 +230,14 @@ impl SessionTable {
     }
 
     fn millis(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.start).as_millis()).unwrap_or(u64::MAX)
+        let since = u64::try_from(now.saturating_duration_since(self.start).as_millis());
+        PAST.saturating_add(since.unwrap_or(u64::MAX))
     }
 }
+
+/// The time at which the table begins, in milliseconds: sessions that another process had began before. It is the
+/// longest that a lifetime can be.
+const PAST: u64 = 366 * 86_400_000;
 
 impl Drop for Assigned {
     fn drop(&mut self) {

@@ -116,6 +116,15 @@ impl State {
 }
 
 impl Deadlines {
+    /// In milliseconds, `u32::MAX` for no lifetime.
+    pub fn in_millis(&self) -> (u32, u32) {
+        (self.timeout, self.lifetime)
+    }
+
+    pub fn from_millis((timeout, lifetime): (u32, u32)) -> Self {
+        Self { timeout, lifetime }
+    }
+
     pub fn new(timeout: Duration, lifetime: Option<Duration>) -> Self {
         let millis = |of: Duration| u32::try_from(of.as_millis()).unwrap_or(u32::MAX).min(u32::MAX - 1);
         Self { timeout: millis(timeout), lifetime: lifetime.map_or(u32::MAX, millis) }

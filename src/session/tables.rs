@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::{SessionKey, state::Value};
+use super::{SessionKey, key::TableSeed, state::Value};
 use crate::metrics::Metrics;
 
 /// Every table that was ever named.
@@ -15,6 +15,7 @@ pub(super) struct Tables {
     directory: ArcSwap<Directory>,
     growing: Mutex<()>,
     counts: Counts,
+    seed: [u8; 16],
 }
 
 pub(super) struct Table {
@@ -41,39 +42,68 @@ struct Counts {
 #[derive(Clone)]
 struct Directory {
     /// Asked for every request: in a map with a quicker hash than the standard one.
-    numbers: hashbrown::HashMap<Box<str>, u16>,
+    numbers: hashbrown::HashMap<Box<str>, Named>,
     tables: Vec<Arc<Table>>,
 }
 
+/// What makes a key of a table.
+#[derive(Clone, Copy)]
+struct Named {
+    number: u16,
+    seed: TableSeed,
+}
+
 impl Tables {
-    pub fn new(metrics: &Metrics) -> Self {
+    /// `seed` is random.
+    pub fn new(metrics: &Metrics, seed: [u8; 16]) -> Self {
         let counts =
             Counts { entries: metrics.session_entries.clone(), evictions: metrics.session_evictions.clone() };
         let directory = Directory {
-            numbers: hashbrown::HashMap::from([(OTHER.into(), SHARED)]),
+            numbers: hashbrown::HashMap::from([(
+                OTHER.into(),
+                Named { number: SHARED, seed: TableSeed::new(&seed, OTHER) },
+            )]),
             tables: vec![Table::new(OTHER, &counts)],
         };
-        Self { directory: ArcSwap::from_pointee(directory), growing: Mutex::new(()), counts }
+        Self { directory: ArcSwap::from_pointee(directory), growing: Mutex::new(()), counts, seed }
+    }
+
+    /// The key that `key` is in the table of that name.
+    pub fn key(&self, name: &str, key: &[u8]) -> SessionKey {
+        let Named { number, seed } = self.named(name);
+        SessionKey::new(&seed, number, key)
     }
 
     /// The number of the table of that name, which is made if it is the first time.
     pub fn number(&self, name: &str) -> u16 {
-        if let Some(number) = self.directory.load().numbers.get(name) {
-            return *number;
+        self.named(name).number
+    }
+
+    fn named(&self, name: &str) -> Named {
+        if let Some(named) = self.directory.load().numbers.get(name) {
+            return *named;
         }
         let _growing = self.growing.lock();
         let mut directory = Directory::clone(&self.directory.load());
-        if let Some(number) = directory.numbers.get(name) {
-            return *number;
+        if let Some(named) = directory.numbers.get(name) {
+            return *named;
         }
+        let seed = TableSeed::new(&self.seed, name);
         if directory.tables.len() >= MAX_TABLES {
-            return SHARED;
+            return Named { number: SHARED, seed };
         }
         let number = u16::try_from(directory.tables.len()).expect("MAX_TABLES fits into 16 bits");
-        directory.numbers.insert(name.into(), number);
+        let named = Named { number, seed };
+        directory.numbers.insert(name.into(), named);
         directory.tables.push(Table::new(name, &self.counts));
         self.directory.store(Arc::new(directory));
-        number
+        named
+    }
+
+    /// Every table by its number.
+    pub fn directory(&self) -> Vec<(u16, String)> {
+        let directory = self.directory.load();
+        (0..).zip(directory.tables.iter().map(|table| table.name.to_string())).collect()
     }
 
     pub fn numbered(&self, number: u16) -> Arc<Table> {

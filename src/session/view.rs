@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{Entry, SessionKey, SessionTable, tables::Table};
 use crate::names::same_name;
 
@@ -36,7 +38,7 @@ pub struct SessionView {
 }
 
 /// How a session came by its server or its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Why {
     /// The server was chosen when the session began.
     Chosen,
@@ -136,6 +138,7 @@ impl SessionTable {
         if !found.entry.move_to(server, now, &self.tables) {
             return Err(MoveError::NoServer { table: found.table.name.to_string() });
         }
+        self.sharing.note(&found.key, &found.entry);
         found.view(now).ok_or_else(unknown)
     }
 

@@ -155,6 +155,23 @@ impl Store {
         groups.flat_map(slots).map(|slot| (slot.key, slot.entry))
     }
 
+    /// Walks the table by whole groups, each under its lock, so that no key is missed that was there when the walk
+    /// began and stays.
+    pub fn groups(&self) -> impl Iterator<Item = Vec<(SessionKey, Arc<Entry>)>> {
+        let all = |group: Arc<Group>| {
+            let slots = group.lock();
+            slots.slots(slots.places()).map(|slot| (slot.key, slot.entry.clone())).collect()
+        };
+        self.groups.iter().map(move |(_, group)| all(group))
+    }
+
+    /// The entry of the key with this hash, in the table of that number.
+    pub fn hashed(&self, hash: u64, table: u16) -> Option<Arc<Entry>> {
+        let group = self.groups.get(&self.number_of(hash))?;
+        let found = group.lock().hashed(hash, table).cloned();
+        found
+    }
+
     /// How many keys there are; a moment's more where one is on its way in.
     pub fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
@@ -199,7 +216,11 @@ impl Store {
 
     /// The number of a key's group, by the upper half of its hash.
     fn number(&self, key: &SessionKey) -> u32 {
-        (((key.hash() >> 32) * u64::from(self.numbers)) >> 32) as u32
+        self.number_of(key.hash())
+    }
+
+    fn number_of(&self, hash: u64) -> u32 {
+        (((hash >> 32) * u64::from(self.numbers)) >> 32) as u32
     }
 }
 

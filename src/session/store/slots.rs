@@ -32,6 +32,12 @@ impl Slots {
         self.table.find(hash(key), |slot| slot.key == *key).map(|slot| &slot.entry)
     }
 
+    /// The entry of the key whose hash this is, in the table of that number.
+    pub fn hashed(&self, hash: u64, table: u16) -> Option<&Arc<Entry>> {
+        let found = |slot: &Slot| slot.key.hash() == hash && slot.key.table() == table;
+        self.table.find(placed(hash), found).map(|slot| &slot.entry)
+    }
+
     pub fn get_mut(&mut self, key: &SessionKey) -> Option<&mut Arc<Entry>> {
         self.table.find_mut(hash(key), |slot| slot.key == *key).map(|slot| &mut slot.entry)
     }
@@ -102,8 +108,12 @@ impl Slots {
 
 /// The upper half of a key's hash chose the group, so that its upper bits are alike here; what the hash table
 /// looks at is both ends.
+fn placed(hash: u64) -> u64 {
+    hash.rotate_left(32)
+}
+
 fn hash(key: &SessionKey) -> u64 {
-    key.hash().rotate_left(32)
+    placed(key.hash())
 }
 
 pub(super) const SAMPLE: usize = 32;
