@@ -8,7 +8,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 help:
 	@echo 'make demo    two sites, their apps and clone members in one process, with curl lines to try'
 	@echo 'make test    all tests'
-	@echo 'make soak    $(SOAK_RELOADS) reloads under load, and bodies of a gibibyte (SOAK_RELOADS=…)'
+	@echo 'make soak    $(SOAK_RELOADS) reloads and $(SOAK_UPGRADES) upgrades under load, and bodies of a gibibyte (SOAK_RELOADS=…)'
 	@echo 'make build   target/release/homing'
 	@echo 'make lint    formatting, clippy, documentation'
 	@echo 'make check   homing check of CONFIG=$(CONFIG)'
@@ -31,8 +31,10 @@ test: deps
 
 # At length and in full size what `make test` does a few times and smaller.
 SOAK_RELOADS ?= 1000
+SOAK_UPGRADES ?= 100
 soak: deps
 	HOMING_SOAK_RELOADS=$(SOAK_RELOADS) cargo test --locked --test it reload_storm -- --nocapture
+	HOMING_SOAK_UPGRADES=$(SOAK_UPGRADES) cargo test --locked --test it upgrades_under_load -- --nocapture
 	HOMING_BODY_MIB=1024 cargo test --locked --test it large_bodies
 
 lint: deps

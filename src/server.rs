@@ -4,13 +4,26 @@
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
 mod changes;
+mod inheritance;
 mod instance;
+mod keeper;
+mod keys;
 mod ports;
 mod reload;
 mod responder;
+mod saved;
+mod session_file;
+mod upgrade;
 mod watch;
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use pingora::{
     apps::HttpServerOptions, protocols::http::v2::server::default_h2_options, proxy::HttpProxy,
@@ -20,11 +33,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use crate::limits::OpenFiles;
+pub use crate::snapshot::BuildError;
 use crate::{
     access_log,
     admin::{self, AdminListener, view},
     clock::Clock,
-    config::{self, Config},
+    config::{self, AdminListen, Config},
     dns,
     gslb::KeyWatch,
     listen::{self, Workers},
@@ -33,16 +47,24 @@ use crate::{
     rule::{Registry, Rule, RuleError, Setup},
     session::SessionTable,
     site_cookie::ReplayGuard,
-    snapshot::{BuildError, Live, Parts, Snapshot},
+    snapshot::{Live, Parts, Snapshot},
     tls::{AcceptorError, CertificateError, TicketKeys},
 };
+use inheritance::Legacy;
+pub use inheritance::{Inheritance, InheritanceError};
 use instance::Instance;
+use keeper::Keeper;
 pub use reload::Trigger;
+use saved::Incoming;
+use session_file::SessionFile;
+pub use upgrade::{HandOverError, HandedOver, LinkError, SocketError, TakeOverError};
+use upgrade::{Successors, Taken};
 
 /// An instance that is configured but does not run yet.
 pub struct Homing {
     live: Arc<Live>,
     builder: Builder,
+    legacy: Legacy,
 }
 
 /// Collects the rules that configurations may name, then builds instances.
@@ -74,6 +96,12 @@ pub enum StartError {
     #[error("openssl refuses the `ca_certs` of the federated PKI profile: {0}")]
     Authorities(openssl::error::ErrorStack),
     #[error(transparent)]
+    TakeOver(#[from] TakeOverError),
+    #[error(transparent)]
+    UpgradeSocket(#[from] SocketError),
+    #[error("a rule panicked while sessions were taken over")]
+    Panic,
+    #[error(transparent)]
     AdminBind(#[from] admin::BindError),
     #[error(transparent)]
     AdminToken(#[from] admin::TokenError),
@@ -93,41 +121,63 @@ impl Homing {
         admin::explain(&self.live, vs, cookie)
     }
 
-    /// Binds every socket, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
+    /// Binds every socket, or takes them over from the process that serves when that hands over, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
     /// are served on threads of their own.
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing was served then.
     pub async fn start(self) -> Result<Running, StartError> {
-        let Self { live, builder } = self;
+        let Self { live, builder, legacy } = self;
         let snapshot = live.snapshot();
+        let mut taken = inherit(legacy, &live).await?;
+        let mut sockets = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
         let workers = match NonZeroUsize::new(snapshot.config.threads).filter(|threads| threads.get() > 1) {
             Some(threads) => Workers::threads(threads, || app(&live)).map_err(StartError::Threads)?,
             None => Workers::here(app(&live)),
         };
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
-        let sockets = instance.ports.prepare(&live, &snapshot)?;
+        let ports = instance.ports.prepare(&live, &snapshot, &mut sockets)?;
         let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
         let dns = instance.prepare_dns(&snapshot)?;
-        let admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
-        instance.token.set(token(&snapshot.config)?);
-
         let stop = CancellationToken::new();
+        // Unix sockets have the place of the old process's only once that does not need them any more.
+        let (mut admin, mut successors) = (None, None);
+        if taken.is_none() {
+            successors = listen_for_successors(&live, &stop).await?;
+            admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
+        } else if let AdminListen::Tcp(addr) = snapshot.config.admin.listen {
+            admin = adopt_admin(addr, &mut sockets).await?;
+        }
+        instance.token.set(token(&snapshot.config)?);
+        // What is left the old process listens on, and this one does not.
+        drop(sockets);
+
         live.access_log.set(access_log);
-        instance.ports.apply(sockets);
+        instance.ports.apply(ports);
         instance.dns.apply(dns);
         instance.monitors.follow(&snapshot.pools, &mut rand::rng());
+        if let Some(taken) = taken {
+            taken.serving()?;
+            successors = listen_for_successors(&live, &stop).await.unwrap_or_else(serve_without);
+            if let AdminListen::Unix(path) = &snapshot.config.admin.listen {
+                admin = AdminListener::replace(path).await.map(Some).unwrap_or_else(serve_without);
+            }
+        }
+        let keeper = Arc::new(Keeper::new(live.clone()));
+        tokio::spawn(keeper.clone().run(stop.clone()));
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
         tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
         tokio::spawn(watch_keys(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
+        let admin_handle = admin.as_ref().map(AdminListener::handle);
         let admin = admin.map(|admin| {
             tracing::info!("admin {}", admin.url());
             let source = Arc::new(admin::LiveSource::new(live, instance.clone()));
             tokio::spawn(admin::serve(admin, source, instance.token.clone(), stop.clone()))
         });
-        Ok(Running { instance, admin, admin_url, stop: stop.drop_guard() })
+        let stop = stop.drop_guard();
+        Ok(Running { instance, admin, admin_url, admin_handle, successors, keeper, stop })
     }
 }
 
@@ -156,22 +206,31 @@ impl Builder {
         config::load(file, &self.registry.names())
     }
 
-    /// Builds an instance.
+    /// Builds an instance that begins with nothing.
     ///
     /// # Errors
     /// A rule refuses its configuration.
     pub fn build(&self, config: Config) -> Result<Homing, BuildError> {
+        self.build_heir(config, Inheritance::none()?)
+    }
+
+    /// Builds an instance that goes on with what an earlier process left.
+    ///
+    /// # Errors
+    /// A rule refuses its configuration.
+    pub fn build_heir(&self, config: Config, inheritance: Inheritance) -> Result<Homing, BuildError> {
+        let Inheritance { keys, legacy } = inheritance;
         let metrics = Metrics::new();
         let clock = Clock::system();
         let capacity = config.session_entries;
-        let sessions = Arc::new(SessionTable::new(capacity, rand::random(), &metrics, clock.now()));
-        let ticket_keys = TicketKeys::random().map_err(BuildError::Chance)?;
+        let sessions = Arc::new(SessionTable::new(capacity, keys.seed, &metrics, clock.now()));
+        let ticket_keys = keys.tickets().map_or_else(TicketKeys::random, Ok).map_err(BuildError::Chance)?;
         let replay = Arc::new(ReplayGuard::new());
         let (drains, censuses) = Default::default();
-        let mark_key = rand::random();
+        let mark_key = keys.mark;
         let parts = Parts { metrics, clock, sessions, ticket_keys, replay, drains, censuses, mark_key };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts, None)?;
-        Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone() })
+        Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone(), legacy })
     }
 }
 
@@ -180,6 +239,9 @@ pub struct Running {
     instance: Arc<Instance>,
     admin: Option<JoinHandle<()>>,
     admin_url: Option<String>,
+    admin_handle: Option<admin::Handle>,
+    successors: Option<Arc<Successors>>,
+    keeper: Arc<Keeper>,
     stop: DropGuard,
 }
 
@@ -213,25 +275,130 @@ impl Running {
         }
     }
 
+    /// Whether a process could take over: there is an `upgrade_sock`.
+    pub fn has_successors(&self) -> bool {
+        self.successors.is_some()
+    }
+
+    /// Until the process with this id waits to take over; for ever where nobody can.
+    pub async fn successor_waits(&self, pid: u32) {
+        match &self.successors {
+            Some(successors) => successors.waits(pid).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Hands over to the process that waits for it; this one has only to [`Running::retire`] then. No reload begins
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// There is none, or it failed. This one serves on.
+    pub async fn hand_over(&self) -> Result<HandedOver, HandOverError> {
+        let successors = self.successors.clone().ok_or(HandOverError::NotConfigured)?;
+        let _no_reload = self.instance.reloading.lock().await;
+        let mut kept_by_another = self.keeper.pause().await;
+        let mut sockets = self.instance.ports.sockets();
+        sockets.extend(self.admin_handle.as_ref().and_then(admin::Handle::socket));
+        let handed_over = tokio::task::spawn_blocking(move || successors.hand_over(&sockets)).await;
+        let handed_over = handed_over.unwrap_or(Err(HandOverError::Panic))?;
+        *kept_by_another = true;
+        *self.instance.stopping.lock() = true;
+        Ok(handed_over)
+    }
+
+    /// Ends when another process serves in its place: every connection with its next answer, at the latest after
+    /// `grace`. Says how many were cut.
+    pub async fn retire(self, handed_over: HandedOver, grace: Duration) -> usize {
+        self.admin_handle.iter().for_each(admin::Handle::leave);
+        self.successors.iter().for_each(|successors| successors.leave());
+        drop(self.stop);
+        let cut = self.instance.ports.retire(grace).await;
+        flush_access_log(&self.instance).await;
+        let _ = tokio::task::spawn_blocking(|| handed_over.ended()).await;
+        if let Some(admin) = self.admin {
+            let _ = admin.await;
+        }
+        cut
+    }
+
     /// Stops accepting, and ends as soon as nothing is in flight, at the latest after `grace`. Says how many
     /// connections were cut.
     pub async fn shutdown(self, grace: Duration) -> usize {
         *self.instance.stopping.lock() = true;
         self.instance.dns.close();
         let cut = self.instance.ports.shutdown(grace).await;
-        if let Some(log) = self.instance.live.access_log.load() {
-            let flushed = tokio::task::spawn_blocking(move || log.flush(LONGEST_FLUSH)).await;
-            if !flushed.unwrap_or(false) {
-                tracing::warn!("access log not written to its end");
-            }
-        }
+        flush_access_log(&self.instance).await;
         drop(self.stop);
+        self.keeper.keep().await;
         if let Some(admin) = self.admin {
             // It ends soon: a Unix socket's file is to be gone before the process is.
             let _ = admin.await;
         }
         cut
     }
+}
+
+async fn flush_access_log(instance: &Instance) {
+    if let Some(log) = instance.live.access_log.load() {
+        let flushed = tokio::task::spawn_blocking(move || log.flush(LONGEST_FLUSH)).await;
+        if !flushed.unwrap_or(false) {
+            tracing::warn!("access log not written to its end");
+        }
+    }
+}
+
+/// What an earlier process left, put in its place. With a process that serves still, this waits until it hands over.
+async fn inherit(legacy: Legacy, live: &Arc<Live>) -> Result<Option<Taken>, StartError> {
+    let live = live.clone();
+    let inherit = move || match legacy {
+        Legacy::Nothing => Ok(None),
+        Legacy::File(file) => {
+            restore(&file, &live);
+            Ok(None)
+        }
+        Legacy::Process(predecessor) => {
+            let taken = predecessor.take_over(&live)?;
+            let file = live.snapshot().config.session_snapshot.clone().filter(|_| taken.is_empty());
+            let file = file.and_then(|path| SessionFile::read(&path, &live.clock));
+            if let Some(file) = file.filter(|file| file.keys.seed == *live.sessions.seed()) {
+                restore(&file, &live);
+            }
+            Ok(Some(taken))
+        }
+    };
+    tokio::task::spawn_blocking(inherit).await.unwrap_or(Err(StartError::Panic))
+}
+
+fn restore(file: &SessionFile, live: &Arc<Live>) {
+    let mut incoming = Incoming::into(&live.sessions, &live.snapshot().config, &live.clock);
+    let keys = file.restore(&mut incoming, &live.clock);
+    tracing::info!(keys, sessions = live.sessions.len(), "sessions restored");
+}
+
+async fn listen_for_successors(
+    live: &Arc<Live>,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<Successors>>, SocketError> {
+    match &live.snapshot().config.upgrade_sock {
+        Some(path) => Ok(Some(Successors::listen(live.clone(), path, stop.clone()).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn adopt_admin(
+    addr: SocketAddr,
+    sockets: &mut HashMap<SocketAddr, TcpListener>,
+) -> Result<Option<AdminListener>, admin::BindError> {
+    match sockets.remove(&addr) {
+        Some(socket) => AdminListener::adopt(socket, addr).map(Some),
+        None => AdminListener::bind(&AdminListen::Tcp(addr)).await,
+    }
+}
+
+/// The process before has retired: going back is not possible any more.
+fn serve_without<T>(error: impl std::fmt::Display) -> Option<T> {
+    tracing::error!("{error}; serving without it");
+    None
 }
 
 /// The proxy as Pingora's HTTP app, for one thread: with connections to servers of its own.

@@ -1,13 +1,11 @@
 //! Where the admin API listens, and the bounds that keep a flood of connections from costing more than it may.
 
 use std::{
-    fs,
     future::Future,
     io,
     net::SocketAddr,
-    os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt},
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::Path,
+    sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
@@ -24,14 +22,19 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::write::Peer;
-use crate::{clock::Episode, config::AdminListen, limits};
+use crate::{
+    clock::Episode,
+    config::AdminListen,
+    limits,
+    listen::{IfTaken, SocketFile, UnixBindError, bind_unix},
+};
 
 /// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
 pub struct AdminListener {
@@ -43,17 +46,38 @@ pub struct AdminListener {
 pub enum BindError {
     #[error("admin.listen {0} cannot be bound: {1}")]
     Tcp(SocketAddr, #[source] io::Error),
-    #[error("admin.listen unix:{0} cannot be bound: {1}")]
-    Unix(PathBuf, #[source] io::Error),
-    #[error("admin.listen unix:{0}: another process answers there; stop it or use another path")]
-    Taken(PathBuf),
-    #[error("admin.listen unix:{0}: there is a file of another kind; remove it or use another path")]
-    NotASocket(PathBuf),
+    #[error("admin.listen {0}")]
+    Unix(#[from] UnixBindError),
 }
 
 enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    Tcp(Arc<TcpListener>),
+    Unix(UnixListener, Arc<SocketFile>),
+}
+
+/// A listener that is being served.
+pub enum Handle {
+    Tcp(Weak<TcpListener>),
+    Unix(Weak<SocketFile>),
+}
+
+impl Handle {
+    /// The TCP socket, for another process to accept from too.
+    pub fn socket(&self) -> Option<Arc<TcpListener>> {
+        match self {
+            Self::Tcp(listener) => listener.upgrade(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// The other process puts a Unix socket of its own in the place of this one.
+    pub fn leave(&self) {
+        if let Self::Unix(file) = self
+            && let Some(file) = file.upgrade()
+        {
+            file.leave();
+        }
+    }
 }
 
 impl AdminListener {
@@ -62,14 +86,35 @@ impl AdminListener {
         let socket = match listen {
             AdminListen::None => return Ok(None),
             AdminListen::Tcp(addr) => {
-                Socket::Tcp(TcpListener::bind(addr).await.map_err(|error| BindError::Tcp(*addr, error))?)
+                let listener = TcpListener::bind(addr).await.map_err(|error| BindError::Tcp(*addr, error))?;
+                Socket::Tcp(Arc::new(listener))
             }
             AdminListen::Unix(path) => {
-                let (listener, file) = bind_unix(path).await?;
-                Socket::Unix(listener, file)
+                let (listener, file) = bind_unix(path, SOCKET_MODE, IfTaken::Refuse).await?;
+                Socket::Unix(listener, Arc::new(file))
             }
         };
         Ok(Some(Self { socket }))
+    }
+
+    /// Serves on a socket that another process listened on.
+    pub fn adopt(socket: std::net::TcpListener, addr: SocketAddr) -> Result<Self, BindError> {
+        let listener = TcpListener::from_std(socket).map_err(|error| BindError::Tcp(addr, error))?;
+        Ok(Self { socket: Socket::Tcp(Arc::new(listener)) })
+    }
+
+    /// Puts a Unix socket in the place of the one of a process that has handed over.
+    pub async fn replace(path: &Path) -> Result<Self, BindError> {
+        let (listener, file) = bind_unix(path, SOCKET_MODE, IfTaken::Replace).await?;
+        Ok(Self { socket: Socket::Unix(listener, Arc::new(file)) })
+    }
+
+    /// For handing it over to another process while it listens.
+    pub fn handle(&self) -> Handle {
+        match &self.socket {
+            Socket::Tcp(listener) => Handle::Tcp(Arc::downgrade(listener)),
+            Socket::Unix(_, file) => Handle::Unix(Arc::downgrade(file)),
+        }
     }
 
     /// What `--admin` takes to reach it.
@@ -79,7 +124,7 @@ impl AdminListener {
                 Ok(addr) => format!("http://{addr}"),
                 Err(error) => format!("http://({error})"),
             },
-            Socket::Unix(_, file) => format!("unix:{}", file.path.display()),
+            Socket::Unix(_, file) => format!("unix:{}", file.path().display()),
         }
     }
 
@@ -165,44 +210,6 @@ where
     }
 }
 
-/// Binds beside `path` and moves the socket there, so that it never stands there with wider permissions and
-/// a file that a killed process left behind is replaced.
-async fn bind_unix(path: &Path) -> Result<(UnixListener, SocketFile), BindError> {
-    let failed = |error| BindError::Unix(path.to_owned(), error);
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-        Ok(_) if UnixStream::connect(path).await.is_ok() => return Err(BindError::Taken(path.to_owned())),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let beside = PathBuf::from([path.as_os_str(), ".new".as_ref()].join("".as_ref()));
-    match fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&beside).map_err(failed)?;
-    fs::set_permissions(&beside, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    fs::rename(&beside, path).map_err(failed)?;
-    let inode = fs::symlink_metadata(path).map_err(failed)?.ino();
-    Ok((listener, SocketFile { path: path.to_owned(), inode }))
-}
-
-/// Removes the socket's file, unless another process has put its own there.
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
-            // A file that stays is replaced at the next start.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Connections at one time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: u32 = 64;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -216,6 +223,10 @@ const SOCKET_MODE: u32 = 0o660;
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use tokio::net::UnixStream;
+
     use super::*;
 
     async fn bind(path: &Path) -> Result<AdminListener, BindError> {
@@ -243,10 +254,10 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         let first = bind(&path).await.expect("what nobody answers on is replaced");
         let second = bind(&path).await;
-        assert!(matches!(second, Err(BindError::Taken(_))));
+        assert!(matches!(second, Err(BindError::Unix(UnixBindError::Taken(_)))));
         drop(first);
         fs::write(&path, "precious").expect("written");
-        assert!(matches!(bind(&path).await, Err(BindError::NotASocket(_))));
+        assert!(matches!(bind(&path).await, Err(BindError::Unix(UnixBindError::NotASocket(_)))));
         assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
     }
 

@@ -25,7 +25,7 @@ mod write;
 pub use access::{CurrentToken, Token, TokenError};
 pub use api::Source;
 pub use explain::explain;
-pub use listener::{AdminListener, BindError};
+pub use listener::{AdminListener, BindError, Handle};
 pub use peers::Peer;
 pub use servers::ServerError;
 pub use sessions::{Scope, SessionError, Wanted};

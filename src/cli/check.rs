@@ -5,7 +5,7 @@ use std::path::Path;
 use super::Error;
 use crate::{
     config::{Config, Loaded},
-    server::{Builder, Homing},
+    server::{BuildError, Builder, Homing},
 };
 
 /// Loads and builds what `run` would serve, and returns what to print.
@@ -33,5 +33,10 @@ pub(super) fn load(builder: &Builder, file: &Path) -> Result<Loaded, Error> {
 
 pub(super) fn build(builder: &Builder, config: Config) -> Result<Homing, Error> {
     let file = config.file.clone();
-    builder.build(config).map_err(|error| Error::Build { file, reason: error.to_string() })
+    builder.build(config).map_err(|error| unbuilt(&file, &error))
+}
+
+/// A configuration that is right in itself cannot be put to work.
+pub(super) fn unbuilt(file: &Path, error: &BuildError) -> Error {
+    Error::Build { file: file.to_owned(), reason: error.to_string() }
 }

@@ -18,6 +18,7 @@ mod reload;
 mod run;
 mod session;
 mod show;
+mod systemd;
 mod table;
 mod watch;
 
@@ -28,7 +29,7 @@ use clap::{Parser, Subcommand};
 use crate::{
     admin::client,
     config::{EventFormat, Problems},
-    server::{Builder, StartError},
+    server::{Builder, InheritanceError, StartError},
     site_cookie::KeyFileError,
 };
 
@@ -48,7 +49,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Serve
-    Run(ConfigFile),
+    Run(run::Run),
     /// Say everything that is wrong with a configuration
     Check(ConfigFile),
     /// Two sites, their apps and clone members in one process, and curl lines to try
@@ -97,6 +98,8 @@ enum Error {
     #[error("homing cannot start: {0}")]
     Start(#[from] StartError),
     #[error("homing cannot start: {0}")]
+    Inheritance(#[from] InheritanceError),
+    #[error("homing cannot start: {0}")]
     Runtime(#[source] io::Error),
     #[error("the demo cannot start: {0}")]
     Demo(#[source] io::Error),
@@ -119,6 +122,7 @@ impl Error {
         match self {
             Self::Config(_) | Self::Build { .. } | Self::Arguments(_) => ExitCode::from(2),
             Self::Start(_)
+            | Self::Inheritance(_)
             | Self::Runtime(_)
             | Self::Demo(_)
             | Self::UnknownVirtualService { .. }
@@ -137,7 +141,7 @@ pub fn main(builder: Builder) -> ExitCode {
         log::start(level, EventFormat::Text);
     }
     let done = match command {
-        Command::Run(args) => run::run(&builder, &args.config),
+        Command::Run(args) => run::run(&builder, &args),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
         Command::Demo => demo::demo(&builder),
         Command::Show(args) => wait(show::show(args)),

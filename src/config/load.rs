@@ -153,6 +153,12 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))
             .unwrap_or(seconds(20)),
         watch: o.field("watch", units::flag).unwrap_or(false),
+        so_reuseport: o.field("so_reuseport", units::flag).unwrap_or(false),
+        upgrade_sock: o.field("upgrade_sock", words::file_name).map(|path| o.source.beside(&path)),
+        session_snapshot: o.field("session_snapshot", words::file_name).map(|path| o.source.beside(&path)),
+        session_snapshot_interval: o
+            .field("session_snapshot_interval", units::duration(seconds(1)..=days(1)))
+            .unwrap_or(seconds(30)),
         session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
         clone_mark_key: o
             .file("clone_mark_key_file")

@@ -96,6 +96,14 @@ pub struct Config {
     pub grace_period: Duration,
     /// Load it again when a file that it was read from changes; default false.
     pub watch: bool,
+    /// Other processes of the same user may listen on the same ports, and share what comes; default false.
+    pub so_reuseport: bool,
+    /// Where a new process takes over from this one.
+    pub upgrade_sock: Option<PathBuf>,
+    /// Where the session table is kept over a restart.
+    pub session_snapshot: Option<PathBuf>,
+    /// How often it is written there; default 30 s.
+    pub session_snapshot_interval: Duration,
     /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
     pub session_entries: u64,
     /// What the marks of copies are known by, beside the federation's site cookie keys.

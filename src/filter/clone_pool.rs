@@ -165,7 +165,12 @@ impl ClonePools {
         };
         let candidates: Vec<_> = pool.active_servers().map(candidate).collect();
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        exchange.with_rng(|rng| choose(self.section.selection, &candidates, turn, session, rng))
+        let selection = match exchange.session().is_shared() {
+            // So that two processes, each of which meets the session as new, choose the same.
+            true => CloneSelection::Rendezvous,
+            false => self.section.selection,
+        };
+        exchange.with_rng(|rng| choose(selection, &candidates, turn, session, rng))
     }
 
     /// What this section has decided about a request: nothing yet, or its session, which may be none.

@@ -67,10 +67,20 @@ impl Drains {
     /// more is another deadline.
     pub fn drain(&self, site: &ClusterUuid, now: u64, how_long: Duration) -> u64 {
         let until = now.saturating_add(how_long.as_secs());
+        self.drain_until(site, until);
+        until
+    }
+
+    /// The same until a deadline, Unix seconds.
+    pub fn drain_until(&self, site: &ClusterUuid, until: u64) {
         self.change(|drains| {
             drains.insert(site.clone(), until);
         });
-        until
+    }
+
+    /// The sites that are being emptied, and until when.
+    pub fn all(&self) -> Vec<(ClusterUuid, u64)> {
+        self.0.load().iter().map(|(site, until)| (site.clone(), *until)).collect()
     }
 
     /// Puts a site into service again; whether it was being emptied. Cookies that have not been replaced meanwhile

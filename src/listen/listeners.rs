@@ -44,6 +44,7 @@ struct Running<A> {
     port: Arc<Port<A>>,
     shutdown: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    socket: Arc<tokio::net::TcpListener>,
 }
 
 impl<A> Listeners<A>
@@ -93,8 +94,9 @@ where
             shutdown: watch,
         });
         tokio::spawn(port.clone().cut_when_killed());
-        let accepting = tokio::spawn(port.clone().accept(socket));
-        self.running.lock().insert(addr, Running { port, shutdown, accepting });
+        let socket = Arc::new(socket);
+        let accepting = tokio::spawn(port.clone().accept(socket.clone()));
+        self.running.lock().insert(addr, Running { port, shutdown, accepting, socket });
     }
 
     /// Changes what new connections meet. Says whether there is such a listener.
@@ -139,6 +141,25 @@ where
         cut
     }
 
+    /// Ends like [`Listeners::shutdown`] when another process accepts from the same sockets: a connection ends with
+    /// its next answer, for its client may have sent a request already, and those that stay idle when `grace` is over.
+    pub async fn retire(&self, grace: Duration) -> usize {
+        let running: Vec<_> = self.running.lock().drain().map(|(_, running)| running).collect();
+        for listener in running {
+            listener.drain().await;
+        }
+        let mut open = self.shared.open.subscribe();
+        if tokio::time::timeout(grace, open.wait_for(|open| *open == 0)).await.is_err() {
+            return self.shutdown(LAST_GOODBYE).await;
+        }
+        0
+    }
+
+    /// The listening sockets, for another process to accept from too.
+    pub fn sockets(&self) -> Vec<Arc<tokio::net::TcpListener>> {
+        self.running.lock().values().map(|running| running.socket.clone()).collect()
+    }
+
     /// Connections that are open. Idle ones are among them until a shutdown closes them, and HTTP/2 streams keep
     /// theirs open.
     pub fn in_flight(&self) -> usize {
@@ -158,6 +179,10 @@ impl<A> Running<A> {
         if let Err(error) = self.accepting.await {
             tracing::error!(listener = %self.port.name, %error, "the accept loop had ended early");
         }
+        drop(self.socket);
         self.shutdown.send_replace(true);
     }
 }
+
+/// For what is idle still when a process that was replaced ends.
+const LAST_GOODBYE: Duration = Duration::from_secs(1);

@@ -16,6 +16,7 @@ mod listeners;
 mod port;
 mod room;
 mod socket;
+mod unix;
 mod wire;
 mod workers;
 
@@ -24,7 +25,8 @@ pub use framing::Framing;
 pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;
-pub use socket::{BindError, bind};
+pub use socket::{BindError, bind, bind_shared};
+pub use unix::{IfTaken, SocketFile, UnixBindError, bind_unix};
 
 pub use wire::WRITE_TIMEOUT;
 use wire::Wire;

@@ -124,7 +124,7 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     /// Accepts until it is stopped, and never waits for a client.
-    pub async fn accept(self: Arc<Self>, socket: tokio::net::TcpListener) {
+    pub async fn accept(self: Arc<Self>, socket: Arc<tokio::net::TcpListener>) {
         loop {
             let accepted = tokio::select! {
                 biased;

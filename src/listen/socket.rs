@@ -5,14 +5,26 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
+use rustix::net::sockopt::set_socket_reuseport;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Opens a socket that listens on `addr`, ready for [`super::Listeners::add`]. Port 0 takes a free one.
 pub fn bind(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    listening(addr, false)
+}
+
+/// The same where other processes of this user may listen on `addr` too, if they say so as well: the kernel spreads
+/// connections over them (`SO_REUSEPORT`).
+pub fn bind_shared(addr: SocketAddr) -> Result<TcpListener, BindError> {
+    listening(addr, true)
+}
+
+fn listening(addr: SocketAddr, is_shared: bool) -> Result<TcpListener, BindError> {
     let open = || {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
         // Connections of an earlier run that the kernel still remembers do not hold the port.
         socket.set_reuse_address(true)?;
+        set_socket_reuseport(&socket, is_shared)?;
         socket.set_nonblocking(true)?;
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;
@@ -54,6 +66,14 @@ const BACKLOG: i32 = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_shared_only_if_both_say_so() {
+        let first = bind_shared("127.0.0.1:0".parse().unwrap()).unwrap();
+        let addr = first.local_addr().unwrap();
+        assert!(matches!(bind(addr), Err(BindError::InUse(_))));
+        assert_eq!(bind_shared(addr).unwrap().local_addr().unwrap(), addr);
+    }
 
     #[test]
     fn a_taken_port_and_a_foreign_address_are_named() {

@@ -11,9 +11,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// What a server is to do, in an operator's words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum AdminState {
     /// Take requests. So it is until an operator says otherwise.
@@ -26,7 +27,7 @@ pub enum AdminState {
 }
 
 /// What an operator said, who, and when.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub state: AdminState,
     /// The address of the operator's client, or a local user.

@@ -14,6 +14,7 @@ use std::{
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -49,7 +50,7 @@ struct Known {
 }
 
 /// What is known of a server's health.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Health {
     /// No result yet, or no monitor: counts as up, as with HAProxy and Pingora.
     Unchecked,
@@ -174,6 +175,11 @@ impl Server {
     /// What is known of its health, enabled or not.
     pub fn health(&self) -> Health {
         self.known.health.lock().0.clone()
+    }
+
+    /// What is known of its health, and since when.
+    pub fn known_health(&self) -> (Health, SystemTime) {
+        self.known.health.lock().clone()
     }
 
     /// State, reason and time of the last change, for tables.

@@ -192,6 +192,12 @@ impl Sessions<'_> {
         self.0.sessions.bind(self.0.sessions.key(kind, key), &session.entry, self.now());
     }
 
+    /// Whether another process serves the same sessions just now, as in an upgrade. What it learns it tells, a moment
+    /// later: a rule that chooses a server for a new session should choose by the session's key then.
+    pub fn is_shared(&self) -> bool {
+        self.0.sessions.is_shared()
+    }
+
     fn now(&self) -> Instant {
         self.0.clock.now()
     }

@@ -1,6 +1,6 @@
 //! What a reload changes, object by object, for the people who asked for it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use crate::{
     admin::view::Changes,
@@ -61,6 +61,8 @@ pub(super) fn needs_restart(started_with: &Config, config: &Config) -> Vec<Strin
     let was_and_is = [
         ("threads", started_with.threads.to_string(), config.threads.to_string()),
         ("session_entries", started_with.session_entries.to_string(), config.session_entries.to_string()),
+        ("upgrade_sock", path(&started_with.upgrade_sock), path(&config.upgrade_sock)),
+        ("so_reuseport", started_with.so_reuseport.to_string(), config.so_reuseport.to_string()),
         ("admin.listen", listen(&started_with.admin.listen), listen(&config.admin.listen)),
         ("log.format", started_with.log_format.as_str().into(), config.log_format.as_str().into()),
     ];
@@ -82,6 +84,11 @@ fn settings(config: &Config) -> Vec<(String, String)> {
     [
         ("grace_period", humantime::format_duration(config.grace_period).to_string()),
         ("watch", config.watch.to_string()),
+        ("session_snapshot", path(&config.session_snapshot)),
+        (
+            "session_snapshot_interval",
+            humantime::format_duration(config.session_snapshot_interval).to_string(),
+        ),
         ("site", format!("{site:?}")),
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
@@ -89,6 +96,10 @@ fn settings(config: &Config) -> Vec<(String, String)> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+fn path(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())
 }
 
 fn listen(listen: &AdminListen) -> String {

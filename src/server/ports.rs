@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -64,11 +64,16 @@ impl Ports {
         Self { listeners, tls: Mutex::default(), due: AtomicUsize::new(0), metrics }
     }
 
-    /// Loads certificates and binds the sockets that are not there yet.
+    /// Loads certificates and binds the sockets that are not there yet; those in `inherited` are taken out of it.
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing has changed then.
-    pub fn prepare(&self, live: &Live, snapshot: &Snapshot) -> Result<Sockets, StartError> {
+    pub fn prepare(
+        &self,
+        live: &Live,
+        snapshot: &Snapshot,
+        inherited: &mut HashMap<SocketAddr, TcpListener>,
+    ) -> Result<Sockets, StartError> {
         let listeners = &snapshot.listeners;
         let open = self.addresses();
         let known = self.tls.lock().clone();
@@ -104,7 +109,11 @@ impl Ports {
                 sockets.settings.push((addr, settings));
                 continue;
             }
-            let socket = listen::bind(addr).map_err(|error| overlap(error, addr, &open, listeners))?;
+            let bind = if snapshot.config.so_reuseport { listen::bind_shared } else { listen::bind };
+            let socket = match inherited.remove(&addr) {
+                Some(socket) => socket,
+                None => bind(addr).map_err(|error| overlap(error, addr, &open, listeners))?,
+            };
             let spec = ListenerSpec { name: name.clone(), socket, settings };
             let prepared = self
                 .listeners
@@ -151,6 +160,16 @@ impl Ports {
 
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.addresses()
+    }
+
+    /// The listening sockets, for another process to accept from too.
+    pub fn sockets(&self) -> Vec<Arc<tokio::net::TcpListener>> {
+        self.listeners.sockets()
+    }
+
+    /// Ends when another process accepts from the same sockets.
+    pub async fn retire(&self, grace: Duration) -> usize {
+        self.listeners.retire(grace).await
     }
 
     pub async fn shutdown(&self, grace: Duration) -> usize {

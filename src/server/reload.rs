@@ -9,6 +9,7 @@
 //! Known elsewhere as: `nginx -s reload` and HAProxy's reload, but within one process; Envoy's xDS.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -115,7 +116,7 @@ impl Instance {
         let token = token(&config)?;
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
-        let sockets = self.ports.prepare(&self.live, &snapshot)?;
+        let sockets = self.ports.prepare(&self.live, &snapshot, &mut HashMap::new())?;
         let access_log = snapshot.config.access_log.as_ref();
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);
         let access_log = access_log.map_err(StartError::from)?;

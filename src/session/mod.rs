@@ -100,6 +100,11 @@ impl SessionTable {
         Self { store, tables, start: now, sharing: journal::Sharing::default() }
     }
 
+    /// What its keys are hashed with.
+    pub fn seed(&self) -> &[u8; 16] {
+        self.tables.seed()
+    }
+
     /// The key that `key` is in the table `table`.
     pub fn key(&self, table: &str, key: &[u8]) -> SessionKey {
         self.tables.key(table, key)

@@ -68,6 +68,10 @@ impl Tables {
         Self { directory: ArcSwap::from_pointee(directory), growing: Mutex::new(()), counts, seed }
     }
 
+    pub fn seed(&self) -> &[u8; 16] {
+        &self.seed
+    }
+
     /// The key that `key` is in the table of that name.
     pub fn key(&self, name: &str, key: &[u8]) -> SessionKey {
         let Named { number, seed } = self.named(name);

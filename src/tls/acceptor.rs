@@ -156,6 +156,16 @@ fn set_ticket_keys(context: &mut SslContextBuilder, tickets: &TicketKeys) -> Res
 pub struct TicketKeys(Zeroizing<[u8; TICKET_KEYS_LENGTH]>);
 
 impl TicketKeys {
+    /// The keys of another process, whose clients' sessions are to go on here.
+    pub fn new(keys: [u8; TICKET_KEYS_LENGTH]) -> Self {
+        Self(Zeroizing::new(keys))
+    }
+
+    /// For a process that is to take over from this one.
+    pub fn expose(&self) -> &[u8; TICKET_KEYS_LENGTH] {
+        &self.0
+    }
+
     /// New keys, from OpenSSL's generator.
     pub fn random() -> Result<Self, ErrorStack> {
         let mut keys = Zeroizing::new([0; TICKET_KEYS_LENGTH]);

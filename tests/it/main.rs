@@ -30,6 +30,7 @@ mod restrictions;
 mod rotation;
 mod routing;
 mod rules;
+mod sessions_kept;
 mod show_sites;
 mod shutdown;
 mod site_away;
@@ -43,9 +44,11 @@ mod site_tls;
 mod site_trust;
 mod sites;
 mod support;
+mod systemd;
 mod through;
 mod tls;
 mod tunnels;
+mod upgrade;
 
 /// homing's own features, compiled here, outside the crate, where they find the public prelude and nothing else.
 #[path = "../../src/filter/mod.rs"]

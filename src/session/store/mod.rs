@@ -168,8 +168,7 @@ impl Store {
     /// The entry of the key with this hash, in the table of that number.
     pub fn hashed(&self, hash: u64, table: u16) -> Option<Arc<Entry>> {
         let group = self.groups.get(&self.number_of(hash))?;
-        let found = group.lock().hashed(hash, table).cloned();
-        found
+        group.lock().hashed(hash, table).cloned()
     }
 
     /// How many keys there are; a moment's more where one is on its way in.

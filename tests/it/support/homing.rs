@@ -28,7 +28,7 @@ pub struct Homing {
     pub admin: SocketAddr,
     child: Child,
     log: Log,
-    dir: TempDir,
+    dir: Arc<TempDir>,
 }
 
 impl Homing {
@@ -51,7 +51,7 @@ impl Homing {
     pub async fn start_as(site: &Site, change: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = site.write(dir.path());
-        Self::spawn_changed(Path::new(BINARY), dir, &config, site, change).ready().await
+        Self::spawn_changed(Path::new(BINARY), Arc::new(dir), &config, site, change).ready().await
     }
 
     /// Starts it and does not wait.
@@ -76,14 +76,41 @@ impl Homing {
     }
 
     fn spawn_in(program: &Path, dir: TempDir, config: &Path, site: &Site, log: Option<&str>) -> Self {
-        Self::spawn_changed(program, dir, config, site, |command| {
+        Self::spawn_changed(program, Arc::new(dir), config, site, |command| {
             command.envs(log.map(|level| ("HOMING_LOG", level)));
         })
     }
 
+    /// Starts another process beside this one, with this configuration, and does not wait.
+    pub fn beside(&self, site: &Site, args: &[&str], variable: Option<(&str, &str)>) -> Self {
+        let config = site.write(self.dir());
+        Self::spawn_changed(Path::new(BINARY), self.dir.clone(), &config, site, |command| {
+            command.args(args).envs(variable);
+        })
+    }
+
+    /// Starts a process that waits to take over from this one.
+    pub async fn successor(&self, site: &Site) -> Self {
+        let next = self.beside(site, &["--upgrade"], None);
+        next.says("taking over when it gets SIGQUIT").await;
+        self.says("a new process waits to take over").await;
+        next
+    }
+
+    /// Has it hand over to a process that waits, which serves when this returns.
+    pub async fn hands_over(&self) {
+        self.signal(libc::SIGQUIT);
+        self.says("the new process serves").await;
+    }
+
+    /// Waits until it is ready.
+    pub async fn once_ready(self) -> Self {
+        self.ready().await
+    }
+
     fn spawn_changed(
         program: &Path,
-        dir: TempDir,
+        dir: Arc<TempDir>,
         config: &Path,
         site: &Site,
         change: impl FnOnce(&mut Command),
@@ -94,6 +121,7 @@ impl Homing {
             .arg(config)
             .env_remove("HOMING_ADMIN")
             .env_remove("HOMING_ADMIN_TOKEN_FILE")
+            .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

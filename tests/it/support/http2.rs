@@ -34,6 +34,13 @@ impl Http2 {
         finish(response).await
     }
 
+    /// The same of a request without a body; `None`: the server takes no more streams on this connection.
+    pub async fn ask_while_open(&self, request: &Request) -> Option<Answer> {
+        let mut send = soon("a stream", self.send.clone().ready()).await.ok()?;
+        let (response, _) = send.send_request(self.head(request), true).ok()?;
+        Some(finish(soon("an answer", response).await.expect("the stream is answered")).await)
+    }
+
     /// [`Http2::ask`] as a future that can be spawned.
     pub fn ask_owned(&self, request: Request) -> impl Future<Output = Answer> + use<> {
         let client = self.clone();
@@ -46,6 +53,12 @@ impl Http2 {
         request: &Request,
         ended: bool,
     ) -> (impl Future<Output = Result<Response<RecvStream>, h2::Error>> + use<>, SendStream<Bytes>) {
+        let head = self.head(request);
+        let mut send = soon("a stream", self.send.clone().ready()).await.expect("the connection lives");
+        send.send_request(head, ended).expect("the stream opens")
+    }
+
+    fn head(&self, request: &Request) -> http::Request<()> {
         let host = request.host.as_deref().unwrap_or("a.com");
         let mut head = http::Request::builder()
             .method(request.method.as_str())
@@ -54,9 +67,7 @@ impl Http2 {
         for (name, value) in &request.headers {
             head = head.header(name.to_lowercase(), value);
         }
-        let head = head.body(()).expect("the test's request is valid");
-        let mut send = soon("a stream", self.send.clone().ready()).await.expect("the connection lives");
-        send.send_request(head, ended).expect("the stream opens")
+        head.body(()).expect("the test's request is valid")
     }
 }
 
