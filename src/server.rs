@@ -457,7 +457,7 @@ const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const H2_WINDOW: u32 = 256 << 10;
 
 /// What is left of the access log may hold the end up so long.
-const LONGEST_FLUSH: Duration = Duration::from_secs(1);
+const LONGEST_FLUSH: Duration = Duration::from_secs(2);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 

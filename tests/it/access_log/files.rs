@@ -1,6 +1,12 @@
 //! Where lines go: files that are rotated, disks that are full, pipes that nobody reads.
 
-use std::{fs, io::Read, os::unix::fs::symlink, path::Path, process::Command};
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use tokio::net::unix::pipe;
 
@@ -28,6 +34,27 @@ async fn ask(homing: &Homing, times: usize) {
     for _ in 0..times {
         assert_eq!(client.ask(&Request::get("/")).await.status, 200);
     }
+}
+
+/// A pipe that somebody has open and does not read yet.
+fn pipe_in(dir: &Path) -> (PathBuf, pipe::Receiver) {
+    let path = make_pipe(dir);
+    let receiver = pipe::OpenOptions::new().open_receiver(&path).expect("the pipe can be opened");
+    (path, receiver)
+}
+
+fn make_pipe(dir: &Path) -> PathBuf {
+    let path = dir.join("pipe");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo is there").success());
+    path
+}
+
+/// Everything until nobody has the other end open; blocks.
+fn read_to_end(receiver: pipe::Receiver) -> String {
+    let mut reader = receiver.into_blocking_fd().map(fs::File::from).expect("it is a descriptor");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).expect("lines are text");
+    text
 }
 
 #[tokio::test]
@@ -60,15 +87,19 @@ async fn sigusr1_ends_nothing_without_an_access_log() {
 #[tokio::test]
 async fn what_is_queued_is_written_before_the_end() {
     let app = Origin::start("app").await;
-    let homing = logged(Site::new(&[&app]), "").start().await;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let kept = dir.path().join("kept.log");
-    fs::write(lines::file(&homing), "")
-        .and_then(|()| fs::hard_link(lines::file(&homing), &kept))
-        .expect("a link");
-    ask(&homing, 50).await;
+    let (path, receiver) = pipe_in(dir.path());
+    let homing = log_to(Site::new(&[&app]), &path).start().await;
+    // More than the pipe holds, and less than it and the buffer do.
+    ask(&homing, 220).await;
+    homing.settles("homing_requests_total", &[("vs", "web")], 220.0).await;
+    assert_eq!(homing.metric(DROPPED, &[]).await, 0.0);
+    homing.signal(libc::SIGTERM);
+    let reading = tokio::task::spawn_blocking(|| read_to_end(receiver));
     assert!(homing.stop().await.success());
-    assert_eq!(lines::read(&kept).len(), 50);
+    let text = soon("the pipe's end", reading).await.expect("the reader ends");
+    assert!(text.len() > 64 << 10, "the pipe was full: {}", text.len());
+    assert_eq!(text.lines().count(), 220);
 }
 
 #[tokio::test]
@@ -102,24 +133,18 @@ async fn a_full_disk_is_said_once_and_costs_nothing_but_lines() {
 async fn a_pipe_that_nobody_reads_delays_no_request_and_is_read_whole_later() {
     let app = Origin::start("app").await;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo is there").success());
-    let receiver = pipe::OpenOptions::new().open_receiver(&path).expect("the pipe can be opened");
+    let (path, receiver) = pipe_in(dir.path());
     let homing = log_to(Site::new(&[&app]), &path).start().await;
     ask(&homing, 800).await;
     homing.counts(DROPPED, &[], 1.0).await;
-    let mut reader = receiver.into_blocking_fd().map(fs::File::from).expect("it is a descriptor");
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut text = String::new();
-        reader.read_to_string(&mut text).map(|_| text)
-    });
+    let reading = tokio::task::spawn_blocking(|| read_to_end(receiver));
     eventually("every line is accounted for", async || {
         homing.metric(WRITTEN, &[]).await + homing.metric(DROPPED, &[]).await == 800.0
     })
     .await;
     let written = homing.metric(WRITTEN, &[]).await as usize;
     assert!(homing.stop().await.success());
-    let text = soon("the pipe's end", reading).await.expect("the reader ends").expect("it is text");
+    let text = soon("the pipe's end", reading).await.expect("the reader ends");
     assert_eq!(text.lines().count(), written);
     assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");
 }
@@ -128,8 +153,7 @@ async fn a_pipe_that_nobody_reads_delays_no_request_and_is_read_whole_later() {
 async fn a_pipe_without_a_reader_stops_the_start_and_says_so() {
     let app = Origin::start("app").await;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let path = dir.path().join("pipe");
-    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo is there").success());
+    let path = make_pipe(dir.path());
     for (path, what) in [(path, "start who reads this pipe first"), (dir.path().join("no/log"), "mkdir -p ")]
     {
         let mut homing = Homing::spawn(&log_to(Site::new(&[&app]), &path)).await;
