@@ -6,11 +6,13 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use tokio::net::unix::pipe;
 
 use crate::support::{
+    after,
     client::{Connection, Request},
     config::{Site, parse},
     eventually,
@@ -89,14 +91,16 @@ async fn what_is_queued_is_written_before_the_end() {
     let app = Origin::start("app").await;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (path, receiver) = pipe_in(dir.path());
-    let homing = log_to(Site::new(&[&app]), &path).start().await;
+    let mut homing = log_to(Site::new(&[&app]), &path).start().await;
     // More than the pipe holds, and less than it and the buffer do.
     ask(&homing, 220).await;
     homing.settles("homing_requests_total", &[("vs", "web")], 220.0).await;
     assert_eq!(homing.metric(DROPPED, &[]).await, 0.0);
     homing.signal(libc::SIGTERM);
+    // Who did not wait for the pipe would be gone.
+    after(Duration::from_millis(200)).await;
     let reading = tokio::task::spawn_blocking(|| read_to_end(receiver));
-    assert!(homing.stop().await.success());
+    assert!(homing.ended().await.success());
     let text = soon("the pipe's end", reading).await.expect("the reader ends");
     assert!(text.len() > 64 << 10, "the pipe was full: {}", text.len());
     assert_eq!(text.lines().count(), 220);
