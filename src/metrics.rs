@@ -69,6 +69,8 @@ pub struct Metrics {
     /// Servers of SP pools. `pool`, `state`.
     pub sp_pool_servers: IntGaugeVec,
     pub dns: DnsMetrics,
+    /// 1 while a source says that a member is up; set when the page is made. `service`, `member`, `source`.
+    pub gslb_member_up: IntGaugeVec,
     /// Errors and panics of rules. `rule`, `event`.
     pub rule_errors: IntCounterVec,
     /// Lines of the access log that were written.
@@ -198,6 +200,11 @@ impl Metrics {
                 &["pool", "state"],
             ),
             dns: DnsMetrics::new(&registry),
+            gslb_member_up: registry.gauges(
+                "homing_gslb_member_up",
+                "1 while a source, monitors or site, says that a member of a GSLB service is up, else 0.",
+                &["service", "member", "source"],
+            ),
             rule_errors: registry.counters(
                 "homing_rule_errors_total",
                 "Errors and panics of rules.",

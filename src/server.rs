@@ -4,6 +4,7 @@
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
 mod changes;
+mod gslb_watch;
 mod inheritance;
 mod instance;
 mod keeper;
@@ -153,9 +154,10 @@ impl Homing {
         drop(sockets);
 
         live.access_log.set(access_log);
+        gslb_watch::restore(&live);
         instance.ports.apply(ports);
         instance.dns.apply(dns);
-        instance.monitors.follow(&snapshot.pools, &mut rand::rng());
+        instance.monitors.follow(&snapshot.probed_pools(), &mut rand::rng());
         if let Some(taken) = taken {
             taken.serving()?;
             successors = listen_for_successors(&live, &stop).await.unwrap_or_else(serve_without);
@@ -168,6 +170,8 @@ impl Homing {
         tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
         tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
         tokio::spawn(watch_keys(live.clone(), stop.clone()));
+        tokio::spawn(gslb_watch::look(live.clone(), stop.clone()));
+        tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin_handle = admin.as_ref().map(AdminListener::handle);
@@ -228,7 +232,20 @@ impl Builder {
         let replay = Arc::new(ReplayGuard::new());
         let (drains, censuses) = Default::default();
         let mark_key = keys.mark;
-        let parts = Parts { metrics, clock, sessions, ticket_keys, replay, drains, censuses, mark_key };
+        let (words, memories, unseen) = Default::default();
+        let parts = Parts {
+            metrics,
+            clock,
+            sessions,
+            ticket_keys,
+            replay,
+            drains,
+            censuses,
+            words,
+            memories,
+            unseen,
+            mark_key,
+        };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts, None)?;
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone(), legacy })
     }

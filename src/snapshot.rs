@@ -6,6 +6,7 @@
 //! it was, and of a pool that changed, servers with the same address keep their health and what is in flight. Rules
 //! of a virtual service are made anew when it, or a pool, which they might hold, has changed.
 
+mod gslb_choice;
 mod listener;
 mod virtual_service;
 
@@ -18,6 +19,7 @@ use std::{
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+pub use gslb_choice::{GslbChoice, Member, Opinion, Source};
 pub use listener::Listener;
 pub use virtual_service::VirtualService;
 
@@ -26,7 +28,7 @@ use crate::{
     clock::Clock,
     clone::MarkKeys,
     config::{self, Config},
-    gslb::{Censuses, Drains, Membership, SpPool},
+    gslb::{Censuses, Drains, Membership, Memories, SiteWords, SpPool},
     metrics::{Labels, Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
     pool::Pool,
@@ -104,13 +106,16 @@ impl Live {
         self.departed.lock().retain(|_, departed| !Arc::ptr_eq(departed, listener));
     }
 
-    /// Takes the series of objects that are no more off the metrics page.
+    /// Takes the series of objects that are no more off the metrics page, and forgets what was known of them.
     pub fn forget_series(&self) {
         let snapshot = self.snapshot();
         let vs: HashSet<_> = snapshot.virtual_services.iter().map(|vs| vs.name().as_str()).collect();
         let services = snapshot.config.gslb.iter().flat_map(|gslb| &gslb.services);
         let services: HashSet<_> = services.map(|service| service.name.as_str()).collect();
         let pools: HashMap<_, _> = snapshot.pools.iter().map(|pool| (pool.name().as_str(), pool)).collect();
+        let members = snapshot.gslb.iter().flat_map(|gslb| gslb.directory().members());
+        let members: HashSet<_> =
+            members.map(|(service, member)| (service.config().name.as_str(), &*member.name)).collect();
         let known = |labels: &Labels<'_>| {
             let vs = labels.get("vs").is_none_or(|name| name == "-" || vs.contains(name));
             let listener = labels.get("listener").is_none_or(|name| snapshot.listeners.contains_key(name));
@@ -122,9 +127,15 @@ impl Live {
                 }),
             };
             let service = labels.get("service").is_none_or(|name| name == "-" || services.contains(name));
-            vs && listener && pool && service
+            let member = match (labels.get("service"), labels.get("member")) {
+                (Some(service), Some(member)) if member != "-" => members.contains(&(service, member)),
+                _ => true,
+            };
+            vs && listener && pool && service && member
         };
         self.metrics.retain(known);
+        let remembered = snapshot.gslb.iter().flat_map(|gslb| gslb.remembered());
+        self.memories.keep(&remembered.map(|(member, _)| member).collect());
     }
 }
 
@@ -148,6 +159,12 @@ pub struct Parts {
     pub drains: Arc<Drains>,
     /// The sessions of this site's members.
     pub censuses: Censuses,
+    /// What other sites say of themselves.
+    pub words: SiteWords,
+    /// What is remembered of the members of GSLB services.
+    pub memories: Memories,
+    /// Of pools that are only probed: nobody wants to see them.
+    pub unseen: Metrics,
     /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
     pub mark_key: [u8; 16],
 }
@@ -160,6 +177,8 @@ pub struct Snapshot {
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// By `ip:port`, as `listen` names them.
     pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
+    /// Which members DNS answers with, where there is a federation.
+    pub gslb: Option<Arc<GslbChoice>>,
     services: Arc<Services>,
     marks: Arc<MarkKeys>,
 }
@@ -218,7 +237,17 @@ impl Snapshot {
             virtual_services.push(vs);
         }
         let listeners = listener::listeners(&virtual_services);
-        Ok(Self { config, pools, virtual_services, listeners, services, marks })
+        let gslb = config
+            .gslb
+            .as_ref()
+            .map(|gslb| Arc::new(GslbChoice::build(gslb, &config, &virtual_services, &before, parts)));
+        Ok(Self { config, pools, virtual_services, listeners, gslb, services, marks })
+    }
+
+    /// Every pool that is probed.
+    pub fn probed_pools(&self) -> Vec<Arc<Pool>> {
+        let members = self.gslb.iter().flat_map(|gslb| gslb.probe_pools());
+        self.pools.iter().chain(members).cloned().collect()
     }
 
     /// The pools whose first health results are not in.
@@ -246,7 +275,9 @@ struct Before<'a> {
 
 impl<'a> Before<'a> {
     fn of(snapshot: Option<&'a Snapshot>) -> Self {
-        let pools = snapshot.into_iter().flat_map(|snapshot| &snapshot.pools);
+        let probed = snapshot.into_iter().flat_map(|snapshot| &snapshot.gslb);
+        let probed = probed.flat_map(|gslb| gslb.probe_pools());
+        let pools = snapshot.into_iter().flat_map(|snapshot| &snapshot.pools).chain(probed);
         let virtual_services = snapshot.into_iter().flat_map(|snapshot| &snapshot.virtual_services);
         Self {
             snapshot,
@@ -257,12 +288,18 @@ impl<'a> Before<'a> {
 
     /// The pool that was, where nothing about it changed; else a new one that knows what it knew.
     fn pool(&self, config: &Arc<config::Pool>, parts: &Parts) -> Arc<Pool> {
+        self.pool_counted_by(config, &parts.metrics, parts)
+    }
+
+    /// The same of a pool that is only probed.
+    fn probe_pool(&self, config: &Arc<config::Pool>, parts: &Parts) -> Arc<Pool> {
+        self.pool_counted_by(config, &parts.unseen, parts)
+    }
+
+    fn pool_counted_by(&self, config: &Arc<config::Pool>, metrics: &Metrics, parts: &Parts) -> Arc<Pool> {
         match self.pools.get(&config.name) {
             Some(&same) if **same.config() == **config => same.clone(),
-            changed => {
-                let changed = changed.map(|pool| &***pool);
-                Pool::new(config, &parts.metrics, changed, parts.clock.wall())
-            }
+            changed => Pool::new(config, metrics, changed.map(|pool| &***pool), parts.clock.wall()),
         }
     }
 

@@ -13,9 +13,9 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Peer, ServerError, SessionError,
+    ChoiceQuestion, Peer, ServerError, SessionError,
     access::{self, Access},
-    operate, peers,
+    choice_paths, operate, peers,
     sessions::Wanted,
     view, write,
 };
@@ -35,6 +35,19 @@ pub trait Source: Send + Sync + 'static {
     fn pools(&self) -> Vec<view::Pool>;
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime>;
+
+    /// GSLB services as they are configured.
+    fn gslb_service_configs(&self) -> Vec<view::GslbServiceConfig>;
+
+    /// How DNS would answer; `None`: no enabled service has the name.
+    fn explain_choice(&self, question: &ChoiceQuestion) -> Option<view::ChoiceExplanation>;
+
+    /// On behalf of `by`, lets members that wait for an operator have clients again, one of a service or all; `None`:
+    /// there is no such service.
+    fn resume_members(&self, service: &str, member: Option<&str>, by: &str) -> Option<view::Resumed>;
+
+    /// What this site tells the others of itself.
+    fn site_health(&self) -> view::SiteHealth;
 
     /// The sites of the federation.
     fn sites(&self) -> Vec<view::Site>;
@@ -100,6 +113,11 @@ pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
         .route("/api/v1/pools", get(pools::<S>))
         .route("/api/v1/pools/{name}", get(pool::<S>))
         .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
+        .route("/api/v1/gslbservices", get(choice_paths::gslb_services::<S>))
+        .route("/api/v1/gslbservices/{name}", get(choice_paths::gslb_service::<S>))
+        .route("/api/v1/gslbservices/{name}/resume", post(choice_paths::resume::<S>))
+        .route("/api/v1/gslb/explain", get(choice_paths::explain::<S>))
+        .route("/api/v1/gslb/health", get(choice_paths::site_health::<S>))
         .route("/api/v1/gslb/sites", get(sites::<S>))
         .route("/api/v1/gslb/sites/{name}", get(site::<S>))
         .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
@@ -325,12 +343,14 @@ async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
 
 async fn unknown_path(uri: Uri) -> Response {
     let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
-                 /api/v1/pools[/NAME], /api/v1/gslbservices/NAME/runtime[?scope=site], \
+                 /api/v1/pools[/NAME], /api/v1/gslbservices[/NAME[/runtime[?scope=site]]], \
+                 /api/v1/gslb/explain?client=&name=, /api/v1/gslb/health, \
                  /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, \
                  /api/v1/sessions/explain?vs=&token=, /api/v1/configuration; \
                  POST /api/v1/sessions/move?vs=&token=&server=, DELETE /api/v1/sessions?vs=&token=, \
                  POST /api/v1/pools/NAME/servers/ADDR/{enable,disable,drain}, \
-                 /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, /api/v1/reload";
+                 /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, \
+                 /api/v1/gslbservices/NAME/resume[?member=], /api/v1/reload";
     failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
 }
 
@@ -343,7 +363,12 @@ async fn unknown_method(method: Method) -> Response {
 }
 
 /// The object of that name, whatever the case in which it is asked for.
-fn named<T: Serialize>(kind: &str, name: &str, objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Response {
+pub(super) fn named<T: Serialize>(
+    kind: &str,
+    name: &str,
+    objects: Vec<T>,
+    name_of: impl Fn(&T) -> &String,
+) -> Response {
     match find(name, objects, &name_of) {
         Ok(object) => Json(object).into_response(),
         Err(objects) => unknown(kind, name, objects.iter().map(|object| name_of(object).as_str())),
@@ -359,7 +384,7 @@ fn find<T>(name: &str, mut objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> 
     }
 }
 
-fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Response {
+pub(super) fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Response {
     let known: Vec<_> = known.collect();
     let known =
         if known.is_empty() { "there are none".into() } else { format!("known: {}", known.join(", ")) };

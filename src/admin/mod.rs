@@ -7,6 +7,8 @@
 
 mod access;
 mod api;
+mod choice;
+mod choice_paths;
 pub mod client;
 mod explain;
 mod gslb_services;
@@ -24,9 +26,10 @@ mod write;
 
 pub use access::{CurrentToken, Token, TokenError};
 pub use api::Source;
+pub use choice::ChoiceQuestion;
 pub use explain::explain;
 pub use listener::{AdminListener, BindError, Handle};
-pub use peers::Peer;
+pub use peers::{Peer, ask_health};
 pub use servers::ServerError;
 pub use sessions::{Scope, SessionError, Wanted};
 pub use source::{Control, LiveSource};
@@ -85,6 +88,23 @@ mod tests {
 
         fn gslb_services(&self) -> Vec<view::GslbRuntime> {
             vec![example::gslb_runtime()]
+        }
+
+        fn gslb_service_configs(&self) -> Vec<view::GslbServiceConfig> {
+            vec![example::gslb_service_config()]
+        }
+
+        fn explain_choice(&self, question: &ChoiceQuestion) -> Option<view::ChoiceExplanation> {
+            (question.name == "a.com").then(example::choice_explanation)
+        }
+
+        fn resume_members(&self, service: &str, member: Option<&str>, _: &str) -> Option<view::Resumed> {
+            let resumed = member.iter().map(|name| name.to_string()).collect();
+            (service == "gs-1").then(|| view::Resumed { gslb_service: "gs-1".into(), resumed })
+        }
+
+        fn site_health(&self) -> view::SiteHealth {
+            example::site_health()
         }
 
         fn sites(&self) -> Vec<view::Site> {
@@ -276,6 +296,23 @@ mod tests {
             ("GET /api/v1/pool", 404, "path /api/v1/pool is not known; known: /metrics"),
             ("POST /api/v1/pools", 405, r#"{"error":"this path can only be read"#),
             ("DELETE /metrics", 405, "use GET"),
+            ("GET /api/v1/gslbservices", 200, r#"[{"uuid":"gslbservice-ff1b4e8d"#),
+            ("GET /api/v1/gslbservices/GS-1", 200, r#""down_response":{"type":"none"}"#),
+            ("GET /api/v1/gslbservices/gs-2", 404, "GSLB service gs-2 is not known; known: gs-1"),
+            ("GET /api/v1/gslb/explain?client=192.0.2.1&name=A.com.", 200, r#""reason":"round_robin""#),
+            (
+                "GET /api/v1/gslb/explain?client=192.0.2.1&name=b.com",
+                404,
+                "domain name b.com is not known; known: a.com",
+            ),
+            ("GET /api/v1/gslb/explain?client=x&name=a.com", 400, "client x is not an address"),
+            ("GET /api/v1/gslb/explain?client=::1&name=a.com&type=MX", 400, "write A or AAAA"),
+            ("GET /api/v1/gslb/explain?name=a.com", 400, "the query takes client=ADDRESS and name=NAME"),
+            ("GET /api/v1/gslb/health", 200, r#""drain_state":"IN_SERVICE","virtual_services":[{"vs_uuid""#),
+            ("POST /api/v1/gslbservices/gs-1/resume?member=site_B", 200, r#""resumed":["site_B"]"#),
+            ("POST /api/v1/gslbservices/gs-1/resume", 200, r#""resumed":[]"#),
+            ("POST /api/v1/gslbservices/gs-2/resume", 404, "known: gs-1"),
+            ("GET /api/v1/gslbservices/gs-1/resume", 405, "use POST"),
             ("GET /api/v1/gslb/sites", 200, r#"[{"name":"site_A","cluster_uuid":"cluster-of-site_A"#),
             ("GET /api/v1/gslb/sites/SITE_a", 200, r#""pinned_sessions":412"#),
             ("GET /api/v1/gslb/sites/site_C", 404, "site site_C is not known; known: site_A, site_B"),

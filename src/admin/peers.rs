@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{
     client::{Client, Error, escaped},
-    view::{Answer, GslbRuntime},
+    view::{Answer, SiteHealth},
 };
 use crate::config::PeerAdmin;
 
@@ -37,7 +38,18 @@ async fn ask_one(peer: Peer, path: &str) -> Answer {
     Answer { site_name: peer.site_name, cluster_uuid: peer.cluster_uuid, told }
 }
 
-async fn get(admin: &PeerAdmin, path: &str) -> Result<GslbRuntime, Error> {
+/// Asks a site how its virtual services are.
+///
+/// # Errors
+/// Why it did not answer, in one line.
+pub async fn ask_health(admin: &PeerAdmin) -> Result<SiteHealth, String> {
+    match timeout(PATIENCE, get(admin, "/api/v1/gslb/health")).await {
+        Ok(told) => told.map_err(|error| reason(&error)),
+        Err(_) => Err(format!("{}: no answer within {} s", admin.url, PATIENCE.as_secs())),
+    }
+}
+
+async fn get<T: DeserializeOwned>(admin: &PeerAdmin, path: &str) -> Result<T, Error> {
     Client::new(admin.url.clone(), admin.token_file.as_deref())?.get(path).await
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    Peer, ServerError, SessionError, Source, explain::explain, gslb_services, pools, servers, sessions,
-    sessions::Wanted, sites, view, virtual_services,
+    ChoiceQuestion, Peer, ServerError, SessionError, Source, choice, explain::explain, gslb_services, pools,
+    servers, sessions, sessions::Wanted, sites, view, virtual_services,
 };
 use crate::{pool::AdminState, site_cookie::KeyConcern, snapshot::Live};
 
@@ -62,6 +62,7 @@ impl<C: Control> Source for LiveSource<C> {
                     .set(count as i64);
             }
         }
+        choice::set_gauges(&self.live);
         self.live.metrics.page()
     }
 
@@ -95,6 +96,22 @@ impl<C: Control> Source for LiveSource<C> {
 
     fn gslb_services(&self) -> Vec<view::GslbRuntime> {
         gslb_services::gslb_services(&self.live)
+    }
+
+    fn gslb_service_configs(&self) -> Vec<view::GslbServiceConfig> {
+        choice::configured(&self.live)
+    }
+
+    fn explain_choice(&self, question: &ChoiceQuestion) -> Option<view::ChoiceExplanation> {
+        choice::explain(&self.live, question)
+    }
+
+    fn resume_members(&self, service: &str, member: Option<&str>, by: &str) -> Option<view::Resumed> {
+        choice::resume(&self.live, service, member, by)
+    }
+
+    fn site_health(&self) -> view::SiteHealth {
+        choice::site_health(&self.live)
     }
 
     fn sites(&self) -> Vec<view::Site> {

@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod choice;
 #[cfg(test)]
 pub(crate) mod example;
 mod explanation;
@@ -20,6 +21,10 @@ mod session;
 mod site;
 mod sites;
 
+pub use choice::{
+    ChoiceExplanation, DownResponse, ExplainedGroup, ExplainedMember, GslbGroupConfig, GslbMemberConfig,
+    GslbServiceConfig, Resumed, SiteHealth, VsHealth,
+};
 pub use explanation::{Explanation, Home, Recovery, SiteCookie};
 pub use reload::{Changes, Configuration, Reload, ReloadResult};
 pub use session::{Explained, SessionEntry, SessionTable, Sessions};

@@ -58,7 +58,7 @@ enum Command {
     Show(show::Show),
     /// Say whether a running homing may get traffic; exit code 1 if not
     Health(health::Health),
-    /// Empty a site before it is worked on, and put it into service again
+    /// Empty a site before it is worked on, put it into service again, and say how DNS chooses sites
     Gslb(gslb::Gslb),
     /// Load the configuration again, all of it or nothing
     Reload(reload::Reload),

@@ -37,11 +37,11 @@ enum What {
     Virtualservice { name: Option<String> },
     /// All pools, or one in detail
     Pool { name: Option<String> },
-    /// A GSLB service, its members and their site-persistence pools
+    /// A GSLB service as it is configured; with `runtime` its members and their site-persistence pools
     Gslbservice {
         name: String,
         #[command(subcommand)]
-        view: GslbView,
+        view: Option<GslbView>,
     },
     /// The sites of the federation, or one: whether it is being emptied, and how many sessions it has
     Gslbsite { name: Option<String> },
@@ -106,7 +106,11 @@ impl What {
                 let path = format!("/api/v1/pools/{}", escaped(name));
                 output.one(&client.get::<view::Pool>(&path).await?)
             }
-            Self::Gslbservice { name, view: GslbView::Runtime { filter } } => {
+            Self::Gslbservice { name, view: None } => {
+                let path = format!("/api/v1/gslbservices/{}", escaped(name));
+                output.one(&client.get::<view::GslbServiceConfig>(&path).await?)
+            }
+            Self::Gslbservice { name, view: Some(GslbView::Runtime { filter }) } => {
                 let path = format!("/api/v1/gslbservices/{}/runtime", escaped(name));
                 let runtime: view::GslbRuntime = client.get(&path).await?;
                 match filter {
@@ -240,6 +244,7 @@ mod tests {
         check("pool-sp.txt", &table::fields(&example::pools()[0]));
         check("gslbservice-runtime.txt", &table::fields(&example::gslb_runtime()));
         check("gslbservice-sites.txt", &table::fields(&example::gslb_service()));
+        check("gslbservice-name.txt", &table::fields(&example::gslb_service_config()));
         check("explain.txt", &table::fields(&example::explanation()));
         check("gslbservice-sp-status.txt", &table::fields(&example::gslb_runtime().sp_status()));
         check("gslbsite.txt", &sites(&example::sites()));

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     Gslb, GslbService, GslbSitePersistence, HealthMonitor, Pool, Site, SiteMode, SiteRef,
     gslb::{Defined, PlacedMember, PlacedService, Referable, Unfederated},
-    gslb_choosing::{Choosing, check_algorithms},
+    gslb_choosing::{self, Choosing},
     pki::PkiProfile,
     problem::{Place, Report, listed, shown},
     read::{FileKind, Object},
@@ -66,7 +66,9 @@ impl Federation {
             };
             o.source.report.problem(o.place.clone(), what, "write `gslb:` with `federation_id` and `sites`");
         }
-        check_algorithms(o, &services, head.as_ref().map(|(_, sites, choosing)| (&**sites, choosing)));
+        if let Some((_, _, choosing)) = &head {
+            gslb_choosing::check(o, &services, choosing);
+        }
         let gslb = head.map(|(federation_id, sites, choosing)| Gslb {
             federation_id,
             sites,

@@ -333,6 +333,20 @@ const POOL_ALGORITHMS: [(&str, &str, PoolAlgorithm); 2] = [
     ("geo", "GSLB_SERVICE_ALGORITHM_GEO", PoolAlgorithm::Geo),
 ];
 
+impl HmScope {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&SCOPES, self)
+    }
+}
+
+impl PoolAlgorithm {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&POOL_ALGORITHMS, self)
+    }
+}
+
 impl GslbAlgorithm {
     /// As it is written in YAML.
     pub fn as_str(self) -> &'static str {

@@ -1,11 +1,14 @@
 //! What of the federation tells DNS which member to answer with: the keys beside the algorithms themselves.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
 use super::{
-    GeoDatabase, GslbAlgorithm, PoolAlgorithm, SiteRef, gslb::PlacedService, problem::shown, read::Object,
+    GeoDatabase, GslbAlgorithm, PoolAlgorithm, gslb::PlacedService, problem::shown, read::Object,
     table::Table, units, words,
 };
 use crate::names::SiteName;
@@ -74,6 +77,18 @@ pub(super) struct MemberAddresses {
 }
 
 impl DownResponse {
+    /// As it is written in YAML.
+    pub fn as_str(&self) -> &'static str {
+        let kind = match self {
+            Self::None => Kind::None,
+            Self::AllRecords => Kind::AllRecords,
+            Self::FallbackIp { .. } => Kind::FallbackIp,
+            Self::Empty => Kind::Empty,
+            Self::Cname(_) => Kind::Cname,
+        };
+        words::word(&DOWN_RESPONSES, kind)
+    }
+
     /// One word, or an object with what goes with it.
     pub(super) fn read(o: &mut Object<'_>) -> Self {
         let kind = match o.is_mapping("down_response") {
@@ -237,15 +252,27 @@ impl Choosing {
     }
 }
 
-/// Algorithms that cannot tell one client from another are said to be so.
-pub(super) fn check_algorithms(
-    o: &Object<'_>,
-    services: &[PlacedService],
-    head: Option<(&[SiteRef], &Choosing)>,
-) {
-    let Some((_, choosing)) = head else { return };
+/// What DNS cannot choose by, or among, is said.
+pub(super) fn check(o: &Object<'_>, services: &[PlacedService], choosing: &Choosing) {
+    let mut names: HashMap<&str, &str> = HashMap::new();
     for service in services.iter().map(|placed| &placed.service) {
         let name = shown(service.name.as_str());
+        let members: usize = service.groups.iter().map(|group| group.members.len()).sum();
+        if members > MOST_MEMBERS {
+            let what = format!("GSLB service {name} has {members} members");
+            o.wrong("gslb_services", what, format!("write at most {MOST_MEMBERS}"));
+        }
+        for domain in service.domain_names.iter().filter(|_| service.enabled) {
+            let first = *names.entry(domain).or_insert(service.name.as_str());
+            if first != service.name.as_str() {
+                let what = format!(
+                    "{} is a name of two GSLB services, and DNS answers with the members of {}",
+                    shown(domain),
+                    shown(first)
+                );
+                o.dubious("gslb_services", what, format!("take it out of {name}, unless DNS is not ours"));
+            }
+        }
         let uses = |algorithm| service.groups.iter().any(|group| group.algorithm == algorithm);
         let by_place = uses(GslbAlgorithm::Geo) || service.pool_algorithm == PoolAlgorithm::Geo;
         if by_place && choosing.geo_database.is_none() {
@@ -258,6 +285,9 @@ pub(super) fn check_algorithms(
         }
     }
 }
+
+/// Of one service. Each is looked at for every answer.
+const MOST_MEMBERS: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {

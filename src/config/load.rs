@@ -163,6 +163,7 @@ fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         clone_mark_key: o
             .file("clone_mark_key_file")
             .and_then(|file| persistence::secret(o, "clone_mark_key_file", file)),
+        gslb_state_file: o.field("gslb_state_file", words::file_name).map(|path| o.source.beside(&path)),
         pools,
         virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
         rules,

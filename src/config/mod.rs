@@ -112,6 +112,8 @@ pub struct Config {
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// Rules that virtual services name, in the order of the file.
     pub rules: Vec<Arc<RuleSpec>>,
+    /// Where it is written which members of GSLB services are down or held, so that a restart knows.
+    pub gslb_state_file: Option<PathBuf>,
     /// The federation, where the file names one.
     pub gslb: Option<Arc<Gslb>>,
     /// The responder that answers for the federation's domain names, where this node has one.

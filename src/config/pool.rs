@@ -21,6 +21,8 @@ pub struct Pool {
     pub algorithm: LbAlgorithm,
     pub servers: Vec<Server>,
     pub monitors: Vec<Arc<HealthMonitor>>,
+    /// A server is up while so many of them pass; default: all.
+    pub min_health_monitors_up: Option<u32>,
     /// Connect to servers; default 5 s.
     pub connect_timeout: Duration,
     /// The longest silence of a server while its answer is awaited or flows, apart from what an upload may take;
@@ -81,6 +83,7 @@ impl Pool {
             algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm),
             servers: Server::read_all(o, default_port),
             monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
+            min_health_monitors_up: o.field("min_health_monitors_up", units::whole(1..=50)),
             connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(default.connect_timeout),
             read_timeout: o
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
@@ -115,6 +118,7 @@ impl Pool {
             algorithm: LbAlgorithm::default(),
             servers: servers.into_iter().map(server).collect(),
             monitors: Vec::new(),
+            min_health_monitors_up: None,
             connect_timeout: seconds(5),
             read_timeout: seconds(60),
             idle_timeout: seconds(60),

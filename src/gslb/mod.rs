@@ -15,10 +15,13 @@ pub mod choice;
 mod cookie_header;
 mod key_watch;
 mod member;
+mod memory;
 mod outcome;
 pub mod policy;
+mod probe_pool;
 mod service;
 mod set_cookie;
+mod site_word;
 mod sp_pool;
 mod standing;
 
@@ -26,10 +29,13 @@ pub use census::{Census, Censuses, WINDOW as CENSUS_WINDOW};
 pub use cookie_header::{cookie_values, without_cookie};
 pub use key_watch::KeyWatch;
 pub use member::MemberId;
+pub use memory::{Change, Memories, Memory, MemoryKey};
 pub use outcome::{Ending, Outcome, OutcomeCounters};
 pub use policy::{Arrival, Cookie, Decision, OnFailure, Sites, decide};
+pub use probe_pool::probe_pool;
 pub use service::{Membership, MembershipError, PeerMember, PublicName, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
+pub use site_word::{Said, SiteWord, SiteWords, Word};
 pub use sp_pool::{CONNECTION_RAMP_DURATION, DESCRIPTION, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION, SpPool};
 pub use standing::{Drains, Facts, Standing};
 

@@ -44,6 +44,7 @@ impl SpPool {
                 servers: servers.collect(),
                 site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),
+                min_health_monitors_up: None,
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,

@@ -144,6 +144,7 @@ mod fixture {
             algorithm,
             servers: ratios.iter().enumerate().map(server).collect(),
             monitors: Vec::new(),
+            min_health_monitors_up: None,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),

@@ -139,7 +139,7 @@ impl Instance {
             gone
         };
         let new = self.live.snapshot();
-        self.monitors.follow(&new.pools, &mut rand::rng());
+        self.monitors.follow(&new.probed_pools(), &mut rand::rng());
         self.token.set(token);
         for listener in gone {
             let closed = self.ports.remove(listener.addr, new.config.grace_period).await;

@@ -17,18 +17,26 @@ impl Instance {
     pub(super) fn prepare_dns(&self, snapshot: &Snapshot) -> Result<dns::Prepared, StartError> {
         let config = &snapshot.config;
         let prepared = self.dns.prepare(config.dns.as_deref(), |dns, kept| {
-            let directory = config.gslb.as_deref().map(|gslb| Arc::new(Directory::new(gslb)));
-            Responder::new(dns, config, directory, Arc::new(AsConfigured), kept, &self.live.metrics)
+            let (directory, health) = choosing(snapshot);
+            Responder::new(dns, config, directory, health, kept, &self.live.metrics)
         });
         Ok(prepared?)
     }
 }
 
-/// Members are up as long as nothing says otherwise.
-struct AsConfigured;
+/// The services, and how their members are.
+fn choosing(snapshot: &Snapshot) -> (Option<Arc<Directory>>, Arc<dyn Health + Send + Sync>) {
+    match &snapshot.gslb {
+        Some(gslb) => (Some(gslb.directory().clone()), gslb.clone()),
+        None => (None, Arc::new(NoMembers)),
+    }
+}
 
-impl Health for AsConfigured {
+/// Without a federation nobody is asked about.
+struct NoMembers;
+
+impl Health for NoMembers {
     fn of(&self, _: &Member, _: Instant) -> Availability {
-        Availability::Up
+        Availability::Down
     }
 }

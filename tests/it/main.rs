@@ -16,6 +16,7 @@ mod dns;
 mod explain;
 
 mod fuzz;
+mod gslb_choice;
 mod keys;
 mod large_bodies;
 mod layers;

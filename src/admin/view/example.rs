@@ -391,3 +391,115 @@ fn changed() -> Timestamp {
 fn ip(address: &str) -> IpAddr {
     address.parse().expect("addresses of the example are valid")
 }
+
+/// The service of Avi's article.
+pub(crate) fn gslb_service_config() -> GslbServiceConfig {
+    let group = |name: &str, priority, cluster: &str, vs: &str, address: &str| GslbGroupConfig {
+        name: name.into(),
+        priority,
+        enabled: true,
+        algorithm: "round_robin".into(),
+        fallback_algorithm: None,
+        manual_resume: false,
+        min_health_monitors_up: None,
+        members: vec![GslbMemberConfig {
+            cluster_uuid: Some(cluster.into()),
+            vs_uuid: Some(vs.into()),
+            ip: Some(ip(address)),
+            public_ip: None,
+            fqdn: None,
+            ratio: 1,
+            enabled: true,
+        }],
+    };
+    GslbServiceConfig {
+        uuid: "gslbservice-ff1b4e8d-663d-4cb9-932b-d007c81efba6".into(),
+        name: "gs-1".into(),
+        domain_names: vec!["a.com".into()],
+        groups: vec![
+            group("group1", 13, "cluster-a", "virtualservice-a", "10.90.173.73"),
+            group("group2", 12, "cluster-b", "virtualservice-b", "10.90.174.72"),
+        ],
+        health_monitor_refs: vec!["ghm-ping".into()],
+        controller_health_status_enabled: true,
+        health_monitor_scope: "all_members".into(),
+        enabled: true,
+        use_edns_client_subnet: true,
+        wildcard_match: false,
+        site_persistence_enabled: true,
+        application_persistence_profile_ref: Some("gap-1".into()),
+        pool_algorithm: "priority".into(),
+        min_members: 0,
+        num_dns_ip: 1,
+        ttl: Duration::from_secs(30),
+        down_response: DownResponse {
+            kind: "none".into(),
+            fallback_ip: None,
+            fallback_ip6: None,
+            fallback_cname: None,
+        },
+        is_federated: true,
+        tenant_ref: "admin".into(),
+    }
+}
+
+/// A client while site_A, which comes first, is down.
+pub(crate) fn choice_explanation() -> ChoiceExplanation {
+    let group = |name: &str, priority, role: &str, member| ExplainedGroup {
+        name: name.into(),
+        priority,
+        algorithm: "round_robin".into(),
+        role: role.into(),
+        members: vec![member],
+    };
+    let member = |name: &str, address: &str, verdict: &str, monitors: &str| ExplainedMember {
+        name: name.into(),
+        address: Some(address.into()),
+        verdict: verdict.into(),
+        monitors: Some(monitors.into()),
+        site: None,
+        kilometres: None,
+    };
+    ChoiceExplanation {
+        gslb_service: "gs-1".into(),
+        name: "a.com".into(),
+        record_type: "A".into(),
+        client: "192.0.2.0/24".into(),
+        is_outside: true,
+        location: None,
+        answer: "10.90.174.72".into(),
+        reason: "round_robin".into(),
+        member: Some("site_B".into()),
+        ttl: Duration::from_secs(30),
+        scope: 0,
+        groups: vec![
+            group(
+                "group1",
+                13,
+                "looked at",
+                member("site_A", "10.90.173.73", "excluded: down", "down: ghm-ping: connection refused"),
+            ),
+            group(
+                "group2",
+                12,
+                "its algorithm chose",
+                member("site_B", "10.90.174.72", "in the answer", "up: monitors passed"),
+            ),
+        ],
+    }
+}
+
+/// What site_A tells site_B of itself.
+pub(crate) fn site_health() -> SiteHealth {
+    SiteHealth {
+        site_name: "site_A".into(),
+        cluster_uuid: "cluster-of-site_A".into(),
+        drain_state: DrainState::InService,
+        virtual_services: vec![VsHealth {
+            vs_uuid: "virtualservice-dc871051-35e8-4bec-bd1f-3c63fb6b7087".into(),
+            vs_name: "pay@site_A".into(),
+            oper_status: up(),
+            sp_pool_status: Some(up()),
+        }],
+    }
+}

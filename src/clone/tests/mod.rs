@@ -65,6 +65,7 @@ fn members(addrs: &[SocketAddr]) -> Pool {
         algorithm: LbAlgorithm::Random,
         servers: addrs.iter().map(server).collect(),
         monitors: Vec::new(),
+        min_health_monitors_up: None,
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

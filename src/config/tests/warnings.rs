@@ -45,3 +45,28 @@ fn an_app_that_may_be_silent_longer_than_peers_wait_is_a_warning() {
                 raise `home_read_timeout` of `gap-1` above it";
     assert!(warnings.len() == 1 && warnings[0].to_string().ends_with(said), "{warnings:?}");
 }
+
+#[test]
+fn a_name_of_two_gslb_services_is_a_warning() {
+    let mut files = FILES.clone();
+    let federation = "
+gslb:
+  federation_id: demo
+  sites: [{ name: local, cluster_uuid: cluster-a }]
+gslb_services:
+  - { name: gs-1, uuid: g-1, domain_names: [a.com], is_federated: true, groups: &groups [{ name: g, members: [{ ip: 192.0.2.1, services: [{ port: 80 }] }] }] }
+  - { name: gs-2, uuid: g-2, domain_names: [b.com, a.com], is_federated: true, groups: *groups }
+  - { name: gs-3, uuid: g-3, domain_names: [b.com], enabled: false, is_federated: true, groups: *groups }
+";
+    files.insert("own.yaml".into(), federation.into());
+    files.insert(
+        "homing.yaml".into(),
+        "federation: own.yaml\nsite: { name: local, cluster_uuid: cluster-a }".into(),
+    );
+    let loaded =
+        load_from(&files, Path::new("homing.yaml"), &RULES).unwrap_or_else(|problems| panic!("{problems}"));
+    let said = "`a.com` is a name of two GSLB services, and DNS answers with the members of `gs-1`; take it out of \
+                `gs-2`, unless DNS is not ours";
+    let warnings = loaded.warnings;
+    assert!(warnings.len() == 1 && warnings[0].to_string().ends_with(said), "{warnings:?}");
+}

@@ -104,7 +104,7 @@ fn shares(directory: &Directory, health: &Ill, picks: u32) -> BTreeMap<String, f
     let mut counts = BTreeMap::new();
     for seed in 0..picks {
         // Neighbouring clients, such as many resolvers have, and seeds that count.
-        let client = at(&format!("198.{}.{}.{}", 18 + seed % 2, seed / 256 % 256, seed % 256));
+        let client = Client::at(IpAddr::V4((0xc612_0000 + seed).into()));
         *counts.entry(choose(directory, &client, health, seed.into()).0).or_insert(0.0) += 1.0;
     }
     counts.values_mut().for_each(|count| *count /= f64::from(picks));
@@ -151,7 +151,7 @@ fn consistent_hash_keeps_clients_and_moves_only_those_of_a_member_that_leaves() 
     let without = Ill::of(&[("site_B", Availability::Down)]);
     let mut moved = 0;
     for n in 0..100_000_u32 {
-        let client = at(&IpAddr::V4((0xc612_0000 + 2 * n).into()).to_string());
+        let client = Client::at(IpAddr::V4((0xc612_0000 + 2 * n).into()));
         let (home, reason) = choose(&directory, &client, &WELL, n.into());
         assert_eq!(reason, Reason::ConsistentHash);
         assert_eq!(choose(&directory, &client, &WELL, 7).0, home, "whatever the seed");

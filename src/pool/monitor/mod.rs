@@ -74,21 +74,26 @@ impl Monitors {
         // The old ones end first: both would speak for the same servers.
         followed.retain(|old| wanted.contains(&identity(&old.pool)));
         let known: HashSet<_> = followed.iter().map(|old| identity(&old.pool)).collect();
+        let mut begun = 0;
         for pool in pools.iter().filter(|pool| !known.contains(&identity(pool))) {
             let stop = CancellationToken::new();
-            self.spawn(pool, rng, &stop);
+            self.spawn(pool, rng, &stop, &mut begun);
             followed.push(Followed { pool: pool.clone(), _stop: stop.drop_guard() });
         }
     }
 
-    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone.
-    fn spawn(&self, pool: &Pool, rng: &mut impl Rng, cancel: &CancellationToken) {
+    /// Probes the enabled servers of a pool until `cancel`. A pool without monitors is left alone. `begun`: how many
+    /// probes have begun with it.
+    fn spawn(&self, pool: &Pool, rng: &mut impl Rng, cancel: &CancellationToken, begun: &mut u32) {
         for server in pool.servers().iter().filter(|server| server.is_watched()) {
             let monitors = &pool.config().monitors;
             // After a reload all monitors start with what is known of the server.
             let known = server.health();
             let said = Mutex::new(vec![known.clone(); monitors.len()]);
-            let verdict = Arc::new(Verdict { server: server.clone(), said, clock: self.clock.clone() });
+            let enough = pool.config().min_health_monitors_up.map_or(monitors.len(), |min| min as usize);
+            let enough = enough.min(monitors.len());
+            let verdict =
+                Arc::new(Verdict { server: server.clone(), said, enough, clock: self.clock.clone() });
             for (index, monitor) in monitors.iter().enumerate() {
                 let watch = Watch {
                     probe: Probe::new(
@@ -99,12 +104,14 @@ impl Monitors {
                         &self.clock,
                     ),
                     threshold: Threshold::new(monitor.successful_checks, monitor.failed_checks, &known),
+                    start: turn(*begun).min(monitor.send_interval),
                     offset: monitor.send_interval.mul_f64(rng.random()),
                     monitor: monitor.clone(),
                     verdict: verdict.clone(),
                     prober: self.prober.clone(),
                     index,
                 };
+                *begun += 1;
                 let cancel = cancel.clone();
                 tokio::spawn(async move { cancel.run_until_cancelled(watch.run()).await });
             }
@@ -117,7 +124,9 @@ struct Watch {
     monitor: Arc<HealthMonitor>,
     probe: Probe,
     threshold: Threshold,
-    /// When the second probe is due.
+    /// When the first probe is due.
+    start: Duration,
+    /// When the second probe is due, from then on.
     offset: Duration,
     verdict: Arc<Verdict>,
     /// Which of the server's monitors it is.
@@ -127,6 +136,9 @@ struct Watch {
 
 impl Watch {
     async fn run(mut self) {
+        if !self.start.is_zero() {
+            tokio::time::sleep(self.start).await;
+        }
         let mut due = interval_at(Instant::now() + self.offset, self.monitor.send_interval);
         // A probe that took longer than the interval is not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -168,10 +180,23 @@ impl Prober {
     }
 }
 
+/// When a probe begins that so many others begin with: a few at once and the rest after them, so that thousands of
+/// servers are no storm.
+fn turn(before: u32) -> Duration {
+    BURST_INTERVAL * (before / BURST)
+}
+
+/// How many probes begin at once.
+const BURST: u32 = 100;
+
+const BURST_INTERVAL: Duration = Duration::from_millis(50);
+
 /// What the monitors of one server say.
 struct Verdict {
     server: Arc<Server>,
     said: Mutex<Vec<Health>>,
+    /// How many of them have to pass.
+    enough: usize,
     clock: Clock,
 }
 
@@ -180,16 +205,19 @@ impl Verdict {
     fn say(&self, monitor: usize, health: Health) {
         let mut said = self.said.lock();
         said[monitor] = health;
-        if let Some(health) = together(&said) {
+        if let Some(health) = together(&said, self.enough) {
             self.server.set_health(health, self.clock.wall());
         }
     }
 }
 
-/// Down when one says so, up when all do; until the last one has had its first result, nothing is decided.
-fn together(said: &[Health]) -> Option<Health> {
-    let down = said.iter().find(|health| matches!(health, Health::Down { .. }));
-    down.cloned().or_else(|| said.iter().all(|health| *health == Health::Up).then_some(Health::Up))
+/// Up when `enough` say so, down when so many do not that there cannot be enough; until then nothing is decided.
+fn together(said: &[Health], enough: usize) -> Option<Health> {
+    let is_down = |health: &&Health| matches!(health, Health::Down { .. });
+    if said.iter().filter(is_down).count() > said.len() - enough {
+        return said.iter().find(is_down).cloned();
+    }
+    (said.iter().filter(|health| **health == Health::Up).count() >= enough).then_some(Health::Up)
 }
 
 #[cfg(test)]

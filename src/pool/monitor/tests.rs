@@ -322,13 +322,26 @@ async fn a_server_is_up_when_all_its_monitors_say_so() {
 #[test]
 fn nothing_is_decided_until_each_monitor_has_said_something_or_one_says_down() {
     let (unchecked, up) = (Health::Unchecked, Health::Up);
-    for (said, expected) in [
-        (vec![up.clone(), unchecked.clone()], None),
-        (vec![up.clone(), up.clone()], Some(up)),
-        (vec![unchecked, down("answered 500")], Some(down("answered 500"))),
-        (vec![down("answered 500"), down("connection refused")], Some(down("answered 500"))),
+    let (broken, refused) = (down("answered 500"), down("connection refused"));
+    for (said, enough, expected) in [
+        (vec![up.clone(), unchecked.clone()], 2, None),
+        (vec![up.clone(), up.clone()], 2, Some(&up)),
+        (vec![unchecked.clone(), broken.clone()], 2, Some(&broken)),
+        (vec![broken.clone(), refused.clone()], 2, Some(&broken)),
+        (vec![up.clone(), unchecked.clone()], 1, Some(&up)),
+        (vec![unchecked.clone(), broken.clone()], 1, None),
+        (vec![up.clone(), broken.clone()], 1, Some(&up)),
+        (vec![refused.clone(), broken.clone()], 1, Some(&refused)),
+        (vec![up.clone(), unchecked, broken.clone()], 2, None),
     ] {
-        assert_eq!(super::together(&said), expected, "{said:?}");
+        assert_eq!(super::together(&said, enough).as_ref(), expected, "{enough} of {said:?}");
+    }
+}
+
+#[test]
+fn thousands_of_probes_do_not_begin_at_once() {
+    for (before, milliseconds) in [(0, 0), (99, 0), (100, 50), (250, 100), (20_000, 10_000)] {
+        assert_eq!(super::turn(before), Duration::from_millis(milliseconds));
     }
 }
 
