@@ -18,9 +18,10 @@ mod upgrade;
 mod watch;
 
 use std::{
-    collections::HashMap,
-    net::{SocketAddr, TcpListener},
+    io,
+    net::SocketAddr,
     num::NonZeroUsize,
+    os::fd::{AsFd, OwnedFd},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -42,7 +43,7 @@ use crate::{
     config::{self, AdminListen, Config},
     dns,
     gslb::KeyWatch,
-    listen::{self, Workers},
+    listen::{self, Inherited, Workers},
     metrics::Metrics,
     proxy::Proxy,
     rule::{Registry, Rule, RuleError, Setup},
@@ -139,7 +140,7 @@ impl Homing {
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
         let ports = instance.ports.prepare(&live, &snapshot, &mut sockets)?;
         let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
-        let dns = instance.prepare_dns(&snapshot)?;
+        let dns = instance.prepare_dns(&snapshot, &mut sockets)?;
         let stop = CancellationToken::new();
         // Unix sockets have the place of the old process's only once that does not need them any more.
         let (mut admin, mut successors) = (None, None);
@@ -314,13 +315,23 @@ impl Running {
         let successors = self.successors.clone().ok_or(HandOverError::NotConfigured)?;
         let _no_reload = self.instance.reloading.lock().await;
         let mut kept_by_another = self.keeper.pause().await;
-        let mut sockets = self.instance.ports.sockets();
-        sockets.extend(self.admin_handle.as_ref().and_then(admin::Handle::socket));
+        let sockets = self.sockets().map_err(HandOverError::Sockets)?;
         let handed_over = tokio::task::spawn_blocking(move || successors.hand_over(&sockets)).await;
         let handed_over = handed_over.unwrap_or(Err(HandOverError::Panic))?;
         *kept_by_another = true;
         *self.instance.stopping.lock() = true;
         Ok(handed_over)
+    }
+
+    /// Other handles of everything that another process is to listen on too.
+    fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let mut tcp = self.instance.ports.sockets();
+        tcp.extend(self.admin_handle.as_ref().and_then(admin::Handle::socket));
+        let mut sockets = self.instance.dns.sockets()?;
+        for socket in tcp {
+            sockets.push(socket.as_fd().try_clone_to_owned()?);
+        }
+        Ok(sockets)
     }
 
     /// Ends when another process serves in its place: every connection with its next answer, at the latest after
@@ -329,6 +340,7 @@ impl Running {
         self.admin_handle.iter().for_each(admin::Handle::leave);
         self.successors.iter().for_each(|successors| successors.leave());
         drop(self.stop);
+        self.instance.dns.close();
         let cut = self.instance.ports.retire(grace).await;
         flush_access_log(&self.instance).await;
         let _ = tokio::task::spawn_blocking(|| handed_over.ended()).await;
@@ -404,9 +416,9 @@ async fn listen_for_successors(
 
 async fn adopt_admin(
     addr: SocketAddr,
-    sockets: &mut HashMap<SocketAddr, TcpListener>,
+    sockets: &mut Inherited,
 ) -> Result<Option<AdminListener>, admin::BindError> {
-    match sockets.remove(&addr) {
+    match sockets.tcp(addr) {
         Some(socket) => AdminListener::adopt(socket, addr).map(Some),
         None => AdminListener::bind(&AdminListen::Tcp(addr)).await,
     }

@@ -1,6 +1,6 @@
 //! Where the responder listens: what a new configuration asks for is prepared as a whole, and only then applied.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{collections::HashMap, io, net::SocketAddr, os::fd::OwnedFd, sync::Arc};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ use super::{
     tcp::{self, Connections},
     udp,
 };
-use crate::{clock::Clock, config::Dns, metrics::Metrics};
+use crate::{clock::Clock, config::Dns, listen::Inherited, metrics::Metrics};
 
 /// The open ports of an instance, and who answers there.
 pub struct Ports {
@@ -29,10 +29,16 @@ pub struct Ports {
 
 #[derive(Default)]
 struct State {
-    /// A port is closed when its guard is dropped.
-    open: HashMap<SocketAddr, DropGuard>,
+    open: HashMap<SocketAddr, Open>,
     responder: Option<Arc<ArcSwap<Responder>>>,
     rate_limit: Option<Arc<RateLimit>>,
+}
+
+/// A port, which is closed when this is dropped.
+struct Open {
+    _stop: DropGuard,
+    /// For a process that takes over.
+    sockets: Vec<OwnedFd>,
 }
 
 /// All that can fail about a change, done.
@@ -50,19 +56,20 @@ impl Ports {
         Self { threads, clock, connections, cookie_secret, state: Mutex::default() }
     }
 
-    /// Binds the sockets that are not there yet. `build` makes who answers.
+    /// Binds the sockets that are neither there yet nor in `inherited`. `build` makes who answers.
     ///
     /// # Errors
     /// A socket cannot be had. Nothing has changed then.
     pub fn prepare(
         &self,
         dns: Option<&Dns>,
+        inherited: &mut Inherited,
         build: impl FnOnce(&Dns, &Kept) -> Responder,
     ) -> Result<Prepared, BindError> {
         let state = self.state.lock();
         let listen = dns.map(|dns| dns.listen.clone()).unwrap_or_default();
         let missing = listen.iter().filter(|addr| !state.open.contains_key(addr));
-        let bind = |addr: &SocketAddr| Ok((*addr, Sockets::bind(*addr, self.threads.len())?));
+        let bind = |addr: &SocketAddr| Ok((*addr, Sockets::open(*addr, self.threads.len(), inherited)?));
         let new = missing.map(bind).collect::<Result<_, BindError>>()?;
         let rate_limit = dns.and_then(|dns| dns.rate_limit).map(|config| {
             let same = state.rate_limit.clone().filter(|limit| *limit.config() == config);
@@ -98,10 +105,20 @@ impl Ports {
         };
         state.responder = Some(current.clone());
         for (addr, sockets) in new {
-            let stop = self.open(sockets, &current);
-            state.open.insert(addr, stop.drop_guard());
+            let handles = sockets.handles();
+            let stop = self.open(sockets, &current).drop_guard();
+            state.open.insert(addr, Open { _stop: stop, sockets: handles });
             tracing::info!("listening on dns://{addr}");
         }
+    }
+
+    /// The listening sockets, for another process to answer on too.
+    ///
+    /// # Errors
+    /// The process has as many open files as it may.
+    pub fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
+        let state = self.state.lock();
+        state.open.values().flat_map(|open| &open.sockets).map(OwnedFd::try_clone).collect()
     }
 
     /// Stops answering.

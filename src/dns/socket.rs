@@ -4,12 +4,13 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::listen;
+use crate::listen::{self, Inherited};
 
 /// Why the responder does not listen.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +36,39 @@ pub(super) struct Datagrams {
 }
 
 impl Sockets {
+    /// Those that another process had, and as many more as it takes.
+    pub fn open(addr: SocketAddr, threads: usize, inherited: &mut Inherited) -> Result<Self, BindError> {
+        let Some(tcp) = inherited.tcp(addr) else { return Self::bind(addr, threads) };
+        let mut sockets = inherited.udp(addr);
+        sockets.truncate(threads);
+        let missing = threads - sockets.len();
+        let more = (0..missing).map(|_| open(addr, Type::DGRAM, true).map(UdpSocket::from));
+        let all = sockets.into_iter().map(Ok).chain(more).map(|socket| Datagrams::new(socket?));
+        let udp = all.collect::<io::Result<_>>().map_err(|error| udp_error(addr, error))?;
+        Ok(Self { tcp, udp })
+    }
+
+    /// Other handles of all of them: as many as there may be, which is all unless files are short.
+    pub fn handles(&self) -> Vec<OwnedFd> {
+        let udp = self.udp.iter().map(|udp| udp.socket.as_fd());
+        let all = std::iter::once(self.tcp.as_fd()).chain(udp);
+        all.filter_map(|socket| socket.try_clone_to_owned().ok()).collect()
+    }
+
     /// `threads`: how many sockets there are to be over UDP.
     pub fn bind(addr: SocketAddr, threads: usize) -> Result<Self, BindError> {
         let tcp = open(addr, Type::STREAM, false).map_err(|error| listen::BindError::new(addr, error))?;
         // Sockets that share a port also share it with those of a stranger who allows it; one alone does not.
         drop(open(addr, Type::DGRAM, false).map_err(|error| udp_error(addr, error))?);
-        let datagrams = |_| {
-            let socket = UdpSocket::from(open(addr, Type::DGRAM, true)?);
-            Ok(Datagrams { state: UdpSocketState::new((&socket).into())?, socket })
-        };
+        let datagrams = |_| Datagrams::new(open(addr, Type::DGRAM, true)?.into());
         let udp = (0..threads).map(datagrams).collect::<io::Result<_>>();
         Ok(Self { tcp: tcp.into(), udp: udp.map_err(|error| udp_error(addr, error))? })
+    }
+}
+
+impl Datagrams {
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        Ok(Self { state: UdpSocketState::new((&socket).into())?, socket })
     }
 }
 
@@ -98,6 +121,20 @@ mod tests {
         let addr = shared.local_addr().unwrap().as_socket().unwrap();
         let error = Sockets::bind(addr, 2).err().expect("it is taken");
         assert!(matches!(error, BindError::Udp(in_use) if in_use == addr), "{error}");
+    }
+
+    #[test]
+    fn sockets_of_another_process_are_taken_and_more_are_bound_beside_them() {
+        for threads in [1, 2, 4] {
+            let first = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
+            let addr = first.tcp.local_addr().unwrap();
+            let mut inherited = Inherited::default();
+            first.handles().into_iter().for_each(|socket| inherited.add(socket).unwrap());
+            assert_eq!(inherited.len(), 3);
+            let second = Sockets::open(addr, threads, &mut inherited).unwrap();
+            assert_eq!(second.udp.len(), threads);
+            assert!(inherited.is_empty());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod connection;
 mod framing;
 mod http1;
+mod inherited;
 mod listeners;
 mod port;
 mod room;
@@ -22,6 +23,7 @@ mod workers;
 
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
+pub use inherited::Inherited;
 pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;

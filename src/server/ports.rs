@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -21,7 +21,8 @@ use crate::{
     clock::Clock,
     config::{Config, SslProfile},
     listen::{
-        self, Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Listeners, Prepared, Secured,
+        self, Handshake, HandshakeFailure, Inherited, ListenerSettings, ListenerSpec, Listeners, Prepared,
+        Secured,
     },
     metrics::ConfigMetrics,
     proxy::Proxy,
@@ -72,7 +73,7 @@ impl Ports {
         &self,
         live: &Live,
         snapshot: &Snapshot,
-        inherited: &mut HashMap<SocketAddr, TcpListener>,
+        inherited: &mut Inherited,
     ) -> Result<Sockets, StartError> {
         let listeners = &snapshot.listeners;
         let open = self.addresses();
@@ -110,7 +111,7 @@ impl Ports {
                 continue;
             }
             let bind = if snapshot.config.so_reuseport { listen::bind_shared } else { listen::bind };
-            let socket = match inherited.remove(&addr) {
+            let socket = match inherited.tcp(addr) {
                 Some(socket) => socket,
                 None => bind(addr).map_err(|error| overlap(error, addr, &open, listeners))?,
             };

@@ -9,7 +9,6 @@
 //! Known elsewhere as: `nginx -s reload` and HAProxy's reload, but within one process; Envoy's xDS.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,6 +19,7 @@ use crate::{
     admin::{Token, TokenError, view},
     config::{self, Problems},
     dns,
+    listen::Inherited,
     snapshot::{BuildError, Snapshot},
 };
 
@@ -116,11 +116,11 @@ impl Instance {
         let token = token(&config)?;
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
-        let sockets = self.ports.prepare(&self.live, &snapshot, &mut HashMap::new())?;
+        let sockets = self.ports.prepare(&self.live, &snapshot, &mut Inherited::default())?;
         let access_log = snapshot.config.access_log.as_ref();
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);
         let access_log = access_log.map_err(StartError::from)?;
-        let dns = self.prepare_dns(&snapshot)?;
+        let dns = self.prepare_dns(&snapshot, &mut Inherited::default())?;
         Ok(Prepared { snapshot, sockets, dns, token, access_log, warnings })
     }
 

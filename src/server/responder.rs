@@ -6,17 +6,22 @@ use super::{Instance, StartError};
 use crate::{
     dns::{self, Responder},
     gslb::choice::{Availability, Directory, Health, Member},
+    listen::Inherited,
     snapshot::Snapshot,
 };
 
 impl Instance {
-    /// Makes who answers, and binds the sockets that are not there yet.
+    /// Makes who answers, and binds the sockets that are not there yet, nor in `inherited`.
     ///
     /// # Errors
     /// A socket cannot be had. Nothing has changed then.
-    pub(super) fn prepare_dns(&self, snapshot: &Snapshot) -> Result<dns::Prepared, StartError> {
+    pub(super) fn prepare_dns(
+        &self,
+        snapshot: &Snapshot,
+        inherited: &mut Inherited,
+    ) -> Result<dns::Prepared, StartError> {
         let config = &snapshot.config;
-        let prepared = self.dns.prepare(config.dns.as_deref(), |dns, kept| {
+        let prepared = self.dns.prepare(config.dns.as_deref(), inherited, |dns, kept| {
             let (directory, health) = choosing(snapshot);
             Responder::new(dns, config, directory, health, kept, &self.live.metrics)
         });

@@ -12,13 +12,14 @@ use std::{
     time::Duration,
 };
 
+use hickory_proto::rr::RecordType;
 use tokio::task::JoinHandle;
 
 use crate::support::{
     certs::cert_for,
     client::{Connection, Request},
-    config::{APP, CLONES, Site, parse},
-    eventually,
+    config::{APP, CLONES, Federation, Site, parse},
+    dns, eventually,
     homing::Homing,
     http2::Http2,
     net,
@@ -311,6 +312,40 @@ async fn the_admin_socket_is_the_new_processs_and_a_second_upgrade_finds_the_upg
         let shown = crate::support::homing::run(&["show", "pool", "--admin", &admin]).await;
         assert_eq!(shown.code, Some(0), "{}", shown.text());
         homing = next;
+    }
+    assert!(homing.stop().await.success());
+}
+
+#[tokio::test]
+async fn dns_is_answered_all_the_while() {
+    let app = Origin::start("app").await;
+    let at = net::free_addr();
+    let site = Federation::new().site_a(&[&app]).with(|yaml| {
+        yaml["upgrade_sock"] = "upgrade.sock".into();
+        yaml["dns"] = parse(&format!("{{listen: ['{at}']}}"));
+    });
+    let mut homing = site.start().await;
+    let ending = Arc::new(AtomicBool::new(false));
+    let clients = [Arc::clone(&ending), Arc::clone(&ending)].map(|ending| {
+        tokio::spawn(async move {
+            while !ending.load(Relaxed) {
+                let answer = dns::ask(at, "a.com.", RecordType::A).await;
+                assert_eq!(dns::addresses(&answer).len(), 1);
+            }
+        })
+    });
+    // More threads, and with them more sockets; then fewer.
+    for threads in [4, 1] {
+        let next = homing.successor(&site.clone().with(|yaml| yaml["threads"] = threads.into())).await;
+        homing.hands_over().await;
+        assert!(homing.ended().await.success());
+        homing = next;
+        let mut connection = dns::DnsConnection::open(at).await;
+        assert!(connection.ask("a.com.", RecordType::A).await.is_some(), "over TCP too");
+    }
+    ending.store(true, Relaxed);
+    for client in clients {
+        client.await.expect("no query is lost");
     }
     assert!(homing.stop().await.success());
 }

@@ -81,6 +81,8 @@ pub enum HandOverError {
     NotConfigured,
     #[error("no process waits on upgrade_sock {0}; start one with `homing run --upgrade` first")]
     Nobody(PathBuf),
+    #[error("its listening sockets cannot be duplicated: {0}; allow the process more open files")]
+    Sockets(#[source] std::io::Error),
     #[error("the new process failed: {0}; its log says why")]
     Failed(#[from] LinkError),
     #[error("the new process did not serve within {} s", SERVING_TIMEOUT.as_secs())]

@@ -1,9 +1,7 @@
 //! The side of the new process.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{SocketAddr, TcpListener},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,7 +13,7 @@ use super::{
     Keys, Message, TakeOverError,
     link::{Link, LinkError},
 };
-use crate::{server::saved::Incoming, snapshot::Live};
+use crate::{listen::Inherited, server::saved::Incoming, snapshot::Live};
 
 /// The process that serves, and waits for nothing but SIGQUIT.
 pub struct Predecessor {
@@ -25,7 +23,7 @@ pub struct Predecessor {
 
 /// What was taken over.
 pub struct Taken {
-    pub sockets: HashMap<SocketAddr, TcpListener>,
+    pub sockets: Inherited,
     /// Keys of sessions.
     pub sessions: usize,
     path: PathBuf,
@@ -62,7 +60,7 @@ impl Predecessor {
             None => tracing::info!("another process serves; taking over when it gets SIGQUIT"),
         }
         let incoming = Incoming::into(&live.sessions, &live.snapshot().config, &live.clock);
-        let mut taken = Taken { sockets: HashMap::new(), sessions: 0, path, link: None };
+        let mut taken = Taken { sockets: Inherited::default(), sessions: 0, path, link: None };
         let mut follower = Follower { live: live.clone(), link, incoming };
         match follower.take_all(&mut taken).and_then(|()| follower.follow()) {
             Ok(link) => taken.link = Some(link),
@@ -116,8 +114,7 @@ impl Follower {
                 Message::Sockets(number) => {
                     self.live.sessions.set_shared(true);
                     for socket in self.link.take_sockets(number)? {
-                        let socket = TcpListener::from(socket);
-                        taken.sockets.insert(socket.local_addr()?, socket);
+                        taken.sockets.add(socket)?;
                     }
                 }
                 Message::State(state) => state.apply(&self.live),

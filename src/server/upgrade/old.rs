@@ -2,7 +2,7 @@
 
 use std::{
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     path::{Path, PathBuf},
@@ -15,10 +15,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Notify,
-};
+use tokio::{net::UnixListener, sync::Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -124,7 +121,7 @@ impl Successors {
 
     /// Hands over to the process that waits, with these sockets. Blocks until that serves. On an error this one is what
     /// it was before.
-    pub fn hand_over(&self, sockets: &[Arc<TcpListener>]) -> Result<HandedOver, HandOverError> {
+    pub fn hand_over(&self, sockets: &[OwnedFd]) -> Result<HandedOver, HandOverError> {
         let waiting = self.waiting.lock().take().filter(Link::is_alive);
         let link = waiting.ok_or_else(|| HandOverError::Nobody(self.path.clone()))?;
         let begun = Instant::now();
@@ -194,7 +191,7 @@ struct Pump {
 
 impl Pump {
     /// All that there is when it begins. How many keys of sessions there were.
-    fn begin(&mut self, sockets: &[Arc<TcpListener>]) -> Result<usize, LinkError> {
+    fn begin(&mut self, sockets: &[OwnedFd]) -> Result<usize, LinkError> {
         let fds: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
         self.link.send_sockets(&fds)?;
         self.link.send(&Message::State(State::of(&self.live)))?;
