@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     time::Instant,
 };
@@ -43,6 +43,8 @@ pub struct Connection {
     shutdown: ShutdownWatch,
     request_done: AtomicBool,
     framing: AtomicU8,
+    /// 0: not read yet, or not well formed.
+    head_length: AtomicU32,
     _open: Open,
 }
 
@@ -80,6 +82,19 @@ impl Connection {
         Framing::from_word(self.framing.load(Ordering::Acquire))
     }
 
+    /// How many bytes the head of the HTTP/1 request had as the client sent it, empty lines before it included. `None`
+    /// where it is not over, or one of its lines does not end in CR LF.
+    pub fn head_length(&self) -> Option<usize> {
+        match self.head_length.load(Ordering::Acquire) {
+            0 => None,
+            length => Some(length as usize),
+        }
+    }
+
+    pub(super) fn set_head_length(&self, length: Option<u32>) {
+        self.head_length.store(length.unwrap_or(0), Ordering::Release);
+    }
+
     pub(super) fn is_request_done(&self) -> bool {
         self.request_done.load(Ordering::Acquire)
     }
@@ -92,6 +107,7 @@ impl Connection {
     pub(super) fn begin_request(&self) {
         self.request_done.store(false, Ordering::Release);
         self.set_framing(Framing::Unfinished);
+        self.set_head_length(None);
     }
 
     /// What [`Connection::of`] looks for. Pingora copies it from the stream into every session's digest.
@@ -180,6 +196,7 @@ impl From<Facts> for Connection {
             shutdown: facts.shutdown,
             request_done: AtomicBool::new(false),
             framing: AtomicU8::new(Framing::Unfinished.word()),
+            head_length: AtomicU32::new(0),
             _open: facts.open,
         }
     }

@@ -5,6 +5,9 @@
 //! head, then follows the body *as if it were chunked* without looking at any header; who knows from Pingora that
 //! it is chunked asks for the verdict. So there is no second opinion on which framing a request has.
 //!
+//! Of the head it keeps the length, and whether every line ends in CR LF: Pingora takes a bare LF for an end too, and
+//! mends some request lines, which then have another length.
+//!
 //! It allocates nothing, looks at no chunk data, and bounds every line and section.
 
 /// A verdict on a body's chunk framing.
@@ -34,6 +37,12 @@ pub(super) struct Check {
     state: State,
     /// Bytes of the present line or section, against its bound.
     length: u16,
+    /// Bytes of the head so far.
+    head: u32,
+    /// The last byte of the head so far is a CR.
+    after_cr: bool,
+    /// A line of the head ended without CR.
+    bare_lf: bool,
     /// The chunk's size while it is read, then what is left of its data.
     size: u64,
 }
@@ -43,6 +52,7 @@ enum State {
     /// Before the request line: empty lines are skipped.
     #[default]
     Start,
+    StartCr,
     /// In a line of the head that has something in it.
     HeadLine,
     /// At the start of a line of the head: an empty one ends it.
@@ -87,14 +97,29 @@ impl Check {
         }
     }
 
+    /// The length of the head, once it is over, if all its lines end in CR LF.
+    pub fn head_length(&self) -> Option<u32> {
+        (!self.in_head() && !self.bare_lf).then_some(self.head)
+    }
+
     /// Reads on. Returns how many of the bytes belong to what is being read: it stops after the head, and after a
     /// well-formed body, so that nobody is handed bytes of the next request with the end of this one.
     pub fn read(&mut self, bytes: &[u8]) -> usize {
+        let in_head = self.in_head();
+        let taken = self.advance(bytes);
+        if in_head {
+            self.head = self.head.saturating_add(u32::try_from(taken).unwrap_or(u32::MAX));
+            self.after_cr = taken > 0 && bytes[taken - 1] == b'\r';
+        }
+        taken
+    }
+
+    fn advance(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             at += match self.state {
                 State::Fine | State::Bad => return bytes.len(),
-                State::HeadLine => self.skip_line(&bytes[at..]),
+                State::HeadLine => self.skip_line(bytes, at),
                 State::Data => self.skip_data(&bytes[at..]),
                 _ => {
                     let was_head = self.in_head();
@@ -111,16 +136,21 @@ impl Check {
 
     /// The head is not over yet.
     pub fn in_head(&self) -> bool {
-        matches!(self.state, State::Start | State::HeadLine | State::HeadLineStart | State::HeadLineStartCr)
+        matches!(
+            self.state,
+            State::Start | State::StartCr | State::HeadLine | State::HeadLineStart | State::HeadLineStartCr
+        )
     }
 
-    fn skip_line(&mut self, bytes: &[u8]) -> usize {
-        match memchr::memchr(b'\n', bytes) {
+    fn skip_line(&mut self, bytes: &[u8], from: usize) -> usize {
+        match memchr::memchr(b'\n', &bytes[from..]) {
             Some(end) => {
+                let before = (from + end).checked_sub(1);
+                self.bare_lf |= !before.map_or(self.after_cr, |before| bytes[before] == b'\r');
                 self.state = State::HeadLineStart;
                 end + 1
             }
-            None => bytes.len(),
+            None => bytes.len() - from,
         }
     }
 
@@ -135,10 +165,16 @@ impl Check {
 
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
-            (State::Start, b'\r' | b'\n') => State::Start,
+            (State::Start | State::StartCr, b'\r') => State::StartCr,
+            (State::Start | State::StartCr, b'\n') => self.line_end(State::StartCr, State::Start),
             (State::HeadLineStart, b'\r') => State::HeadLineStartCr,
-            (State::HeadLineStart | State::HeadLineStartCr, b'\n') => self.chunk(),
-            (State::Start | State::HeadLineStart | State::HeadLineStartCr, _) => State::HeadLine,
+            (State::HeadLineStart | State::HeadLineStartCr, b'\n') => {
+                let next = self.chunk();
+                self.line_end(State::HeadLineStartCr, next)
+            }
+            (State::Start | State::StartCr | State::HeadLineStart | State::HeadLineStartCr, _) => {
+                State::HeadLine
+            }
 
             (State::Size, _) if byte.is_ascii_hexdigit() && self.length < SIZE_DIGITS => self.digit(byte),
             (State::Size, _) if self.length > 0 => self.after_element(byte),
@@ -185,6 +221,12 @@ impl Check {
             (State::LastLf, b'\n') => State::Fine,
             _ => State::Bad,
         };
+    }
+
+    /// An empty line of the head ends, well if it began with a CR.
+    fn line_end(&mut self, after_cr: State, next: State) -> State {
+        self.bare_lf |= self.state != after_cr;
+        next
     }
 
     /// A chunk-size line begins.
@@ -337,6 +379,30 @@ mod tests {
         check.read(HEAD);
         assert_eq!(check.read(b"1\r\nx\r\n0\r\n\r\nGET /next"), 11);
         assert_eq!(check.verdict(), Framing::Fine);
+    }
+
+    #[test]
+    fn a_head_has_a_length_when_all_its_lines_end_in_cr_lf() {
+        for (head, well) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", true),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", false),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", false),
+        ] {
+            for cut in 0..head.len() {
+                let mut check = Check::default();
+                for part in [&head[..cut], &head[cut..]] {
+                    assert_eq!(check.read(part.as_bytes()), part.len());
+                }
+                let length = well.then_some(head.len() as u32);
+                assert_eq!(check.head_length(), length, "{head:?} cut at {cut}");
+            }
+            let mut unfinished = Check::default();
+            unfinished.read(&head.as_bytes()[..head.len() - 1]);
+            assert_eq!(unfinished.head_length(), None);
+        }
     }
 
     proptest! {

@@ -163,6 +163,7 @@ impl Wire {
         if !self.check.in_head() {
             self.deadline = None;
             self.timer = None;
+            self.connection.set_head_length(self.check.head_length());
         }
         self.connection.set_framing(self.check.verdict());
         Poll::Ready(Ok(()))

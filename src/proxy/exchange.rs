@@ -28,6 +28,8 @@ pub struct Ctx {
     /// A rule asked for another try after an answer.
     pub(super) retry_asked: bool,
     pub(super) retries: u32,
+    /// Interim answers that servers gave to it.
+    pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
     pub(super) reason: Option<Reason>,
 }
@@ -75,6 +77,7 @@ impl Ctx {
             status: 0,
             retry_asked: false,
             retries: 0,
+            interims: 0,
             reason: None,
         }
     }

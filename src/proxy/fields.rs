@@ -10,13 +10,22 @@ pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|known| known == name)
 }
 
-/// What routing needs of a request's head, found in one pass.
+/// What routing and strictness need of a request's head, found in one pass.
 #[derive(Default)]
 pub(super) struct Survey<'a> {
     /// The last `Host` field.
     pub host: Option<&'a HeaderValue>,
     pub hosts: usize,
     pub cookies: usize,
+    /// The last `Content-Length`.
+    pub length: Option<&'a HeaderValue>,
+    pub lengths: usize,
+    /// The last `Transfer-Encoding`.
+    pub coding: Option<&'a HeaderValue>,
+    pub codings: usize,
+    /// The last `Connection`.
+    pub connection: Option<&'a HeaderValue>,
+    pub connections: usize,
     /// It says that it is a copy.
     pub marked: bool,
 }
@@ -30,6 +39,15 @@ impl<'a> Survey<'a> {
                 survey.hosts += 1;
             } else if *name == header::COOKIE {
                 survey.cookies += 1;
+            } else if *name == header::CONNECTION {
+                survey.connection = Some(value);
+                survey.connections += 1;
+            } else if *name == header::CONTENT_LENGTH {
+                survey.length = Some(value);
+                survey.lengths += 1;
+            } else if *name == header::TRANSFER_ENCODING {
+                survey.coding = Some(value);
+                survey.codings += 1;
             } else if *name == MARK {
                 survey.marked = true;
             }

@@ -7,11 +7,11 @@ use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{exchange::Ctx, fields, route::rule_failed_closed};
+use super::{exchange::Ctx, fields, route::rule_failed_closed, strict};
 use crate::{
+    clone::MARK,
     listen::{Connection, Framing},
     rule::{Exchange, Introduction, RequestData, RequestSend},
-    site_cookie::HOP_HEADER,
 };
 
 /// Makes the request's head what any server may have, once, whatever the number of attempts. The client's address
@@ -26,8 +26,9 @@ pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareH
     let mut parts = Parts::from(mem::replace(head, spare.take()?));
     let fields = &mut parts.headers;
     // Looked for in one pass, because nearly no request has any.
-    if fields.keys().any(|name| CLIENTS_WORD.contains(name)) {
-        for name in &CLIENTS_WORD {
+    if fields.keys().any(is_clients_word) {
+        let names: Vec<_> = fields.keys().filter(|name| is_clients_word(name)).cloned().collect();
+        for name in names {
             fields.remove(name);
         }
     }
@@ -74,13 +75,11 @@ pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// What a client may not say of itself, and homing does not say: servers and frameworks believe it.
-static CLIENTS_WORD: [HeaderName; 4] = [
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static(HOP_HEADER),
-];
+/// What a client may not say of itself: servers and frameworks believe it. What homing says itself is put in later.
+fn is_clients_word(name: &HeaderName) -> bool {
+    // Marks of copies that are not genuine are gone already.
+    (strict::is_our_word(name.as_str().as_bytes()) && *name != MARK) || strict::poses(name)
+}
 
 /// Passes a chunk of the body on, to rules and taps too.
 pub(super) fn body_chunk(

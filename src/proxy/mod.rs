@@ -4,7 +4,7 @@
 //! | phase | here | rule events |
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
-//! | head arrived | `route.rs` | `http_request` |
+//! | head arrived | `route.rs`, `strict.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
@@ -23,6 +23,7 @@ mod reason;
 mod reply;
 mod request_id;
 mod route;
+mod strict;
 mod tunnel;
 mod upstream;
 
@@ -134,9 +135,9 @@ impl ProxyHttp for Proxy {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        _ctx: &mut Ctx,
+        ctx: &mut Ctx,
     ) -> Result<()> {
-        reply::from_server(session, head)
+        reply::from_server(session, head, ctx)
     }
 
     async fn response_filter(

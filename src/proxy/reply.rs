@@ -11,7 +11,9 @@ use pingora::{
     proxy::{FailToProxy, Session},
 };
 
-use super::{exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed};
+use super::{
+    exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed, strict,
+};
 use crate::{
     access_log::Reason,
     listen::{Connection, WRITE_TIMEOUT},
@@ -44,7 +46,15 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
 }
 
 /// An answer's head, as it came: what no server may say is refused or removed.
-pub(super) fn from_server(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+pub(super) fn from_server(session: &Session, head: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+    strict::answer(head)?;
+    if !is_final(head) {
+        ctx.interims += 1;
+        if ctx.interims > MOST_INTERIMS {
+            return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server sends interim answers only")
+                .map_err(|error| error.into_up());
+        }
+    }
     if head.status == SWITCHED && !asks_for_tunnel(session.req_header()) {
         return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
             .map_err(|error| error.into_up());
@@ -114,6 +124,8 @@ fn remove_hop_refused(head: &mut ResponseHeader) {
     }
 }
 
+/// Before a server's answer; more are a flood.
+const MOST_INTERIMS: u8 = 32;
 const SWITCHED: StatusCode = StatusCode::SWITCHING_PROTOCOLS;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HOP_REFUSED: HeaderName = HeaderName::from_static(HOP_REFUSED_HEADER);

@@ -10,7 +10,7 @@ use super::{
     exchange::{Ctx, Routed},
     fields::Survey,
     notes::Notes,
-    request_id,
+    request_id, strict,
 };
 use crate::{
     listen::Connection,
@@ -28,8 +28,9 @@ pub(super) async fn find_virtual_service(
     let connection = Connection::of(session.digest()).cloned().ok_or_else(|| {
         Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
     })?;
-    let head = session.req_header_mut();
+    let head = session.req_header();
     let survey = Survey::of(&head.headers);
+    strict::request(session, &survey)?;
     // In the common case the host is where it was in the connection's last request, and says the same.
     let field = survey.host.filter(|_| survey.hosts == 1 && head.uri.authority().is_none());
     let (vs, state) = match field.and_then(|field| connection::last_route(live, &connection, field)) {
@@ -38,6 +39,8 @@ pub(super) async fn find_virtual_service(
         None => Box::pin(route(live, &connection, &request_host(head, &survey)?, field)).await?,
     };
     let Survey { cookies, marked, .. } = survey;
+    let head = session.req_header_mut();
+    strict::to_origin_form(head)?;
     let is_logged = live.access_log.is_on();
     let notes = is_logged.then(|| Box::new(Notes::of(head, vs.analytics.takes_headers(ctx.started))));
     if cookies > 1 {

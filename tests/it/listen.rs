@@ -148,21 +148,6 @@ async fn good_chunk_framing_passes_however_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_request_with_two_framings_reaches_no_server_with_both() {
-    let app = Origin::start("app").await;
-    let homing = Site::new(&[&app]).start().await;
-    let head = Request::new("POST", "/").header("Content-Length", "4").header("Transfer-Encoding", "chunked");
-    let mut client = Connection::open(homing.addr).await;
-    client.send(&head).await.expect("the head is read");
-    client.wire.write("0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a.com\r\n\r\n").await.ok();
-    client.closed().await;
-    for record in app.started() {
-        assert_ne!(record.target, "/smuggled");
-        assert!(record.header("content-length").is_none() || record.header("transfer-encoding").is_none());
-    }
-}
-
-#[tokio::test]
 async fn what_is_not_http_is_refused() {
     let app = Origin::start("app").await;
     let homing = Site::new(&[&app]).start().await;

@@ -44,6 +44,8 @@ mod site_redirect;
 mod site_tls;
 mod site_trust;
 mod sites;
+mod strict_requests;
+mod strict_servers;
 mod support;
 mod systemd;
 mod through;
