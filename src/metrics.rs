@@ -39,6 +39,8 @@ pub struct Metrics {
     pub listeners: ListenerFamilies,
     /// 1 while the server is up; set when the page is made. `pool`, `server`.
     pub pool_server_up: IntGaugeVec,
+    /// What a server is to do; set when the page is made. `pool`, `server`.
+    pub pool_server_admin_state: IntGaugeVec,
     /// Requests and tunnels in flight. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
     pub upstream: UpstreamFamilies,
@@ -125,6 +127,11 @@ impl Metrics {
             pool_server_up: registry.gauges(
                 "homing_pool_server_up",
                 "1 while the server is up, draining or not, else 0.",
+                &["pool", "server"],
+            ),
+            pool_server_admin_state: registry.gauges(
+                "homing_pool_server_admin_state",
+                "What the server is to do: 0 serve, 1 drain, 2 rest, by an operator's order or the configuration.",
                 &["pool", "server"],
             ),
             pool_server_inflight: registry.gauges(

@@ -146,11 +146,11 @@ impl Homing {
         let (mut admin, mut successors) = (None, None);
         if taken.is_none() {
             successors = listen_for_successors(&live, &stop).await?;
-            admin = AdminListener::bind(&snapshot.config.admin.listen).await?;
+            admin = AdminListener::bind(&snapshot.config.admin).await?;
         } else if let AdminListen::Tcp(addr) = snapshot.config.admin.listen {
-            admin = adopt_admin(addr, &mut sockets).await?;
+            admin = adopt_admin(&snapshot.config.admin, addr, &mut sockets).await?;
         }
-        instance.token.set(token(&snapshot.config)?);
+        instance.admin.set(admin::Terms::read(&snapshot.config.admin)?);
         // What is left the old process listens on, and this one does not.
         drop(sockets);
 
@@ -163,7 +163,8 @@ impl Homing {
             taken.serving()?;
             successors = listen_for_successors(&live, &stop).await.unwrap_or_else(serve_without);
             if let AdminListen::Unix(path) = &snapshot.config.admin.listen {
-                admin = AdminListener::replace(path).await.map(Some).unwrap_or_else(serve_without);
+                let group = snapshot.config.admin.socket_group.as_deref();
+                admin = AdminListener::replace(path, group).await.map(Some).unwrap_or_else(serve_without);
             }
         }
         let keeper = Arc::new(Keeper::new(live.clone()));
@@ -179,7 +180,7 @@ impl Homing {
         let admin = admin.map(|admin| {
             tracing::info!("admin {}", admin.url());
             let source = Arc::new(admin::LiveSource::new(live, instance.clone()));
-            tokio::spawn(admin::serve(admin, source, instance.token.clone(), stop.clone()))
+            tokio::spawn(admin::serve(admin, source, instance.admin.clone(), stop.clone()))
         });
         let stop = stop.drop_guard();
         Ok(Running { instance, admin, admin_url, admin_handle, successors, keeper, stop })
@@ -415,12 +416,13 @@ async fn listen_for_successors(
 }
 
 async fn adopt_admin(
+    admin: &config::Admin,
     addr: SocketAddr,
     sockets: &mut Inherited,
 ) -> Result<Option<AdminListener>, admin::BindError> {
     match sockets.tcp(addr) {
         Some(socket) => AdminListener::adopt(socket, addr).map(Some),
-        None => AdminListener::bind(&AdminListen::Tcp(addr)).await,
+        None => AdminListener::bind(admin).await,
     }
 }
 
@@ -445,11 +447,6 @@ fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
     http.h2_options = Some(http2);
     http.handle_init_modules();
     Arc::new(http)
-}
-
-/// The admin API's token, where the configuration has one.
-fn token(config: &Config) -> Result<Option<admin::Token>, admin::TokenError> {
-    config.admin.token_file.as_deref().map(admin::Token::read).transpose()
 }
 
 async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {

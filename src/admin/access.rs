@@ -1,13 +1,22 @@
 //! Who may use the admin API: everyone on this machine, and beyond it who knows the token.
+//!
+//! On loopback a browser stands for everyone whose pages it shows: a page may come by a name that its owner has since
+//! pointed at 127.0.0.1 (DNS rebinding). So there requests are for an address, for localhost, or for a name that
+//! the configuration has.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use axum::{
     extract::{Request, State},
     http::{
         StatusCode,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -16,6 +25,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::api::failure;
+use crate::config::{self, SHORTEST_TOKEN};
 
 /// What `Authorization: Bearer` must carry.
 #[derive(Clone)]
@@ -26,13 +36,11 @@ pub struct Token(Arc<Zeroizing<String>>);
 pub enum TokenError {
     #[error("token_file {0} cannot be read: {1}")]
     Unreadable(String, #[source] io::Error),
-    #[error("token_file {0} holds {1} characters; use at least {MIN}, such as `openssl rand -hex 32` prints", MIN = Token::SHORTEST)]
+    #[error("token_file {0} holds {1} characters; use at least {MIN}, such as `openssl rand -hex 32` prints", MIN = SHORTEST_TOKEN)]
     TooShort(String, usize),
 }
 
 impl Token {
-    const SHORTEST: usize = 16;
-
     /// Reads a token from a file; space around it does not count.
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let name = path.display().to_string();
@@ -41,8 +49,8 @@ impl Token {
             Err(error) => return Err(TokenError::Unreadable(name, error)),
         };
         let token = Zeroizing::new(text.trim().to_owned());
-        match token.chars().count() {
-            length if length < Self::SHORTEST => Err(TokenError::TooShort(name, length)),
+        match token.len() {
+            length if length < SHORTEST_TOKEN => Err(TokenError::TooShort(name, length)),
             _ => Ok(Self(Arc::new(token))),
         }
     }
@@ -53,46 +61,105 @@ impl Token {
     }
 }
 
-/// The token that is asked for, if one is; a reload may put another in its place. Clones share it.
-#[derive(Clone, Default)]
-pub struct CurrentToken(Arc<ArcSwapOption<Token>>);
+/// What the configuration says of who is let in.
+#[derive(Default)]
+pub struct Terms {
+    token: Option<Token>,
+    domain_names: Vec<String>,
+}
 
-impl CurrentToken {
-    pub fn set(&self, token: Option<Token>) {
-        self.0.store(token.map(Arc::new));
+impl Terms {
+    /// Reads the token's file anew.
+    pub fn read(admin: &config::Admin) -> Result<Self, TokenError> {
+        let token = admin.token_file.as_deref().map(Token::read).transpose()?;
+        Ok(Self { token, domain_names: admin.domain_names.clone() })
     }
+
+    fn names(&self, host: &str) -> bool {
+        self.domain_names.iter().any(|name| name.eq_ignore_ascii_case(host))
+    }
+}
+
+/// The terms in force; a reload may put others in their place. Clones share them.
+#[derive(Clone, Default)]
+pub struct CurrentTerms(Arc<ArcSwap<Terms>>);
+
+impl CurrentTerms {
+    pub fn set(&self, terms: Terms) {
+        self.0.store(Arc::new(terms));
+    }
+}
+
+/// From where a listener can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// By whom the permissions of the socket's file let.
+    File,
+    /// By every process of this machine, browsers among them.
+    Loopback,
+    Elsewhere,
 }
 
 /// The rule that one listener keeps.
 #[derive(Clone)]
 pub(super) struct Access {
-    /// Else it is loopback or a Unix socket, whose reach the machine's own permissions limit.
-    reachable_from_elsewhere: bool,
-    token: CurrentToken,
+    reach: Reach,
+    terms: CurrentTerms,
 }
 
 impl Access {
-    pub(super) fn new(reachable_from_elsewhere: bool, token: CurrentToken) -> Self {
-        Self { reachable_from_elsewhere, token }
+    pub(super) fn new(reach: Reach, terms: CurrentTerms) -> Self {
+        Self { reach, terms }
     }
 }
 
 /// Lets a request pass, or says what it lacks.
 pub(super) async fn admit(State(access): State<Access>, request: Request, next: Next) -> Response {
-    if !access.reachable_from_elsewhere {
-        return next.run(request).await;
+    let refused = refusal(access.reach, &access.terms.0.load(), &request);
+    match refused {
+        Some(refused) => refused,
+        None => next.run(request).await,
     }
-    match access.token.0.load_full() {
-        Some(token) if bearer(&request).is_some_and(|given| token.matches(given)) => next.run(request).await,
-        Some(_) => {
-            let why = "this needs the token of admin.token_file as `Authorization: Bearer TOKEN`";
-            ([(WWW_AUTHENTICATE, "Bearer")], failure(StatusCode::UNAUTHORIZED, why)).into_response()
+}
+
+/// Why a request is not let in; who knows the token always is.
+fn refusal(reach: Reach, terms: &Terms, request: &Request) -> Option<Response> {
+    let token = terms.token.as_ref();
+    if token.is_some_and(|token| bearer(request).is_some_and(|given| token.matches(given))) {
+        return None;
+    }
+    match reach {
+        Reach::File => None,
+        Reach::Loopback => {
+            let host = request.headers().get(HOST)?;
+            let name = host.to_str().map_or(Some("unreadable"), domain_name)?;
+            let why = format!(
+                "host {} is not known here; ask by an address or localhost, or add the name to admin.domain_names",
+                name.escape_debug()
+            );
+            (!terms.names(name)).then(|| failure(StatusCode::FORBIDDEN, why))
         }
-        None => failure(
-            StatusCode::FORBIDDEN,
-            "beyond loopback this needs a token; set admin.token_file, or listen on loopback or unix:PATH",
-        ),
+        Reach::Elsewhere if token.is_some() => {
+            let why = "this needs the token of admin.token_file as `Authorization: Bearer TOKEN`";
+            let asked = [(WWW_AUTHENTICATE, "Bearer")];
+            Some((asked, failure(StatusCode::UNAUTHORIZED, why)).into_response())
+        }
+        Reach::Elsewhere => {
+            let why = "beyond loopback this needs a token; set admin.token_file, or listen on loopback or unix:PATH";
+            Some(failure(StatusCode::FORBIDDEN, why))
+        }
     }
+}
+
+/// The name that a Host field has, without its port; `None`: an address, or localhost, to which only this machine
+/// answers.
+pub(super) fn domain_name(host: &str) -> Option<&str> {
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(_, port)| is_port(port)).map_or(host, |(name, _)| name);
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let address = name.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(name);
+    let is_address = address.parse::<IpAddr>().is_ok() || host.parse::<SocketAddr>().is_ok();
+    (!is_address && !name.eq_ignore_ascii_case("localhost")).then_some(name)
 }
 
 fn bearer(request: &Request) -> Option<&[u8]> {
@@ -116,6 +183,26 @@ mod tests {
         assert!(token.matches(b"0123456789abcdef"));
         for wrong in ["", "0123456789abcdeg", "0123456789abcdef0", "0123456789abcde"] {
             assert!(!token.matches(wrong.as_bytes()), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_told_from_an_address_and_from_localhost() {
+        for (host, name) in [
+            ("127.0.0.1:9901", None),
+            ("127.0.0.1", None),
+            ("[::1]:9901", None),
+            ("[::1]", None),
+            ("localhost", None),
+            ("LocalHost:9901", None),
+            ("localhost.:9901", None),
+            ("evil.example:9901", Some("evil.example")),
+            ("localhost.evil.example", Some("localhost.evil.example")),
+            ("127.0.0.1.evil.example:9901", Some("127.0.0.1.evil.example")),
+            ("a:b", Some("a:b")),
+            ("", Some("")),
+        ] {
+            assert_eq!(domain_name(host), name, "{host}");
         }
     }
 

@@ -28,12 +28,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::write::Peer;
+use super::{access::Reach, write::Peer};
 use crate::{
     clock::Episode,
-    config::AdminListen,
+    config::{Admin, AdminListen},
     limits,
-    listen::{IfTaken, SocketFile, UnixBindError, bind_unix},
+    listen::{IfTaken, SocketFile, UnixBindError, Users, bind_unix},
 };
 
 /// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
@@ -82,15 +82,16 @@ impl Handle {
 
 impl AdminListener {
     /// Binds what the configuration says; `None` where it says `none`. Needs a tokio runtime.
-    pub async fn bind(listen: &AdminListen) -> Result<Option<Self>, BindError> {
-        let socket = match listen {
+    pub async fn bind(admin: &Admin) -> Result<Option<Self>, BindError> {
+        let socket = match &admin.listen {
             AdminListen::None => return Ok(None),
             AdminListen::Tcp(addr) => {
                 let listener = TcpListener::bind(addr).await.map_err(|error| BindError::Tcp(*addr, error))?;
                 Socket::Tcp(Arc::new(listener))
             }
             AdminListen::Unix(path) => {
-                let (listener, file) = bind_unix(path, SOCKET_MODE, IfTaken::Refuse).await?;
+                let users = Users { mode: SOCKET_MODE, group: admin.socket_group.as_deref() };
+                let (listener, file) = bind_unix(path, users, IfTaken::Refuse).await?;
                 Socket::Unix(listener, Arc::new(file))
             }
         };
@@ -104,8 +105,9 @@ impl AdminListener {
     }
 
     /// Puts a Unix socket in the place of the one of a process that has handed over.
-    pub async fn replace(path: &Path) -> Result<Self, BindError> {
-        let (listener, file) = bind_unix(path, SOCKET_MODE, IfTaken::Replace).await?;
+    pub async fn replace(path: &Path, group: Option<&str>) -> Result<Self, BindError> {
+        let users = Users { mode: SOCKET_MODE, group };
+        let (listener, file) = bind_unix(path, users, IfTaken::Replace).await?;
         Ok(Self { socket: Socket::Unix(listener, Arc::new(file)) })
     }
 
@@ -128,10 +130,13 @@ impl AdminListener {
         }
     }
 
-    pub(super) fn is_reachable_from_elsewhere(&self) -> bool {
+    pub(super) fn reach(&self) -> Reach {
         match &self.socket {
-            Socket::Tcp(listener) => !listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback()),
-            Socket::Unix(..) => false,
+            Socket::Tcp(listener) if listener.local_addr().is_ok_and(|addr| addr.ip().is_loopback()) => {
+                Reach::Loopback
+            }
+            Socket::Tcp(_) => Reach::Elsewhere,
+            Socket::Unix(..) => Reach::File,
         }
     }
 
@@ -223,15 +228,44 @@ const SOCKET_MODE: u32 = 0o660;
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt, PermissionsExt},
+    };
 
+    use nix::unistd::Group;
     use tokio::net::UnixStream;
 
     use super::*;
 
     async fn bind(path: &Path) -> Result<AdminListener, BindError> {
-        let bound = AdminListener::bind(&AdminListen::Unix(path.to_owned())).await?;
-        Ok(bound.expect("a path is not none"))
+        bind_for(path, None).await
+    }
+
+    async fn bind_for(path: &Path, group: Option<&str>) -> Result<AdminListener, BindError> {
+        let socket_group = group.map(str::to_owned);
+        let admin = Admin { socket_group, ..listening(AdminListen::Unix(path.to_owned())) };
+        Ok(AdminListener::bind(&admin).await?.expect("a path is not none"))
+    }
+
+    fn listening(listen: AdminListen) -> Admin {
+        Admin { listen, ..Admin::default() }
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_belongs_to_the_group_that_is_named_if_there_is_such_a_one() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("admin.sock");
+        let own = fs::metadata(dir.path()).expect("it is there").gid();
+        let name = Group::from_gid(own.into()).expect("groups can be asked").expect("it has a name").name;
+        for group in [own.to_string(), name] {
+            let listener = bind_for(&path, Some(&group)).await.expect("it binds");
+            assert_eq!(fs::metadata(&path).expect("the socket's file").gid(), own, "{group}");
+            drop(listener);
+        }
+        let refused = bind_for(&path, Some("no such group")).await.map(|_| ()).expect_err("it is not there");
+        assert!(refused.to_string().contains("there is no group `no such group`"), "{refused}");
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 0, "nothing is left behind");
     }
 
     #[tokio::test]
@@ -275,10 +309,13 @@ mod tests {
 
     #[tokio::test]
     async fn none_binds_nothing_and_a_taken_port_is_named() {
-        assert!(AdminListener::bind(&AdminListen::None).await.is_ok_and(|bound| bound.is_none()));
+        assert!(AdminListener::bind(&listening(AdminListen::None)).await.is_ok_and(|bound| bound.is_none()));
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = taken.local_addr().expect("its address");
-        let error = AdminListener::bind(&AdminListen::Tcp(addr)).await.map(|_| ()).expect_err("it is taken");
+        let error = AdminListener::bind(&listening(AdminListen::Tcp(addr)))
+            .await
+            .map(|_| ())
+            .expect_err("it is taken");
         assert!(error.to_string().starts_with(&format!("admin.listen {addr} cannot be bound")), "{error}");
     }
 }

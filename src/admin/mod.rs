@@ -24,7 +24,7 @@ pub mod view;
 mod virtual_services;
 mod write;
 
-pub use access::{CurrentToken, Token, TokenError};
+pub use access::{CurrentTerms, Terms, TokenError};
 pub use api::Source;
 pub use choice::ChoiceQuestion;
 pub use explain::explain;
@@ -38,15 +38,15 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-/// Answers on `listener` until `shutdown`. Beyond loopback all but `/metrics`, `/healthz` and `/readyz` ask for
-/// `token`, and while there is none they are refused there.
+/// Answers on `listener` until `shutdown`. Beyond loopback all but `/metrics`, `/healthz` and `/readyz` ask for the
+/// token of `terms`, and while there is none they are refused there.
 pub async fn serve<S: Source>(
     listener: AdminListener,
     source: Arc<S>,
-    token: CurrentToken,
+    terms: CurrentTerms,
     shutdown: CancellationToken,
 ) {
-    let access = access::Access::new(listener.is_reachable_from_elsewhere(), token);
+    let access = access::Access::new(listener.reach(), terms);
     listener.serve(api::router(source, access), shutdown).await;
 }
 
@@ -62,7 +62,10 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::{view::example, *};
-    use crate::{config::AdminListen, pool::AdminState};
+    use crate::{
+        config::{Admin, AdminListen},
+        pool::AdminState,
+    };
 
     struct Example {
         missing: Vec<String>,
@@ -205,38 +208,35 @@ mod tests {
     /// A running admin API; stops when dropped.
     struct Running {
         port: u16,
-        token: CurrentToken,
+        terms: CurrentTerms,
         _stop: tokio_util::sync::DropGuard,
     }
 
     impl Running {
-        async fn start(listen: &str, missing: &[&str], token: Option<Token>) -> Self {
-            Self::start_with(listen, missing, token, example::reload()).await
+        async fn start(listen: &str, missing: &[&str], terms: Terms) -> Self {
+            Self::start_with(listen, missing, terms, example::reload()).await
         }
 
-        async fn start_with(
-            listen: &str,
-            missing: &[&str],
-            token: Option<Token>,
-            reload: view::Reload,
-        ) -> Self {
+        async fn start_with(listen: &str, missing: &[&str], terms: Terms, reload: view::Reload) -> Self {
             let listen = AdminListen::Tcp(listen.parse().expect("an address"));
-            let listener = AdminListener::bind(&listen).await.expect("a free port").expect("not none");
+            let admin = Admin { listen, ..Admin::default() };
+            let listener = AdminListener::bind(&admin).await.expect("a free port").expect("not none");
             let port = listener.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
             let missing = missing.iter().map(|text| text.to_string()).collect();
             let source = Arc::new(Example { missing, reload });
-            let current = CurrentToken::default();
-            current.set(token);
+            let current = CurrentTerms::default();
+            current.set(terms);
             let stop = CancellationToken::new();
             tokio::spawn(serve(listener, source, current.clone(), stop.clone()));
-            Self { port, token: current, _stop: stop.drop_guard() }
+            Self { port, terms: current, _stop: stop.drop_guard() }
         }
 
         /// Sends a request line and header lines; returns status and the whole answer.
         async fn ask(&self, request: &str) -> (u16, String) {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.expect("it accepts");
             let (line, headers) = request.split_once('\n').unwrap_or((request, ""));
-            let request = format!("{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n");
+            let host = if headers.contains("Host: ") { "" } else { "Host: localhost\r\n" };
+            let request = format!("{line} HTTP/1.1\r\n{host}Connection: close\r\n{headers}\r\n");
             stream.write_all(request.as_bytes()).await.expect("it reads");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.expect("it answers");
@@ -247,7 +247,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_path_answers_with_its_view_or_says_what_is_wrong() {
-        let admin = Running::start("127.0.0.1:0", &[], None).await;
+        let admin = Running::start("127.0.0.1:0", &[], Terms::default()).await;
         for (request, status, part) in [
             ("GET /metrics", 200, "content-type: text/plain; version=0.0.4"),
             ("GET /metrics", 200, "homing_build_info 1"),
@@ -370,7 +370,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refused_reload_is_no_success() {
-        let admin = Running::start_with("127.0.0.1:0", &[], None, example::refused_reload()).await;
+        let admin =
+            Running::start_with("127.0.0.1:0", &[], Terms::default(), example::refused_reload()).await;
         let (status, answer) = admin.ask("POST /api/v1/reload").await;
         assert_eq!(status, 422, "{answer}");
         for part in ["pools[pay].lb_algoritm", r#""error":"the configuration has 2 problems"#] {
@@ -381,7 +382,7 @@ mod tests {
     #[tokio::test]
     async fn a_node_that_is_not_ready_says_what_is_missing() {
         let missing = ["pool pay has no health result yet", "listener 127.0.0.1:80 does not accept yet"];
-        let admin = Running::start("127.0.0.1:0", &missing, None).await;
+        let admin = Running::start("127.0.0.1:0", &missing, Terms::default()).await;
         let (status, answer) = admin.ask("GET /readyz").await;
         assert_eq!(status, 503);
         assert!(answer.ends_with(&(missing.join("\n") + "\n")), "{answer}");
@@ -393,29 +394,58 @@ mod tests {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("token");
         std::fs::write(&file, "0123456789abcdef\n").expect("written");
-        let token = || Some(Token::read(&file).unwrap_or_else(|error| panic!("{error}")));
+        let token = || terms(Some(&file), &[]);
         let right = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdef\r\n";
         let wrong = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdeg\r\n";
-        for (listen, token, request, status) in [
+        for (listen, terms, request, status) in [
             ("0.0.0.0:0", token(), right, 200),
             ("0.0.0.0:0", token(), wrong, 401),
             ("0.0.0.0:0", token(), "GET /api/v1/pools", 401),
             ("0.0.0.0:0", token(), "POST /api/v1/reload", 401),
             ("0.0.0.0:0", token(), "GET /api/v1/nothing", 404),
             ("0.0.0.0:0", token(), "POST /api/v1/gslb/sites/site_A/undrain", 401),
-            ("0.0.0.0:0", None, "POST /api/v1/gslb/sites/site_A/undrain", 403),
+            ("0.0.0.0:0", Terms::default(), "POST /api/v1/gslb/sites/site_A/undrain", 403),
             ("0.0.0.0:0", token(), "POST /api/v1/pools/pay/servers/127.0.0.1:11301/drain", 401),
             ("0.0.0.0:0", token(), "DELETE /api/v1/sessions?token=alice", 401),
             ("0.0.0.0:0", token(), "GET /metrics", 200),
             ("0.0.0.0:0", token(), "GET /healthz", 200),
             ("0.0.0.0:0", token(), "GET /readyz", 200),
-            ("0.0.0.0:0", None, right, 403),
-            ("0.0.0.0:0", None, "GET /metrics", 200),
+            ("0.0.0.0:0", Terms::default(), right, 403),
+            ("0.0.0.0:0", Terms::default(), "GET /metrics", 200),
             ("127.0.0.1:0", token(), "GET /api/v1/pools", 200),
         ] {
-            let admin = Running::start(listen, &[], token).await;
+            let admin = Running::start(listen, &[], terms).await;
             let (got, answer) = admin.ask(request).await;
             assert_eq!(got, status, "{listen}, {request}: {answer}");
+        }
+    }
+
+    fn terms(token_file: Option<&std::path::Path>, domain_names: &[&str]) -> Terms {
+        let domain_names = domain_names.iter().map(|name| name.to_string()).collect();
+        let admin = Admin { token_file: token_file.map(Into::into), domain_names, ..Admin::default() };
+        Terms::read(&admin).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[tokio::test]
+    async fn on_loopback_a_page_that_came_by_a_name_of_its_own_is_told_nothing() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let file = dir.path().join("token");
+        std::fs::write(&file, "0123456789abcdef").expect("written");
+        let admin = Running::start("127.0.0.1:0", &[], terms(Some(&file), &["homing.internal"])).await;
+        for (request, status) in [
+            ("GET /api/v1/pools\nHost: evil.example\r\n", 403),
+            ("GET /api/v1/pools\nHost: evil.example:9901\r\n", 403),
+            ("POST /api/v1/reload\nHost: evil.example\r\n", 403),
+            ("GET /api/v1/pools\nHost: evil.example\r\nAuthorization: Bearer 0123456789abcdef\r\n", 200),
+            ("GET /api/v1/pools\nHost: 127.0.0.1:9901\r\n", 200),
+            ("GET /api/v1/pools\nHost: localhost:9901\r\n", 200),
+            ("GET /api/v1/pools\nHost: Homing.Internal:9901\r\n", 200),
+            ("GET /metrics\nHost: evil.example\r\n", 200),
+        ] {
+            let (got, answer) = admin.ask(request).await;
+            assert_eq!(got, status, "{request}: {answer}");
+            let says = answer.contains("host evil.example is not known here; ask by an address or localhost");
+            assert_eq!(says, status == 403, "{request}: {answer}");
         }
     }
 
@@ -425,20 +455,20 @@ mod tests {
         let file = dir.path().join("token");
         let token = |text: &str| {
             std::fs::write(&file, text).expect("written");
-            Token::read(&file).unwrap_or_else(|error| panic!("{error}"))
+            terms(Some(&file), &[])
         };
-        let admin = Running::start("0.0.0.0:0", &[], Some(token("0123456789abcdef"))).await;
+        let admin = Running::start("0.0.0.0:0", &[], token("0123456789abcdef")).await;
         let request = "GET /api/v1/pools\nAuthorization: Bearer 0123456789abcdef\r\n";
         assert_eq!(admin.ask(request).await.0, 200);
-        admin.token.set(Some(token("fedcba9876543210")));
+        admin.terms.set(token("fedcba9876543210"));
         assert_eq!(admin.ask(request).await.0, 401);
-        admin.token.set(None);
+        admin.terms.set(Terms::default());
         assert_eq!(admin.ask(request).await.0, 403);
     }
 
     #[tokio::test]
     async fn a_head_that_is_too_long_is_refused() {
-        let admin = Running::start("127.0.0.1:0", &[], None).await;
+        let admin = Running::start("127.0.0.1:0", &[], Terms::default()).await;
         let huge = format!("GET /healthz\nX: {}\r\n", "x".repeat(64 * 1024));
         let mut stream = TcpStream::connect(("127.0.0.1", admin.port)).await.expect("it accepts");
         let request = huge.replacen('\n', " HTTP/1.1\r\n", 1);

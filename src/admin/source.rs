@@ -45,11 +45,18 @@ impl<C: Control> LiveSource<C> {
 impl<C: Control> Source for LiveSource<C> {
     fn metrics(&self) -> String {
         let snapshot = self.live.snapshot();
-        let up = &self.live.metrics.pool_server_up;
+        let metrics = &self.live.metrics;
         for (pool, server) in
             snapshot.pools.iter().flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)))
         {
-            up.with_label_values(&[pool.name().as_str(), server.name()]).set(server.is_up().into());
+            let labels = &[pool.name().as_str(), server.name()];
+            metrics.pool_server_up.with_label_values(labels).set(server.is_up().into());
+            metrics.pool_server_admin_state.with_label_values(labels).set(match server.admin_state() {
+                _ if !server.is_enabled_in_configuration() => 2,
+                AdminState::Enabled => 0,
+                AdminState::Draining => 1,
+                AdminState::Disabled => 2,
+            });
         }
         for site in snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref()) {
             let pool = &site.sp_pool;

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 
-use super::api::failure;
+use super::{access::domain_name, api::failure};
 
 /// Who is at the other end of a connection.
 #[derive(Clone)]
@@ -63,11 +63,7 @@ fn is_of_another_page(headers: &HeaderMap) -> bool {
     let Some(origin) = text("origin") else { return false };
     let own = origin.split_once("://").map(|(_, authority)| authority);
     let host = text("host").unwrap_or_default();
-    let is_name = host != "localhost"
-        && !host.starts_with("localhost:")
-        && host.parse::<SocketAddr>().is_err()
-        && host.parse::<std::net::Ipv4Addr>().is_err();
-    own != Some(host) || (is_name && !headers.contains_key(header::AUTHORIZATION))
+    own != Some(host) || (domain_name(host).is_some() && !headers.contains_key(header::AUTHORIZATION))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod log;
 mod pool;
 mod reload;
 mod run;
+mod schema;
 mod session;
 mod show;
 mod systemd;
@@ -74,6 +75,7 @@ enum Command {
     /// Make and list keys for site cookies
     #[command(subcommand)]
     Keys(keys::Keys),
+    Schema(schema::Schema),
     /// Print what a shell needs to complete these commands
     Completion(help::Completion),
     /// Print the page of the manual, or write all of them
@@ -153,6 +155,7 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Explain(args) => wait(explain::explain(&builder, args)).and_then(print),
         Command::Cookie(args) => cookie::cookie(&builder, args),
         Command::Keys(args) => wait(keys::keys(&builder, args)).and_then(print),
+        Command::Schema(args) => print(schema::schema(&args)),
         Command::Completion(args) => print(help::completion(args)),
         Command::Man(args) => help::man(args).and_then(print),
     };
@@ -182,6 +185,7 @@ impl Command {
             | Self::Pool(_)
             | Self::Cookie(_)
             | Self::Keys(_)
+            | Self::Schema(_)
             | Self::Completion(_)
             | Self::Man(_) => "warn",
             // Its sites see each other come and go as it starts and ends.

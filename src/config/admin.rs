@@ -21,7 +21,14 @@ pub struct Admin {
     pub listen: AdminListen,
     /// Asked for beyond loopback by everything but `/metrics`, `/healthz` and `/readyz`.
     pub token_file: Option<PathBuf>,
+    /// By which it may be asked on loopback, beside addresses and `localhost`.
+    pub domain_names: Vec<String>,
+    /// The name or number of the group that may use the Unix socket.
+    pub socket_group: Option<String>,
 }
+
+/// The shortest token that is taken, in bytes. What guards against guessing is its length.
+pub const SHORTEST_TOKEN: usize = 16;
 
 /// `127.0.0.1:9901` (the default), `unix:PATH` or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +61,12 @@ pub struct PeerAdmin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: AdminListen::Tcp((Ipv4Addr::LOCALHOST, 9901).into()), token_file: None }
+        Self {
+            listen: AdminListen::Tcp((Ipv4Addr::LOCALHOST, 9901).into()),
+            token_file: None,
+            domain_names: Vec::new(),
+            socket_group: None,
+        }
     }
 }
 
@@ -63,13 +75,21 @@ impl Admin {
         let source = o.source;
         let listen = o.field("listen", |node| listen(&words::text(node)?, source));
         let listen = listen.unwrap_or_else(|| Self::default().listen);
-        let token_file = token_file(o, "token_file");
+        let token_file = token_file(o, "token_file", SHORTEST_TOKEN);
         let beyond_loopback = matches!(listen, AdminListen::Tcp(addr) if !addr.ip().is_loopback());
         if beyond_loopback && !o.has("token_file") {
-            let what = "beyond loopback only /metrics, /healthz and /readyz answer without a token";
-            o.dubious("listen", what, "add `token_file` if more is wanted");
+            let what = "the admin API would be open beyond loopback, for there is no `token_file`";
+            let help = "add `token_file: …` (only /metrics, /healthz and /readyz answer without the token), or listen \
+                        on 127.0.0.1 or unix:PATH";
+            o.wrong("listen", what, help);
         }
-        Self { listen, token_file }
+        let socket_group = o.field("socket_group", words::text);
+        if socket_group.is_some() && !matches!(listen, AdminListen::Unix(_)) {
+            let what = "a group for no Unix socket";
+            o.dubious("socket_group", what, "write `listen: unix:PATH`, or leave it out");
+        }
+        let domain_names = o.list("domain_names", words::host).unwrap_or_default();
+        Self { listen, token_file, domain_names, socket_group }
     }
 }
 
@@ -77,7 +97,7 @@ impl PeerAdmin {
     /// Of the site that is being read.
     pub(super) fn read(o: &mut Object<'_>) -> Option<Self> {
         let url = o.field("admin_url", admin_url);
-        let token_file = token_file(o, "admin_token_file");
+        let token_file = token_file(o, "admin_token_file", 1);
         if token_file.is_some() && !o.has("admin_url") {
             o.wrong("admin_token_file", "a token for no `admin_url`", "add `admin_url: …`, or leave it out");
         }
@@ -85,10 +105,17 @@ impl PeerAdmin {
     }
 }
 
-fn token_file(o: &mut Object<'_>, key: &'static str) -> Option<PathBuf> {
+fn token_file(o: &mut Object<'_>, key: &'static str, shortest: usize) -> Option<PathBuf> {
     let (path, token) = o.file(key)?;
-    if token.trim_ascii().is_empty() {
-        o.wrong(key, "the file is empty", "write a token into it");
+    match token.trim_ascii().len() {
+        0 => {
+            o.wrong(key, "the file is empty", "write a token into it, such as `openssl rand -hex 32` prints")
+        }
+        length if length < shortest => {
+            let what = format!("the file's token has {length} characters, which can be guessed");
+            o.wrong(key, what, format!("use at least {shortest}, such as `openssl rand -hex 32` prints"));
+        }
+        _ => {}
     }
     o.warn_if_others_read(key, &path);
     Some(path)

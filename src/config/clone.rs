@@ -8,6 +8,7 @@ use super::{
     copied::Copied,
     problem::{Wrong, shown},
     read::{Object, Reference},
+    shape::Shape,
     units::{self, days, milliseconds, seconds},
     words,
     yaml::Node,
@@ -213,7 +214,8 @@ fn set_header(name: &str, value: &Node) -> Result<(HeaderName, HeaderValue), Wro
     }
     let text = value
         .text()
-        .ok_or_else(|| Wrong::new("a header's value that is not a text", "put it into quotes"))?;
+        .ok_or_else(|| Wrong::new("a header's value that is not a text", "put it into quotes"))
+        .map_err(|wrong| wrong.expecting(Shape::Matching(r"^[\t -~]*$")))?;
     Ok((name, words::header_value(text)?))
 }
 

@@ -11,6 +11,7 @@ use super::{
     files::unreadable,
     problem::{Wrong, shown},
     read::Object,
+    shape::Shape,
     words,
     yaml::{Data, Node},
 };
@@ -46,7 +47,8 @@ fn degrees(most: f64) -> impl Fn(&Node) -> Result<f64, Wrong> {
     move |node| {
         let help = format!("write degrees from -{most} to {most}, as in `52.5`");
         let Data::Scalar(Value::Number(number)) = &node.data else {
-            return Err(Wrong::new(format!("{} where degrees are meant", node.described()), help));
+            let wrong = Wrong::new(format!("{} where degrees are meant", node.described()), help);
+            return Err(wrong.expecting(Shape::Number { least: -most, most }));
         };
         let value = number.as_f64().filter(|degrees| (-most..=most).contains(degrees));
         value.ok_or_else(|| Wrong::new(format!("`{number}` is out of range"), help))

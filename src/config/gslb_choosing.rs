@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{
     GeoDatabase, GslbAlgorithm, PoolAlgorithm, gslb::PlacedService, problem::shown, read::Object,
-    table::Table, units, words,
+    table::Table, units, words, yaml::Node,
 };
 use crate::names::SiteName;
 
@@ -91,9 +91,16 @@ impl DownResponse {
 
     /// One word, or an object with what goes with it.
     pub(super) fn read(o: &mut Object<'_>) -> Self {
-        let kind = match o.is_mapping("down_response") {
-            true => return o.object("down_response", Self::read_object).unwrap_or_default(),
-            false => o.field("down_response", words::choice(&DOWN_RESPONSES)),
+        enum Written {
+            Word(Kind),
+            Object(DownResponse),
+        }
+        let word = |node: &Node| words::choice(&DOWN_RESPONSES)(node).map(Written::Word);
+        let object = |o: &mut Object<'_>| Written::Object(Self::read_object(o));
+        let kind = match o.field_or_object("down_response", word, object) {
+            Some(Written::Object(response)) => return response,
+            Some(Written::Word(kind)) => Some(kind),
+            None => None,
         };
         match kind {
             Some(Kind::FallbackIp) => {
@@ -208,10 +215,11 @@ impl MemberAddresses {
     /// `named`: it has an `fqdn`, which DNS can answer with.
     pub(super) fn read(o: &mut Object<'_>, persistent: bool, named: bool) -> Option<Self> {
         let needs_ip = persistent || !named;
-        let ip = match needs_ip {
-            true => Some(o.required("ip", words::ip)),
-            false => o.has("ip").then(|| o.field("ip", words::ip)),
-        };
+        if needs_ip {
+            o.is_missed("ip");
+        }
+        let ip = o.field("ip", words::ip);
+        let ip = (needs_ip || o.has("ip")).then_some(ip);
         let public_ip = o.field("public_ip", words::ip);
         if let (Some(Some(ip)), Some(public_ip)) = (ip, public_ip)
             && ip.is_ipv4() != public_ip.is_ipv4()

@@ -99,6 +99,7 @@ impl GslbMember {
         let unnamed = !o.has("cluster_uuid") && !o.has("vs_uuid");
         let third_party = !o.has("cluster_uuid") || !o.has("vs_uuid");
         let redirects = persistent.is_some_and(|it| it.mode == SitePersistenceMode::Redirect);
+        let uuids = (o.field("cluster_uuid", words::identifier), o.field("vs_uuid", words::identifier));
         let (cluster_uuid, vs_uuid) = match (persistent, ip) {
             _ if unnamed && redirects => (Some("".to_owned()), fqdn.map(str::to_owned)),
             (None, ip) if unnamed => {
@@ -113,9 +114,13 @@ impl GslbMember {
                 let help = "name its `cluster_uuid` and `vs_uuid`, take it out, write `site_persistence_mode: \
                             redirect`, or switch site persistence off";
                 o.wrong("ip", what, help);
-                (o.field("cluster_uuid", words::identifier), o.field("vs_uuid", words::identifier))
+                uuids
             }
-            _ => (o.required("cluster_uuid", words::identifier), o.required("vs_uuid", words::identifier)),
+            _ => {
+                o.is_missed("cluster_uuid");
+                o.is_missed("vs_uuid");
+                uuids
+            }
         };
         Some((ClusterUuid::from(cluster_uuid?), VsUuid::from(vs_uuid?)))
     }

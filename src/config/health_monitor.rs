@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method};
 use super::{
     problem::{Wrong, shown},
     read::{FileKind, Object},
+    shape::Shape,
     table::Table,
     units::{self, hours, milliseconds, seconds},
     words,
@@ -166,18 +167,20 @@ enum Code {
 }
 
 fn response_code(node: &Node) -> Result<Code, Wrong> {
-    if node.text().is_none() {
-        return units::whole(100..=599)(node).map(Code::Single);
-    }
-    words::choice(&[
+    let code = units::whole(100..=599);
+    let words = words::choice(&[
         ("http_any", "HTTP_ANY", 0),
         ("http_1xx", "HTTP_1XX", 1),
         ("http_2xx", "HTTP_2XX", 2),
         ("http_3xx", "HTTP_3XX", 3),
         ("http_4xx", "HTTP_4XX", 4),
         ("http_5xx", "HTTP_5XX", 5),
-    ])(node)
-    .map(|class| if class == 0 { Code::Any } else { Code::Class(class) })
+    ]);
+    if node.text().is_some() {
+        return words(node).map(|class| if class == 0 { Code::Any } else { Code::Class(class) });
+    }
+    let shape = || Shape::either(Shape::taken_by(&words), Shape::taken_by(&code));
+    code(node).map(Code::Single).map_err(|wrong| wrong.expecting(shape()))
 }
 
 impl ResponseCodes {

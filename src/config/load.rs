@@ -90,7 +90,7 @@ fn parse(source: &Source<'_>) -> io::Result<Option<Node>> {
     Ok(Node::parse(&text).map_or_else(|(line, wrong)| report(line, wrong.what, wrong.help), Some))
 }
 
-fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
+pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let report = o.source.report;
     let mut monitors = Table::new("health monitor");
     let federation = read_federation(o, &mut monitors);

@@ -5,6 +5,8 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
+use super::shape::Shape;
+
 /// Where something stands: `conf/homing.yaml`, line 12, `pools[pay].servers[1].port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -67,11 +69,18 @@ impl std::error::Error for Problems {}
 pub(super) struct Wrong {
     pub(super) what: String,
     pub(super) help: String,
+    /// What would have been taken.
+    pub(super) expected: Option<Box<Shape>>,
 }
 
 impl Wrong {
     pub(super) fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
+        Self { what: what.into(), help: help.into(), expected: None }
+    }
+
+    /// The same, from a parser that takes values of this shape.
+    pub(super) fn expecting(self, shape: Shape) -> Self {
+        Self { expected: Some(Box::new(shape)), ..self }
     }
 }
 

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 use super::{
     files::{Source, unreadable},
     problem::{Place, Wrong, listed, nearest, shown},
+    shape::{Outline, Shape},
     units, words,
     yaml::{Data, Entry, Node, joined},
 };
 
 /// Which of the two files an object stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FileKind {
+pub enum FileKind {
     /// A node's own file.
     Site,
     /// The file that is the same on every site.
@@ -27,6 +28,8 @@ pub(super) struct Object<'a> {
     pub(super) place: Place,
     entries: &'a [Entry],
     asked: Vec<&'static str>,
+    /// Where the reader only tells what it takes.
+    outline: Option<Outline>,
 }
 
 /// A name that stands for an object defined elsewhere.
@@ -59,10 +62,24 @@ impl<'a> Object<'a> {
             source.report.problem(place, what, "write `key: value` lines");
             return None;
         };
-        let mut object = Object { source, place, entries, asked: Vec::new() };
+        let mut object = Object { source, place, entries, asked: Vec::new(), outline: None };
         let value = read(&mut object);
         object.report_unknown();
         Some(value)
+    }
+
+    /// What a reader takes.
+    pub(super) fn outline<T>(source: &'a Source<'a>, read: impl FnOnce(&mut Object<'a>) -> T) -> Outline {
+        let (place, outline) = (source.place(0), Some(Outline::default()));
+        let mut object = Object { source, place, entries: &[], asked: Vec::new(), outline };
+        read(&mut object);
+        object.outline.unwrap_or_default()
+    }
+
+    /// Adds to what the reader takes, if that is asked; then there is nothing to read.
+    fn tells(&mut self, key: &'static str, shape: impl FnOnce(&'a Source<'a>) -> Shape) -> bool {
+        let source = self.source;
+        self.outline.as_mut().map(|outline| outline.add(key, shape(source))).is_some()
     }
 
     fn report_unknown(&self) {
@@ -92,11 +109,6 @@ impl<'a> Object<'a> {
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some_and(|entry| !entry.value.is_null())
-    }
-
-    /// Whether the value of a key is an object of its own, before it is read.
-    pub(super) fn is_mapping(&self, key: &str) -> bool {
-        self.entry(key).is_some_and(|entry| matches!(entry.value.data, Data::Map(_)))
     }
 
     /// The text of a key, before it is read.
@@ -142,8 +154,12 @@ impl<'a> Object<'a> {
         key: &'static str,
         parse: impl FnOnce(&Node) -> Result<T, Wrong>,
     ) -> Option<T> {
+        if self.outline.is_some() {
+            self.tells(key, |_| Shape::taken_by(parse));
+            return None;
+        }
         let node = self.value(key)?;
-        parse(node).map_err(|Wrong { what, help }| self.wrong(key, what, help)).ok()
+        parse(node).map_err(|Wrong { what, help, .. }| self.wrong(key, what, help)).ok()
     }
 
     /// A field that has to be there. `None`: that is reported.
@@ -156,7 +172,15 @@ impl<'a> Object<'a> {
         self.field(key, parse)
     }
 
-    fn demand(&self, key: &'static str) {
+    fn demand(&mut self, key: &'static str) {
+        match &mut self.outline {
+            Some(outline) => drop(outline.required.insert(key)),
+            None => self.is_missed(key),
+        }
+    }
+
+    /// Reports a key that is left out, where something else makes it necessary.
+    pub(super) fn is_missed(&self, key: &'static str) {
         if !self.has(key) {
             let help = format!("write `{key}: …`");
             self.source.report.problem(self.place.clone(), format!("`{key}` is missing"), help);
@@ -188,6 +212,9 @@ impl<'a> Object<'a> {
         key: &'static str,
         parse: impl Fn(&Node) -> Result<T, Wrong>,
     ) -> Option<Vec<(T, Place)>> {
+        if self.tells(key, |_| Shape::list(Shape::taken_by(&parse))) {
+            return None;
+        }
         let items = self.items(key)?;
         let mut values = Vec::new();
         for (n, item) in items.iter().enumerate() {
@@ -198,7 +225,7 @@ impl<'a> Object<'a> {
             };
             match parse(item) {
                 Ok(value) => values.push((value, place)),
-                Err(Wrong { what, help }) => self.source.report.problem(place, what, help),
+                Err(Wrong { what, help, .. }) => self.source.report.problem(place, what, help),
             }
         }
         Some(values)
@@ -223,8 +250,31 @@ impl<'a> Object<'a> {
         key: &'static str,
         read: impl FnOnce(&mut Object<'a>) -> T,
     ) -> Option<T> {
+        if self.outline.is_some() {
+            self.tells(key, |source| Shape::Object(Self::outline(source, read)));
+            return None;
+        }
         let node = self.value(key)?;
         Self::read(self.source, node, joined(&self.place.path, key), read)
+    }
+
+    /// A plain value, or a mapping in its place.
+    pub(super) fn field_or_object<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&Node) -> Result<T, Wrong>,
+        read: impl FnOnce(&mut Object<'a>) -> T,
+    ) -> Option<T> {
+        if self.outline.is_some() {
+            self.tells(key, |source| {
+                Shape::either(Shape::taken_by(parse), Shape::Object(Self::outline(source, read)))
+            });
+            return None;
+        }
+        match self.entry(key).is_some_and(|entry| matches!(entry.value.data, Data::Map(_))) {
+            true => self.object(key, read),
+            false => self.field(key, parse),
+        }
     }
 
     pub(super) fn required_object<T>(
@@ -240,8 +290,11 @@ impl<'a> Object<'a> {
     pub(super) fn objects<T>(
         &mut self,
         key: &'static str,
-        read: impl FnMut(&mut Object<'a>) -> Option<T>,
+        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
     ) -> Vec<T> {
+        if self.tells(key, |source| Shape::list(Shape::Object(Self::outline(source, &mut read)))) {
+            return Vec::new();
+        }
         let items = self.items(key).unwrap_or_default();
         self.read_items(key, items, read)
     }
@@ -263,13 +316,16 @@ impl<'a> Object<'a> {
         self.objects(key, read)
     }
 
-    pub(super) fn demand_items(&self, key: &'static str) {
+    pub(super) fn demand_items(&mut self, key: &'static str) {
         self.demand(key);
         self.not_empty(key, "write at least one");
     }
 
     /// Reports a list that is there and has no items.
-    pub(super) fn not_empty(&self, key: &str, help: &str) {
+    pub(super) fn not_empty(&mut self, key: &'static str, help: &str) {
+        if let Some(outline) = &mut self.outline {
+            outline.not_empty.insert(key);
+        }
         if let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key)
             && items.is_empty()
         {
@@ -281,8 +337,15 @@ impl<'a> Object<'a> {
     pub(super) fn object_or_objects<T>(
         &mut self,
         key: &'static str,
-        read: impl FnMut(&mut Object<'a>) -> Option<T>,
+        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
     ) -> Vec<T> {
+        let shape = |source| {
+            let one = Shape::Object(Self::outline(source, &mut read));
+            Shape::either(one.clone(), Shape::list(one))
+        };
+        if self.tells(key, shape) {
+            return Vec::new();
+        }
         match self.entry(key).map(|entry| &entry.value.data) {
             Some(Data::Map(_)) => self.object(key, read).flatten().into_iter().collect(),
             _ => self.objects(key, read),
@@ -309,6 +372,9 @@ impl<'a> Object<'a> {
         key: &'static str,
         parse: impl Fn(&str, &Node) -> Result<T, Wrong>,
     ) -> Option<Vec<T>> {
+        if self.tells(key, |_| Shape::Map(Box::new(Shape::taken_by(|node| parse("x", node))))) {
+            return None;
+        }
         let node = self.value(key)?;
         let Data::Map(entries) = &node.data else {
             self.wrong(
@@ -322,7 +388,7 @@ impl<'a> Object<'a> {
         for entry in entries {
             match parse(&entry.key, &entry.value) {
                 Ok(value) => values.push(value),
-                Err(Wrong { what, help }) => {
+                Err(Wrong { what, help, .. }) => {
                     let path = joined(&self.place_of(key).path, &entry.key);
                     self.source.report.problem(
                         Place { line: entry.line, path, ..self.place.clone() },
@@ -337,6 +403,7 @@ impl<'a> Object<'a> {
 
     /// A value of any shape, as serde_yaml has it; null if left out.
     pub(super) fn anything(&mut self, key: &'static str) -> serde_yaml::Value {
+        self.tells(key, |_| Shape::Anything);
         self.value(key).map_or(serde_yaml::Value::Null, Node::to_value)
     }
 
@@ -347,6 +414,11 @@ impl<'a> Object<'a> {
 
     /// Avi's mark of objects that are the same on every site; it has to agree with the file.
     pub(super) fn is_federated(&mut self, kind: FileKind) -> bool {
+        if kind == FileKind::Federation
+            && let Some(outline) = &mut self.outline
+        {
+            outline.required.insert("is_federated");
+        }
         let is_federated = self.field("is_federated", units::flag).unwrap_or(false);
         match (kind, is_federated) {
             (FileKind::Federation, false) => {

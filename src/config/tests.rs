@@ -1,6 +1,7 @@
 //! The configuration as a whole: refused ones against golden files, the examples, and the reference.
 
 mod fixtures;
+mod schema;
 mod warnings;
 
 use std::{

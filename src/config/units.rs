@@ -8,6 +8,7 @@ use serde_yaml::Value;
 
 use super::{
     problem::{Wrong, shown},
+    shape::Shape,
     yaml::{Data, Node},
 };
 
@@ -32,7 +33,8 @@ pub(super) fn flag(node: &Node) -> Result<bool, Wrong> {
     match node.data {
         Data::Scalar(Value::Bool(flag)) => Ok(flag),
         _ => {
-            Err(Wrong::new(format!("{} where a flag is meant", node.described()), "write `true` or `false`"))
+            let what = format!("{} where a flag is meant", node.described());
+            Err(Wrong::new(what, "write `true` or `false`").expecting(Shape::Flag))
         }
     }
 }
@@ -40,12 +42,15 @@ pub(super) fn flag(node: &Node) -> Result<bool, Wrong> {
 /// A whole number within a range.
 pub(super) fn whole<T>(range: RangeInclusive<T>) -> impl Fn(&Node) -> Result<T, Wrong>
 where
-    T: TryFrom<u64> + PartialOrd + Display,
+    T: Copy + TryFrom<u64> + TryInto<u64> + PartialOrd + Display,
 {
     move |node| {
+        let bound = |bound: T| bound.try_into().unwrap_or(u64::MAX);
+        let shape = || Shape::Whole { least: bound(*range.start()), most: bound(*range.end()) };
         let help = || format!("write a whole number from {} to {}", range.start(), range.end());
         let Data::Scalar(Value::Number(number)) = &node.data else {
-            return Err(Wrong::new(format!("{} where a number is meant", node.described()), help()));
+            let what = format!("{} where a number is meant", node.described());
+            return Err(Wrong::new(what, help()).expecting(shape()));
         };
         let value = number.as_u64().and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
         value.ok_or_else(|| Wrong::new(format!("`{number}` is out of range"), help()))
@@ -61,7 +66,7 @@ pub(super) fn port(node: &Node) -> Result<u16, Wrong> {
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Result<Duration, Wrong> {
     const UNITS: [&str; 5] = ["ms", "s", "m", "h", "d"];
     move |node| {
-        let text = with_unit(node, "s")?;
+        let text = with_unit(node, "s").map_err(|wrong| wrong.expecting(DURATION))?;
         let units = text.split(|c: char| c.is_ascii_digit()).filter(|unit| !unit.is_empty());
         let value = Some(text).filter(|_| units.into_iter().all(|unit| UNITS.contains(&unit)));
         let value = value.and_then(|text| humantime::parse_duration(text).ok()).ok_or_else(|| {
@@ -80,7 +85,7 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&Node) -> Res
 /// `64KiB`, `16MiB`: digits and `B`, `KB`, `MB`, `GB` (thousands) or `KiB`, `MiB`, `GiB` (1024).
 pub(super) fn size(range: RangeInclusive<usize>) -> impl Fn(&Node) -> Result<usize, Wrong> {
     move |node| {
-        let text = with_unit(node, "B")?;
+        let text = with_unit(node, "B").map_err(|wrong| wrong.expecting(SIZE))?;
         let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
         let unit = SIZES.iter().find(|(name, _)| *name == unit.trim_start()).map(|(_, bytes)| *bytes);
         let value = digits.parse::<usize>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit));
@@ -115,7 +120,7 @@ fn written_size(bytes: usize) -> String {
 
 /// `10%` or `0.5%`, in thousandths.
 pub(super) fn permille(node: &Node) -> Result<u16, Wrong> {
-    let text = with_unit(node, "%")?;
+    let text = with_unit(node, "%").map_err(|wrong| wrong.expecting(SHARE))?;
     let value = text.strip_suffix('%').and_then(|number| {
         let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
         let digits = |text: &str, most| text.len() <= most && text.bytes().all(|b| b.is_ascii_digit());
@@ -126,6 +131,10 @@ pub(super) fn permille(node: &Node) -> Result<u16, Wrong> {
         Wrong::new(format!("{} is not a share", shown(text)), "write `0%` to `100%`, as in `0.5%`")
     })
 }
+
+const DURATION: Shape = Shape::Matching("^([0-9]+(ms|s|m|h|d))+$");
+const SIZE: Shape = Shape::Matching("^[0-9]+ *(B|KB|MB|GB|KiB|MiB|GiB)$");
+const SHARE: Shape = Shape::Matching("^[0-9]{1,3}(\\.[0-9])?%$");
 
 /// The text of a value that needs a unit; a bare number is told which.
 fn with_unit<'n>(node: &'n Node, unit: &str) -> Result<&'n str, Wrong> {

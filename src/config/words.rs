@@ -9,25 +9,31 @@ use ipnet::IpNet;
 
 use super::{
     problem::{Wrong, listed, shown},
+    shape::Shape,
     yaml::{Data, Node},
 };
 
 /// A text that is not empty.
 pub(super) fn text(node: &Node) -> Result<String, Wrong> {
-    match (&node.data, node.text()) {
-        (_, Some("")) => Err(Wrong::new("an empty text", "write something, or leave the key out")),
-        (_, Some(text)) => Ok(text.to_string()),
+    let wrong = match (&node.data, node.text()) {
+        (_, Some("")) => Wrong::new("an empty text", "write something, or leave the key out"),
+        (_, Some(text)) => return Ok(text.to_string()),
         (Data::Scalar(_), None) => {
-            Err(Wrong::new(format!("{} where a text is meant", node.described()), "put it into quotes"))
+            Wrong::new(format!("{} where a text is meant", node.described()), "put it into quotes")
         }
-        _ => Err(Wrong::new(format!("{} where a text is meant", node.described()), "write one text")),
-    }
+        _ => Wrong::new(format!("{} where a text is meant", node.described()), "write one text"),
+    };
+    Err(wrong.expecting(Shape::Text))
 }
 
 /// One of some words: our short one or Avi's long one.
 pub(super) fn choice<T: Copy>(words: &[(&'static str, &str, T)]) -> impl Fn(&Node) -> Result<T, Wrong> {
     move |node| {
-        let word = text(node)?;
+        let known = || {
+            let both = words.iter().flat_map(|(short, avi, _)| [*short, *avi]);
+            Shape::Words(both.filter(|word| !word.is_empty()).map(str::to_owned).collect())
+        };
+        let word = text(node).map_err(|wrong| wrong.expecting(known()))?;
         let found = words.iter().find(|(short, avi, _)| word == *short || word == *avi);
         found.map(|(_, _, value)| *value).ok_or_else(|| {
             let help = format!("write one of {}", listed(words.iter().map(|(short, _, _)| *short)));
@@ -44,7 +50,7 @@ pub(super) fn word<T: Copy + PartialEq>(words: &[(&'static str, &str, T)], value
 
 /// The name of an object. Names end up in headers, metrics, paths and tables.
 pub(super) fn name(node: &Node) -> Result<String, Wrong> {
-    let name = text(node)?;
+    let name = text(node).map_err(|wrong| wrong.expecting(NAME))?;
     let fits =
         name.len() <= 128 && name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b';' && b != b'"');
     if fits && name.trim() == name {
@@ -56,7 +62,7 @@ pub(super) fn name(node: &Node) -> Result<String, Wrong> {
 
 /// An identifier such as a uuid: letters, digits, `-`, `_` and `.`.
 pub(super) fn identifier(node: &Node) -> Result<String, Wrong> {
-    let id = text(node)?;
+    let id = text(node).map_err(|wrong| wrong.expecting(IDENTIFIER))?;
     if id.len() <= 128 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
         return Ok(id);
     }
@@ -66,7 +72,7 @@ pub(super) fn identifier(node: &Node) -> Result<String, Wrong> {
 
 /// A uuid such as `509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69`, in lower case.
 pub(super) fn uuid(node: &Node) -> Result<String, Wrong> {
-    let id = text(node)?;
+    let id = text(node).map_err(|wrong| wrong.expecting(UUID))?;
     let hyphens = [8, 13, 18, 23];
     let fits = |(n, b): (usize, u8)| match hyphens.contains(&n) {
         true => b == b'-',
@@ -78,6 +84,11 @@ pub(super) fn uuid(node: &Node) -> Result<String, Wrong> {
     let help = "write 32 lower-case hex digits as 8-4-4-4-12; `homing keys new` makes one";
     Err(Wrong::new(format!("{} is not a uuid", shown(&id)), help))
 }
+
+// As the three above: printable ASCII but `"` and `;`, and no space at the ends.
+const NAME: Shape = Shape::Matching("^[!#-:<-~]([ !#-:<-~]{0,126}[!#-:<-~])?$");
+const IDENTIFIER: Shape = Shape::Matching("^[A-Za-z0-9._-]{1,128}$");
+const UUID: Shape = Shape::Matching("^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$");
 
 /// The name of a file. Somebody who pastes a key here is told so without an echo.
 pub(super) fn file_name(node: &Node) -> Result<String, Wrong> {

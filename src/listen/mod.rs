@@ -28,7 +28,7 @@ pub use listeners::{Listeners, Prepared};
 pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;
 pub use socket::{BindError, bind, bind_shared};
-pub use unix::{IfTaken, SocketFile, UnixBindError, bind_unix};
+pub use unix::{IfTaken, SocketFile, UnixBindError, Users, bind_unix};
 
 pub use wire::WRITE_TIMEOUT;
 use wire::Wire;

@@ -65,6 +65,7 @@ pub(super) fn needs_restart(started_with: &Config, config: &Config) -> Vec<Strin
         ("so_reuseport", started_with.so_reuseport.to_string(), config.so_reuseport.to_string()),
         ("admin.listen", listen(&started_with.admin.listen), listen(&config.admin.listen)),
         ("log.format", started_with.log_format.as_str().into(), config.log_format.as_str().into()),
+        ("admin.socket_group", socket_group(started_with), socket_group(config)),
     ];
     let differ = was_and_is.into_iter().filter(|(_, was, is)| was != is);
     differ.map(|(key, was, is)| format!("{key}: {was} until a restart, then {is}")).collect()
@@ -93,6 +94,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
         ("dns", format!("{:?}", config.dns)),
+        ("admin.domain_names", config.admin.domain_names.join(", ")),
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
@@ -100,6 +102,10 @@ fn settings(config: &Config) -> Vec<(String, String)> {
 
 fn path(path: &Option<PathBuf>) -> String {
     path.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())
+}
+
+fn socket_group(config: &Config) -> String {
+    config.admin.socket_group.clone().unwrap_or("homing's own".into())
 }
 
 fn listen(listen: &AdminListen) -> String {

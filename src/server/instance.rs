@@ -7,7 +7,7 @@ use pingora::proxy::HttpProxy;
 
 use super::{Builder, Trigger, changes, ports::Ports};
 use crate::{
-    admin::{Control, CurrentToken, view},
+    admin::{Control, CurrentTerms, view},
     config::{Config, Seen},
     dns,
     limits::OpenFiles,
@@ -23,7 +23,7 @@ pub(super) struct Instance {
     pub ports: Ports,
     pub dns: dns::Ports,
     pub monitors: Monitors,
-    pub token: CurrentToken,
+    pub admin: CurrentTerms,
     /// Held by the reload that is under way.
     pub reloading: tokio::sync::Mutex<()>,
     /// Nothing is put in force any more. Held while something is.
@@ -60,7 +60,7 @@ impl Instance {
                 live.metrics.config.clone(),
             ),
             monitors: Monitors::new(live.clock.clone(), files),
-            token: CurrentToken::default(),
+            admin: CurrentTerms::default(),
             reloading: tokio::sync::Mutex::default(),
             stopping: Mutex::new(false),
             history: Mutex::new(history),

@@ -13,10 +13,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Instance, StartError, changes, ports::Sockets, token};
+use super::{Instance, StartError, changes, ports::Sockets};
 use crate::{
     access_log::AccessLog,
-    admin::{Token, TokenError, view},
+    admin::{Terms, TokenError, view},
     config::{self, Problems},
     dns,
     listen::Inherited,
@@ -66,7 +66,7 @@ struct Prepared {
     snapshot: Snapshot,
     sockets: Sockets,
     dns: dns::Prepared,
-    token: Option<Token>,
+    admin: Terms,
     access_log: Option<Arc<AccessLog>>,
     warnings: Vec<config::Problem>,
 }
@@ -113,7 +113,7 @@ impl Instance {
         let (loaded, seen) = config::load_seen(&current.config.file, &self.builder.registry.names());
         self.history.lock().seen = Arc::new(seen);
         let config::Loaded { config, warnings } = loaded.map_err(Refused::Config)?;
-        let token = token(&config)?;
+        let admin = Terms::read(&config.admin)?;
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
         let sockets = self.ports.prepare(&self.live, &snapshot, &mut Inherited::default())?;
@@ -121,11 +121,11 @@ impl Instance {
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);
         let access_log = access_log.map_err(StartError::from)?;
         let dns = self.prepare_dns(&snapshot, &mut Inherited::default())?;
-        Ok(Prepared { snapshot, sockets, dns, token, access_log, warnings })
+        Ok(Prepared { snapshot, sockets, dns, admin, access_log, warnings })
     }
 
     async fn commit(&self, prepared: Prepared) -> Result<Done, Refused> {
-        let Prepared { snapshot, sockets, dns, token, access_log, warnings } = prepared;
+        let Prepared { snapshot, sockets, dns, admin, access_log, warnings } = prepared;
         let old = self.live.snapshot();
         let gone = {
             let stopping = self.stopping.lock();
@@ -140,7 +140,7 @@ impl Instance {
         };
         let new = self.live.snapshot();
         self.monitors.follow(&new.probed_pools(), &mut rand::rng());
-        self.token.set(token);
+        self.admin.set(admin);
         for listener in gone {
             let closed = self.ports.remove(listener.addr, new.config.grace_period).await;
             let live = self.live.clone();

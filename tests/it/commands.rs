@@ -1,6 +1,6 @@
 //! What commands have in common: watching, whom they ask and with what, completion, the manual.
 
-use std::process::Stdio;
+use std::{os::unix::fs::PermissionsExt, process::Stdio};
 
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
@@ -9,7 +9,8 @@ use tokio::{
 
 use crate::support::{
     client::Request,
-    config::{APP, Site},
+    config::{APP, Federation, Site, parse},
+    eventually,
     homing::{Homing, program, run},
     origin::Origin,
     soon,
@@ -133,4 +134,95 @@ async fn the_manual_is_printed_or_written() {
     let refused = run(&["man", "--out", "/proc/homing"]).await;
     assert_eq!(refused.code, Some(1), "{}", refused.text());
     assert!(refused.stderr.contains("pages cannot be written into /proc/homing"), "{}", refused.text());
+}
+
+#[tokio::test]
+async fn the_schema_of_the_configuration_takes_what_check_takes_and_marks_a_misspelt_key() {
+    let fed = Federation::new();
+    let app = Origin::start("app").await;
+    let site = fed.site_a(&[&app]).clone_to(&[&app]).monitored(APP, "http");
+    let federation = site.files.iter().find(|(name, _)| name == "federation.yaml").expect("it names one");
+    for (kind, file) in [("site", site.yaml.clone()), ("federation", parse(&federation.1))] {
+        let printed = run(&["schema", kind]).await;
+        let schema: serde_json::Value = serde_json::from_str(&printed.stdout).expect("it is JSON");
+        let validator = jsonschema::draft202012::new(&schema).expect("it is a schema");
+        let file = serde_json::to_value(&file).expect("it is what JSON has");
+        let problems: Vec<_> = validator.iter_errors(&file).map(|problem| problem.to_string()).collect();
+        assert!(problems.is_empty(), "{kind}: {problems:#?}");
+        let mut misspelt = file.clone();
+        misspelt["pool"] = 1.into();
+        assert!(!validator.is_valid(&misspelt), "{kind}");
+    }
+    assert_eq!(run(&["schema"]).await.stdout, run(&["schema", "site"]).await.stdout);
+}
+
+#[tokio::test]
+async fn the_token_is_found_by_option_or_environment_and_is_asked_for_beyond_loopback() {
+    let app = Origin::start("app").await;
+    let token = "0123456789abcdef";
+    let mut site = Site::new(&[&app]).file("admin.token", token);
+    let everywhere = format!("0.0.0.0:{}", site.admin.port());
+    site.yaml["admin"] = parse(&format!("{{listen: '{everywhere}', token_file: admin.token}}"));
+    let homing = site.start().await;
+    let file = homing.dir().join("admin.token").display().to_string();
+    let admin = format!("http://{}", homing.admin);
+    let show = ["show", "pool", "--admin", &admin];
+    let without = run(&show).await;
+    assert_eq!(without.code, Some(1), "{}", without.text());
+    assert!(without.stderr.contains("HOMING_ADMIN_TOKEN_FILE"), "{}", without.text());
+    for option in ["--token-file", "--admin-token-file"] {
+        let with = run(&[&show[..], &[option, &file]].concat()).await;
+        assert_eq!(with.code, Some(0), "{}", with.text());
+    }
+    let by_environment = program(&["show", "pool"])
+        .env("HOMING_ADMIN", &admin)
+        .env("HOMING_ADMIN_TOKEN_FILE", &file)
+        .stdout(Stdio::piped())
+        .output();
+    let output = soon("the command ends", by_environment).await.expect("the program starts");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(APP), "{output:?}");
+    for open in ["/metrics", "/healthz", "/readyz"] {
+        assert_eq!(homing.get(open).await.status, 200, "{open}");
+    }
+    assert_eq!(homing.get("/api/v1/pools").await.status, 401);
+
+    std::fs::write(homing.dir().join("admin.token"), "another-0123456789").expect("it can be written");
+    homing.signal(libc::SIGHUP);
+    eventually("the old token is of no use", async || {
+        let request = Request::get("/api/v1/pools").header("Authorization", &format!("Bearer {token}"));
+        request.send(homing.admin).await.status == 401
+    })
+    .await;
+    let with = run(&[&show[..], &["--token-file", &file]].concat()).await;
+    assert_eq!(with.code, Some(0), "{}", with.text());
+}
+
+#[tokio::test]
+async fn a_socket_file_that_a_killed_homing_left_is_replaced_and_a_live_one_is_refused() {
+    let app = Origin::start("app").await;
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let socket = dir.path().join("admin.sock").display().to_string();
+    let site = || {
+        let mut site = Site::new(&[&app]);
+        site.yaml["admin"] = parse(&format!("{{listen: 'unix:{socket}'}}"));
+        site
+    };
+    let url = format!("unix:{socket}");
+    let answers = async || run(&["show", "pool", "--admin", &url]).await.code == Some(0);
+    let mut first = Homing::spawn(&site()).await;
+    eventually("it answers", answers).await;
+    let mode = std::fs::metadata(&socket).expect("the socket's file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+
+    let mut second = Homing::spawn(&site()).await;
+    assert!(!second.ended().await.success());
+    eventually("it says why", async || second.log().contains("another process answers there")).await;
+    assert!(answers().await, "the first is not disturbed");
+
+    first.kill().await;
+    assert!(!answers().await);
+    let third = Homing::spawn(&site()).await;
+    eventually("its successor answers", answers).await;
+    assert!(third.stop().await.success());
+    assert!(!std::path::Path::new(&socket).exists(), "its file goes with it");
 }

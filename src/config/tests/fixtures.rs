@@ -23,7 +23,7 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("sp-site-a.key", text(&site.1)),
         ("other.key", text(&other.signing_key.serialize_pem())),
         ("geo.mmdb", mmdb(&[("192.0.2.0", 24, 52.5, 13.4)])),
-        ("admin.token", text("let-me-in\n")),
+        ("admin.token", text("let-me-in-let-me-in\n")),
         ("empty.token", text("\n")),
         ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
         ("short.key", text("0f0f\n")),

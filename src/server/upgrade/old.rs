@@ -24,7 +24,7 @@ use super::{
     state::State,
 };
 use crate::{
-    listen::{IfTaken, SocketFile, bind_unix},
+    listen::{IfTaken, SocketFile, Users, bind_unix},
     server::{keys::Keys, saved::Outgoing},
     session::{Journal, Saved},
     snapshot::Live,
@@ -55,7 +55,7 @@ impl Successors {
         path: &Path,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, SocketError> {
-        let (listener, file) = bind_unix(path, MODE, IfTaken::Replace).await?;
+        let (listener, file) = bind_unix(path, Users { mode: MODE, group: None }, IfTaken::Replace).await?;
         let successors = Arc::new(Self {
             live,
             path: path.to_owned(),

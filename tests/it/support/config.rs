@@ -39,7 +39,8 @@ impl Site {
             "
             threads: 2
             grace_period: 5s
-            admin: {{ listen: '{admin}' }}
+            # Tests ask by these names.
+            admin: {{ listen: '{admin}', domain_names: [a.com, admin] }}
             pools: []
             virtual_services:
               - name: web
