@@ -174,6 +174,7 @@ impl Homing {
         tokio::spawn(watch_keys(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::look(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
+        tokio::spawn(log_pools(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin_handle = admin.as_ref().map(AdminListener::handle);
@@ -468,6 +469,14 @@ async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+/// A thousand servers may change at once; the log hears of most of them from here.
+async fn log_pools(live: Arc<Live>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(POOL_LOG_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        live.snapshot().pools.iter().for_each(|pool| pool.log_changes());
+    }
+}
+
 async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
     let mut watch = KeyWatch::default();
     let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
@@ -488,6 +497,8 @@ const LONGEST_FLUSH: Duration = Duration::from_secs(2);
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+const POOL_LOG_INTERVAL: Duration = Duration::from_secs(5);
 
 const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 

@@ -1,7 +1,6 @@
 //! Where the admin API listens, and the bounds that keep a flood of connections from costing more than it may.
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     path::Path,
@@ -21,19 +20,21 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{either::Either, sync::CancellationToken};
 
-use super::{access::Reach, write::Peer};
+use super::{
+    access::Reach,
+    seats::{Seat, Seats},
+    write::Peer,
+};
 use crate::{
     clock::Episode,
     config::{Admin, AdminListen},
     limits,
-    listen::{IfTaken, SocketFile, UnixBindError, Users, bind_unix},
+    listen::{self, IfTaken, SocketFile, UnixBindError, Users, bind_unix},
 };
 
 /// A bound listener. A Unix socket has mode 0660, and its file goes with the listener.
@@ -44,8 +45,8 @@ pub struct AdminListener {
 /// A listener that could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    #[error("admin.listen {0} cannot be bound: {1}")]
-    Tcp(SocketAddr, #[source] io::Error),
+    #[error("admin.listen {0}")]
+    Tcp(#[from] listen::BindError),
     #[error("admin.listen {0}")]
     Unix(#[from] UnixBindError),
 }
@@ -86,8 +87,7 @@ impl AdminListener {
         let socket = match &admin.listen {
             AdminListen::None => return Ok(None),
             AdminListen::Tcp(addr) => {
-                let listener = TcpListener::bind(addr).await.map_err(|error| BindError::Tcp(*addr, error))?;
-                Socket::Tcp(Arc::new(listener))
+                return Self::adopt(listen::bind(*addr)?, *addr).map(Some);
             }
             AdminListen::Unix(path) => {
                 let users = Users { mode: SOCKET_MODE, group: admin.socket_group.as_deref() };
@@ -100,7 +100,8 @@ impl AdminListener {
 
     /// Serves on a socket that another process listened on.
     pub fn adopt(socket: std::net::TcpListener, addr: SocketAddr) -> Result<Self, BindError> {
-        let listener = TcpListener::from_std(socket).map_err(|error| BindError::Tcp(addr, error))?;
+        let failed = |source: io::Error| listen::BindError::Other { addr, source };
+        let listener = TcpListener::from_std(socket).map_err(failed)?;
         Ok(Self { socket: Socket::Tcp(Arc::new(listener)) })
     }
 
@@ -142,60 +143,63 @@ impl AdminListener {
 
     /// Accepts until `shutdown`, then lets answers that are under way end.
     pub(super) async fn serve(self, router: Router, shutdown: CancellationToken) {
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS as usize));
+        let seats = Seats::new();
         tokio::select! {
-            () = self.accept(&router, &free, &shutdown) => {}
+            () = self.accept(&router, &seats, &shutdown) => {}
             () = shutdown.cancelled() => {}
         }
         drop(self);
-        let _all_ended = free.acquire_many(MAX_CONNECTIONS).await;
+        seats.all_free().await;
     }
 
-    async fn accept(&self, router: &Router, free: &Arc<Semaphore>, shutdown: &CancellationToken) {
+    async fn accept(&self, router: &Router, seats: &Seats, shutdown: &CancellationToken) {
         let failing = Episode::default();
         loop {
-            let place = free.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let (router, shutdown) = (router.clone(), shutdown.clone());
             let accepted = match &self.socket {
-                Socket::Tcp(listener) => listener.accept().await.map(|(stream, addr)| {
-                    spawn(connection(stream, Peer::tcp(addr), router, shutdown), place)
-                }),
+                Socket::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, addr)| (Either::Left(stream), Peer::tcp(addr)))
+                }
                 Socket::Unix(listener, _) => listener.accept().await.map(|(stream, _)| {
                     let peer = Peer::user(stream.peer_cred().ok().map(|process| process.uid()));
-                    spawn(connection(stream, peer, router, shutdown), place)
+                    (Either::Right(stream), peer)
                 }),
             };
-            let now = Instant::now();
-            if let Err(error) = accepted {
-                if failing.seen(now) {
-                    let help = limits::shortage(&error).unwrap_or("the system says no more than this");
-                    tracing::warn!(%error, "admin: cannot accept connections, and goes on trying; {help}");
+            match accepted {
+                Ok((stream, peer)) => {
+                    if failing.is_over(Instant::now()) {
+                        tracing::info!("admin: connections can be accepted again");
+                    }
+                    let seat = seats.take().await;
+                    tokio::spawn(connection(stream, peer, router.clone(), seat, shutdown.clone()));
                 }
-                sleep(AFTER_FAILED_ACCEPT).await;
-            } else if failing.is_over(now) {
-                tracing::info!("admin: connections can be accepted again");
+                Err(error) => {
+                    if failing.seen(Instant::now()) {
+                        let help = limits::shortage(&error).unwrap_or("the system says no more than this");
+                        tracing::warn!(%error, "admin: cannot accept connections, and goes on trying; {help}");
+                    }
+                    sleep(AFTER_FAILED_ACCEPT).await;
+                }
             }
         }
     }
 }
 
-/// Runs a connection, which takes one place for as long as it lasts.
-fn spawn(connection: impl Future<Output = ()> + Send + 'static, place: OwnedSemaphorePermit) {
-    tokio::spawn(async move {
-        connection.await;
-        drop(place);
-    });
-}
-
-/// Serves one connection. Its end is bounded: a reader that stalls gives its place back.
-async fn connection<IO>(stream: IO, peer: Peer, router: Router, shutdown: CancellationToken)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+/// Serves one connection. Its end is bounded: a reader that stalls gives its seat back.
+async fn connection(
+    stream: Either<TcpStream, UnixStream>,
+    peer: Peer,
+    router: Router,
+    seat: Arc<Seat>,
+    shutdown: CancellationToken,
+) {
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer.clone());
-        router.call(request)
+        let (busy, answer) = (seat.begin_request(), router.call(request));
+        async move {
+            let _busy = busy;
+            answer.await
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -205,6 +209,7 @@ where
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = seat.wanted() => return,
         () = async { tokio::select! { () = shutdown.cancelled() => {}, () = sleep(CONNECTION_LIFE) => {} } } => {
             connection.as_mut().graceful_shutdown();
             timeout(LAST_ANSWER, connection).await.unwrap_or(Ok(()))
@@ -215,8 +220,6 @@ where
     }
 }
 
-/// Connections at one time; more wait in the kernel's queue.
-const MAX_CONNECTIONS: u32 = 64;
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 /// From one answer, or the connection's start, to the end of the next head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -234,7 +237,6 @@ mod tests {
     };
 
     use nix::unistd::Group;
-    use tokio::net::UnixStream;
 
     use super::*;
 
@@ -316,6 +318,9 @@ mod tests {
             .await
             .map(|_| ())
             .expect_err("it is taken");
-        assert!(error.to_string().starts_with(&format!("admin.listen {addr} cannot be bound")), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("admin.listen {addr}: another program listens")),
+            "{error}"
+        );
     }
 }

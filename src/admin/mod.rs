@@ -16,6 +16,7 @@ mod listener;
 mod operate;
 mod peers;
 mod pools;
+mod seats;
 mod servers;
 mod sessions;
 mod sites;

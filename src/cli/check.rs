@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Error;
+use super::{Error, log};
 use crate::{
     config::{Config, Loaded},
     server::{BuildError, Builder, Homing},
@@ -26,7 +26,7 @@ pub fn check(builder: &Builder, file: &Path) -> Result<String, Error> {
 pub(super) fn load(builder: &Builder, file: &Path) -> Result<Loaded, Error> {
     let loaded = builder.load(file)?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        log::say(format_args!("warning: {warning}"));
     }
     Ok(loaded)
 }

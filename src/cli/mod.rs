@@ -139,9 +139,7 @@ impl Error {
 /// The `homing` command with the rules that `builder` has: what a program with rules of its own calls in `main`.
 pub fn main(builder: Builder) -> ExitCode {
     let command = Cli::parse().command;
-    if let Some(level) = command.log_level() {
-        log::start(level, EventFormat::Text);
-    }
+    let log = command.log_level().map(|level| log::start(level, EventFormat::Text));
     let done = match command {
         Command::Run(args) => run::run(&builder, &args),
         Command::Check(args) => check::check(&builder, &args.config).and_then(print),
@@ -159,11 +157,13 @@ pub fn main(builder: Builder) -> ExitCode {
         Command::Completion(args) => print(help::completion(args)),
         Command::Man(args) => help::man(args).and_then(print),
     };
+    // What was logged comes before what is said of the end.
+    drop(log);
     done.unwrap_or_else(|error| {
         match &error {
             // What begins with a file and line is found by editors.
-            Error::Config(_) | Error::Build { .. } => eprintln!("{error}"),
-            error => eprintln!("error: {error}"),
+            Error::Config(_) | Error::Build { .. } => log::say(&error),
+            error => log::say(format_args!("error: {error}")),
         }
         error.exit_code()
     })

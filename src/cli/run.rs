@@ -32,13 +32,18 @@ pub struct Run {
 /// hands over to a process that waits, SIGUSR2 starts one first.
 pub fn run(builder: &Builder, args: &Run) -> Result<ExitCode, Error> {
     let loaded = check::load(builder, &args.config)?;
-    log::start("info", loaded.config.log_format);
+    let _log = log::start("info", loaded.config.log_format);
     if let Err(error) = OpenFiles::raise() {
         tracing::warn!(%error, "the limit of open files cannot be raised");
     }
     // It accepts and administers, and serves too if there is to be one thread.
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::MAX)
+        .build()
+        .map_err(Error::Runtime)?;
+    // Files are read, and tables swept, on this thread, also when the system will give no other one any more.
+    drop(runtime.spawn_blocking(|| ()));
     let inheritance = Inheritance::find(&loaded.config, args.upgrade)?;
     let built = builder.build_heir(loaded.config, inheritance);
     let homing = built.map_err(|error| check::unbuilt(&args.config, &error))?;
@@ -62,8 +67,7 @@ async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     let handed_over = loop {
         tokio::select! {
             () = signals.next() => break None,
-            // It may take its time, which SIGTERM does not wait for.
-            _ = hangup.recv() => drop(tokio::spawn(reload(&running))),
+            () = reload(&mut hangup, &running) => {}
             _ = rotated.recv() => running.reopen_access_log(),
             _ = quit.recv() => tokio::select! {
                 handed_over = running.hand_over() => match handed_over {
@@ -92,14 +96,18 @@ async fn serve(homing: Homing) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What comes of it is in the log.
-fn reload(running: &Running) -> impl Future<Output = ()> + Send + 'static {
+/// Loads the configuration again when SIGHUP has come; signals that come meanwhile are one reload more. What comes of
+/// it is in the log. It may take its time, which other signals do not wait for: it goes on when this is dropped.
+async fn reload(hangup: &mut Signal, running: &Running) {
+    hangup.recv().await;
     let reload = running.reload(Trigger::Signal);
-    async {
+    let told = async {
         systemd::reloading();
         reload.await;
         systemd::reloaded();
-    }
+    };
+    // A panic in it is in the log.
+    let _ = tokio::spawn(told).await;
 }
 
 /// Why there is no successor.

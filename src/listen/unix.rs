@@ -30,7 +30,7 @@ pub enum IfTaken {
 /// A Unix socket that could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum UnixBindError {
-    #[error("unix:{0} cannot be bound: {1}")]
+    #[error("unix:{0} cannot be bound: {1}; its directory has to exist, and to let homing's user write")]
     Bind(PathBuf, #[source] io::Error),
     #[error("unix:{0}: another process answers there; stop it or use another path")]
     Taken(PathBuf),

@@ -9,6 +9,7 @@
 
 mod admin_state;
 mod balance;
+mod changes;
 mod lease;
 pub mod monitor;
 mod server;
@@ -20,7 +21,6 @@ pub use server::{Health, Server, State, Status};
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
 use rand::Rng;
-use tokio::sync::Notify;
 
 use crate::{
     config,
@@ -29,6 +29,7 @@ use crate::{
     tls::PeerTls,
 };
 use balance::{Balance, Candidates};
+use changes::Changes;
 
 /// Servers among which a balancer chooses.
 pub struct Pool {
@@ -36,7 +37,7 @@ pub struct Pool {
     servers: Box<[Arc<Server>]>,
     balancer: Box<dyn Balance>,
     /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
-    changes: Arc<Notify>,
+    changes: Arc<Changes>,
     connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
 }
@@ -118,6 +119,11 @@ impl Pool {
             .iter()
             .filter(|server| server.is_watched())
             .all(|server| server.health() != Health::Unchecked)
+    }
+
+    /// Logs, in one line, what has happened to more servers than there are lines for. To be called once in a while.
+    pub fn log_changes(&self) {
+        self.changes.log_rest(self.name().as_str(), || self.up_count(), self.servers.len());
     }
 
     /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,

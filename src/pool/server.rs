@@ -15,12 +15,12 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Lease,
     admin_state::{AdminState, Order, Orders},
+    changes::Changes,
 };
 use crate::{config, metrics::Metrics, names::PoolName};
 
@@ -37,7 +37,7 @@ pub struct Server {
     monitored: bool,
     known: Arc<Known>,
     orders: Arc<Orders>,
-    changes: Arc<Notify>,
+    changes: Arc<Changes>,
     /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
     inflight: IntGauge,
 }
@@ -100,7 +100,7 @@ impl Server {
         config: &config::Server,
         metrics: &Metrics,
         previous: Option<&Self>,
-        changes: &Arc<Notify>,
+        changes: &Arc<Changes>,
         now: SystemTime,
     ) -> Self {
         let name = config.addr.to_string();
@@ -222,15 +222,15 @@ impl Server {
         }
         let (pool, server) = (self.pool.as_str(), self.name.as_str());
         match (&current.0, &health) {
-            (_, Health::Down { reason }) => warn!(pool, server, reason, "server is down"),
-            (Health::Down { .. }, _) => info!(pool, server, "server is up"),
+            (_, Health::Down { reason }) => self.changes.log_down(pool, server, reason),
+            (Health::Down { .. }, _) => self.changes.log_up(pool, server),
             // It counted as up before.
             _ => {}
         }
         self.known.up.store(!matches!(health, Health::Down { .. }), Relaxed);
         *current = (health, now);
         drop(current);
-        self.changes.notify_waiters();
+        self.changes.notify();
     }
 
     /// Does what an operator says. The same order given again takes note of who said so last.
@@ -239,7 +239,7 @@ impl Server {
         if before != state {
             let (pool, server) = (self.pool.as_str(), self.name.as_str());
             info!(pool, server, by, "server is {state} by an operator");
-            self.changes.notify_waiters();
+            self.changes.notify();
         }
     }
 

@@ -14,7 +14,6 @@ mod copied;
 mod demo;
 mod dns;
 mod explain;
-
 mod fuzz;
 mod gslb_choice;
 mod keys;

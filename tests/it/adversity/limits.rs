@@ -6,12 +6,15 @@ use crate::support::homing::Homing;
 #[derive(Clone, Copy)]
 pub enum Limit {
     OpenFiles,
+    /// Of its user, with all his processes.
+    Threads,
 }
 
 impl Limit {
     fn resource(self) -> libc::__rlimit_resource_t {
         match self {
             Self::OpenFiles => libc::RLIMIT_NOFILE,
+            Self::Threads => libc::RLIMIT_NPROC,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -51,6 +52,9 @@ impl Homing {
     pub async fn start_as(site: &Site, change: impl FnOnce(&mut Command)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         let config = site.write(dir.path());
+        // The process may be another user's.
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))
+            .expect("permissions can be set");
         Self::spawn_changed(Path::new(BINARY), Arc::new(dir), &config, site, change).ready().await
     }
 
@@ -329,8 +333,17 @@ pub async fn run(args: &[&str]) -> Output {
 
 /// The same in a directory.
 pub async fn run_in(dir: &Path, args: &[&str]) -> Output {
-    let command = program(args).current_dir(dir).output();
-    let output = soon("the command ends", command).await.expect("the program starts");
+    let enter = |command: &mut Command| {
+        command.current_dir(dir);
+    };
+    run_as(args, enter).await
+}
+
+/// The same with something changed about its process.
+pub async fn run_as(args: &[&str], change: impl FnOnce(&mut Command)) -> Output {
+    let mut command = program(args);
+    change(&mut command);
+    let output = soon("the command ends", command.output()).await.expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Output { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

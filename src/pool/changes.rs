@@ -1,0 +1,66 @@
+//! Who is told of changes to a pool's servers: whoever awaits them, and the log.
+//!
+//! The log has a line for each server that goes down or comes up, as long as they are few. When a rack loses its power
+//! it has the first of them, and then their number.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use tokio::sync::{Notify, futures::Notified};
+use tracing::{info, warn};
+
+/// One for a pool, before and after reloads.
+#[derive(Default)]
+pub(super) struct Changes {
+    notify: Notify,
+    /// Lines since the last summary.
+    lines: AtomicUsize,
+    /// Servers that had none since.
+    down: AtomicUsize,
+    up: AtomicUsize,
+}
+
+impl Changes {
+    /// Something has changed.
+    pub fn notify(&self) {
+        self.notify.notify_waiters();
+    }
+
+    /// Completes at the next change after this call.
+    pub fn notified(&self) -> Notified<'_> {
+        self.notify.notified()
+    }
+
+    /// Logs that a server is down.
+    pub fn log_down(&self, pool: &str, server: &str, reason: &str) {
+        match self.has_line() {
+            true => warn!(pool, server, reason, "server is down"),
+            false => _ = self.down.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Logs that a server that was down is up.
+    pub fn log_up(&self, pool: &str, server: &str) {
+        match self.has_line() {
+            true => info!(pool, server, "server is up"),
+            false => _ = self.up.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Logs how many servers had no line of their own since the last call, and allows for lines again.
+    pub fn log_rest(&self, pool: &str, up_now: impl FnOnce() -> usize, of: usize) {
+        self.lines.store(0, Relaxed);
+        let (down, up) = (self.down.swap(0, Relaxed), self.up.swap(0, Relaxed));
+        if down > 0 {
+            warn!(pool, up = up_now(), of, "{down} more servers went down, and {up} more came up");
+        } else if up > 0 {
+            info!(pool, up = up_now(), of, "{up} more servers came up");
+        }
+    }
+
+    fn has_line(&self) -> bool {
+        self.lines.fetch_add(1, Relaxed) < LINES
+    }
+}
+
+/// Between two summaries.
+const LINES: usize = 10;
