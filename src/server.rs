@@ -50,7 +50,7 @@ use crate::{
     session::SessionTable,
     site_cookie::ReplayGuard,
     snapshot::{Live, Parts, Snapshot},
-    tls::{AcceptorError, CertificateError, TicketKeys},
+    tls::{AcceptorError, CertificateError, CertificateWatch, TicketKeys},
 };
 use inheritance::Legacy;
 pub use inheritance::{Inheritance, InheritanceError};
@@ -174,6 +174,7 @@ impl Homing {
         tokio::spawn(watch_keys(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::look(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
+        tokio::spawn(watch_certificates(live.clone(), stop.clone()));
         tokio::spawn(log_pools(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
@@ -469,6 +470,16 @@ async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+async fn watch_certificates(live: Arc<Live>, stop: CancellationToken) {
+    let mut watch = CertificateWatch::default();
+    let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let snapshot = live.snapshot();
+        let served = snapshot.listeners.values().flat_map(|listener| &listener.tls);
+        watch.look(served.map(|(tls, _)| &*tls.certificate), live.clock.wall());
+    }
+}
+
 /// A thousand servers may change at once; the log hears of most of them from here.
 async fn log_pools(live: Arc<Live>, stop: CancellationToken) {
     let mut every = tokio::time::interval(POOL_LOG_INTERVAL);
@@ -500,6 +511,7 @@ const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 const POOL_LOG_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Of keys and certificates, which age slowly.
 const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Idle connections to servers that are kept for reuse.

@@ -13,7 +13,13 @@ pub struct Episode {
 impl Episode {
     /// The trouble is here. Says whether that is news.
     pub fn seen(&self, now: Instant) -> bool {
-        self.last_seen.lock().replace(now).is_none()
+        let before = self.last_seen.lock().replace(now);
+        before.is_none_or(|before| now.saturating_duration_since(before) >= QUIET)
+    }
+
+    /// The trouble was here all the time.
+    pub fn lasted(&self, now: Instant) {
+        self.last_seen.lock().replace(now);
     }
 
     /// All is well at the moment. Says, once, whether it has been so for long enough to call the trouble over.
@@ -43,5 +49,8 @@ mod tests {
         assert!(episode.is_over(at(19)));
         assert!(!episode.is_over(at(20)), "once");
         assert!(episode.seen(at(21)), "another one");
+        assert!(episode.seen(at(31)), "nobody has asked whether that one was over");
+        episode.lasted(at(50));
+        assert!(!episode.seen(at(51)), "it was the same");
     }
 }

@@ -49,7 +49,7 @@ pub use access_log::{AccessLog, AnalyticsPolicy, EventFormat, FullClientLogs, Lo
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin, SHORTEST_TOKEN};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
-pub use dates::{common_name, is_current};
+pub use dates::{DateConcern, Validity, common_name, is_current};
 pub use dns::{CookieSecret, Dns, DnsRateLimit, DnsTcp, DnsZone, NameServer};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use geo::{GeoDatabase, Location};

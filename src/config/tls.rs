@@ -12,7 +12,11 @@ use openssl::{
     x509::{X509, X509Crl},
 };
 
-use super::{dates::misdated, read::Object, table::Table};
+use super::{
+    dates::{Validity, shown},
+    read::Object,
+    table::Table,
+};
 
 /// A certificate chain and its key, PEM files. `load` has shown that both exist, parse and belong together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Certificate {
     pub name: String,
     pub certificate_file: PathBuf,
     pub key_file: PathBuf,
+    /// Of the server's own; `None`: its times cannot be read.
+    pub validity: Option<Validity>,
 }
 
 /// Certificates of authorities, of which one has to have signed a peer's certificate, and what they have revoked.
@@ -89,30 +95,31 @@ impl Certificate {
         let name = o.name();
         let chain = o.required_file("certificate_file");
         let key = o.required_file("key_file");
+        let mut validity = None;
         if let (Some((_, chain)), Some((path, key))) = (&chain, &key) {
-            check_pair(o, chain, key);
+            validity = check_pair(o, chain, key);
             o.warn_if_others_read("key_file", path);
         }
         let Some(name) = name else { return };
         let path = |file: Option<(PathBuf, Vec<u8>)>| file.map(|(path, _)| path).unwrap_or_default();
-        let certificate = Self { name: name.clone(), certificate_file: path(chain), key_file: path(key) };
+        let certificate =
+            Self { name: name.clone(), certificate_file: path(chain), key_file: path(key), validity };
         certificates.define(o, "name", &name, Arc::new(certificate));
     }
 }
 
 /// OpenSSL's own words are left out: they name none of what an operator could mend.
-fn check_pair(o: &Object<'_>, chain: &[u8], key: &[u8]) {
+fn check_pair(o: &Object<'_>, chain: &[u8], key: &[u8]) -> Option<Validity> {
     let chain = X509::stack_from_pem(chain).unwrap_or_default();
     if chain.is_empty() {
         let help = "write PEM: the server's certificate first, then the intermediate ones";
         o.wrong("certificate_file", "the file holds no certificate", help);
     }
-    for what in chain.iter().filter_map(|certificate| misdated(certificate, o.source.files.now())) {
-        o.dubious(
-            "certificate_file",
-            what,
-            "renew it and reload; until then clients and peer sites refuse it",
-        );
+    for certificate in &chain {
+        let concern = Validity::of(certificate).and_then(|validity| validity.concern(o.source.files.now()));
+        if let Some(concern) = concern {
+            o.dubious("certificate_file", format!("{} {concern}", shown(certificate)), concern.help());
+        }
     }
     // A callback that gives no passphrase, lest OpenSSL asks for one at the terminal.
     let key = PKey::private_key_from_pem_callback(key, |_| Ok(0));
@@ -126,4 +133,5 @@ fn check_pair(o: &Object<'_>, chain: &[u8], key: &[u8]) {
         let help = "name the key that the first certificate of `certificate_file` was made for";
         o.wrong("key_file", "the key does not belong to the certificate", help);
     }
+    Validity::of(chain.first()?)
 }

@@ -153,6 +153,7 @@ where
             room.filled(clock.now());
             // The sender is ours: it cannot be gone.
             let _ = open.subscribe().wait_for(|open| !room.is_full(*open)).await;
+            room.emptied(clock.now());
         }
         socket.accept().await
     }

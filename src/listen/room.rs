@@ -41,6 +41,11 @@ impl Room {
         }
     }
 
+    /// A listener waits no more.
+    pub(super) fn emptied(&self, now: Instant) {
+        self.full.lasted(now);
+    }
+
     /// A listener cannot accept.
     pub(super) fn failed(&self, error: &io::Error, now: Instant) {
         if self.failing.seen(now) {

@@ -18,7 +18,11 @@ pub use admin_state::{AdminState, Order};
 pub use lease::Lease;
 pub use server::{Health, Server, State, Status};
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use rand::Rng;
 
@@ -124,6 +128,11 @@ impl Pool {
     /// Logs, in one line, what has happened to more servers than there are lines for. To be called once in a while.
     pub fn log_changes(&self) {
         self.changes.log_rest(self.name().as_str(), || self.up_count(), self.servers.len());
+    }
+
+    /// Logs, once in a while, that a request did not reach a server because its certificate is refused.
+    pub fn log_refused_certificate(&self, server: SocketAddr, reason: &str, now: Instant) {
+        self.changes.log_refused_certificate(self.name().as_str(), server, reason, now);
     }
 
     /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,

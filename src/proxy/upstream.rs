@@ -1,6 +1,10 @@
 //! Choosing a server, and what happens when it cannot be reached.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use pingora::{
     Error, ErrorSource, ErrorType, Result, RetryType,
@@ -75,6 +79,13 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
     pool.connections().not_connected(server, failure::of_connecting(error.etype()));
     ctx.tried.push(server);
     let reason = error.etype().as_str().to_owned();
+    if *error.etype() == ErrorType::InvalidCert {
+        pool.log_refused_certificate(
+            server,
+            error.context.as_ref().map_or("", |why| why.as_str()),
+            Instant::now(),
+        );
+    }
     let next = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
         Ok(next) => next,
         Err(stopped) => return stopped,

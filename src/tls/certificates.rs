@@ -170,6 +170,7 @@ pub(super) mod tests {
             name: name.to_owned(),
             certificate_file: directory.join(format!("{name}.pem")),
             key_file: directory.join(format!("{name}.key")),
+            validity: None,
         };
         fs::write(&files.certificate_file, made.cert.pem()).unwrap();
         fs::write(&files.key_file, made.signing_key.serialize_pem()).unwrap();
@@ -212,6 +213,7 @@ pub(super) mod tests {
                 name: "x".into(),
                 certificate_file: certificate_file.into(),
                 key_file: key_file.into(),
+                validity: None,
             };
             CertifiedKey::load(&files).err().expect("the files do not fit").to_string()
         };

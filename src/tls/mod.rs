@@ -7,6 +7,7 @@
 //! context.
 
 mod acceptor;
+mod certificate_watch;
 mod certificates;
 mod connector;
 mod handshake;
@@ -15,6 +16,7 @@ mod revocation;
 mod site;
 
 pub use acceptor::{Acceptor, AcceptorError, TicketKeys};
+pub use certificate_watch::CertificateWatch;
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey, chain_not_after};
 pub use connector::{ConnectError, Connector, Server, ServerStream};
 pub use handshake::{HandshakeError, HandshakeReason};

@@ -1,6 +1,8 @@
 //! When things go wrong around homing: it serves on, says so once, and recovers.
 
 mod admin_flood;
+mod certificates;
+mod clock_jumps;
 mod limits;
 mod logs;
 mod monitors;

@@ -1,5 +1,10 @@
 //! Certificates, made anew for every test: self-signed ones, and authorities that sign others.
 
+use std::{
+    ops::RangeInclusive,
+    time::{Duration, SystemTime},
+};
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
     KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -17,6 +22,29 @@ pub fn cert_for(names: &[&str]) -> Cert {
     let names = names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let made = rcgen::generate_simple_self_signed(names).expect("a self-signed certificate can be made");
     Cert { certificate: made.cert.pem(), key: made.signing_key.serialize_pem() }
+}
+
+/// The same, valid from and until some time from now, in days.
+pub fn cert_valid(names: &[&str], days: RangeInclusive<i64>) -> Cert {
+    let key = key();
+    let params = valid(names, days);
+    Cert {
+        certificate: params.self_signed(&key).expect("it can sign itself").pem(),
+        key: key.serialize_pem(),
+    }
+}
+
+fn valid(names: &[&str], days: RangeInclusive<i64>) -> CertificateParams {
+    let names = names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
+    let mut params = CertificateParams::new(names.clone()).expect("the names can be in a certificate");
+    params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    let at = |days: i64| match u32::try_from(days) {
+        Ok(days) => now + day * days,
+        Err(_) => now - day * u32::try_from(-days).expect("the tests' years are few"),
+    };
+    (params.not_before, params.not_after) = (at(*days.start()).into(), at(*days.end()).into());
+    params
 }
 
 /// A private authority.
@@ -50,6 +78,13 @@ impl Ca {
         let key = key();
         let params = CertificateParams::new([name.to_owned()]).expect("the name can be in a certificate");
         let certificate = params.signed_by(&key, &self.0).expect("an authority can sign");
+        Cert { certificate: certificate.pem(), key: key.serialize_pem() }
+    }
+
+    /// The same, valid from and until some time from now, in days.
+    pub fn cert_valid(&self, name: &str, days: RangeInclusive<i64>) -> Cert {
+        let key = key();
+        let certificate = valid(&[name], days).signed_by(&key, &self.0).expect("an authority can sign");
         Cert { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
