@@ -472,11 +472,15 @@ async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
 
 async fn watch_certificates(live: Arc<Live>, stop: CancellationToken) {
     let mut watch = CertificateWatch::default();
-    let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let snapshot = live.snapshot();
-        let served = snapshot.listeners.values().flat_map(|listener| &listener.tls);
-        watch.look(served.map(|(tls, _)| &*tls.certificate), live.clock.wall());
+    loop {
+        {
+            let snapshot = live.snapshot();
+            let served = snapshot.listeners.values().flat_map(|listener| &listener.tls);
+            watch.look(served.map(|(tls, _)| &*tls.certificate), live.clock.wall());
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(KEY_WATCH_INTERVAL)).await.is_none() {
+            return;
+        }
     }
 }
 
