@@ -12,6 +12,7 @@ mod keys;
 mod ports;
 mod reload;
 mod responder;
+mod rounds;
 mod saved;
 mod session_file;
 mod upgrade;
@@ -42,7 +43,6 @@ use crate::{
     clock::Clock,
     config::{self, AdminListen, Config},
     dns,
-    gslb::KeyWatch,
     listen::{self, Inherited, Workers},
     metrics::Metrics,
     proxy::Proxy,
@@ -50,7 +50,7 @@ use crate::{
     session::SessionTable,
     site_cookie::ReplayGuard,
     snapshot::{Live, Parts, Snapshot},
-    tls::{AcceptorError, CertificateError, CertificateWatch, TicketKeys},
+    tls::{AcceptorError, CertificateError, TicketKeys},
 };
 use inheritance::Legacy;
 pub use inheritance::{Inheritance, InheritanceError};
@@ -169,13 +169,9 @@ impl Homing {
         }
         let keeper = Arc::new(Keeper::new(live.clone()));
         tokio::spawn(keeper.clone().run(stop.clone()));
-        tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
-        tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
-        tokio::spawn(watch_keys(live.clone(), stop.clone()));
+        rounds::spawn(&live, &stop);
         tokio::spawn(gslb_watch::look(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
-        tokio::spawn(watch_certificates(live.clone(), stop.clone()));
-        tokio::spawn(log_pools(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin_handle = admin.as_ref().map(AdminListener::handle);
@@ -451,55 +447,6 @@ fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
     Arc::new(http)
 }
 
-async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
-    let mut every = tokio::time::interval(SWEEP_INTERVAL);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        let (sessions, now) = (live.sessions.clone(), live.clock.now());
-        // It walks the whole table, which requests must not wait for.
-        if tokio::task::spawn_blocking(move || sessions.sweep(now)).await.is_err() {
-            tracing::error!("the sweep of the session table panicked");
-        }
-    }
-}
-
-/// Copies are lost on the app's path and elsewhere, and many at a time; the log hears of them from here only.
-async fn log_clone_losses(live: Arc<Live>, stop: CancellationToken) {
-    let mut every = tokio::time::interval(LOSS_LOG_INTERVAL);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        live.snapshot().virtual_services.iter().for_each(|vs| vs.log_clone_losses(live.clock.now()));
-    }
-}
-
-async fn watch_certificates(live: Arc<Live>, stop: CancellationToken) {
-    let mut watch = CertificateWatch::default();
-    loop {
-        {
-            let snapshot = live.snapshot();
-            let served = snapshot.listeners.values().flat_map(|listener| &listener.tls);
-            watch.look(served.map(|(tls, _)| &*tls.certificate), live.clock.wall());
-        }
-        if stop.run_until_cancelled(tokio::time::sleep(KEY_WATCH_INTERVAL)).await.is_none() {
-            return;
-        }
-    }
-}
-
-/// A thousand servers may change at once; the log hears of most of them from here.
-async fn log_pools(live: Arc<Live>, stop: CancellationToken) {
-    let mut every = tokio::time::interval(POOL_LOG_INTERVAL);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        live.snapshot().pools.iter().for_each(|pool| pool.log_changes());
-    }
-}
-
-async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
-    let mut watch = KeyWatch::default();
-    let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
-    while stop.run_until_cancelled(every.tick()).await.is_some() {
-        watch.look(live.snapshot().config.gslb.as_deref(), &live.metrics, live.clock.wall());
-    }
-}
-
 /// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
 const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -508,15 +455,6 @@ const H2_WINDOW: u32 = 256 << 10;
 
 /// What is left of the access log may hold the end up so long.
 const LONGEST_FLUSH: Duration = Duration::from_secs(2);
-
-const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
-
-const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
-
-const POOL_LOG_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Of keys and certificates, which age slowly.
-const KEY_WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Idle connections to servers that are kept for reuse.
 const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;
