@@ -126,8 +126,9 @@ mod tests {
     #[test]
     fn sockets_of_another_process_are_taken_and_more_are_bound_beside_them() {
         for threads in [1, 2, 4] {
-            let first = Sockets::bind("127.0.0.1:0".parse().unwrap(), 2).unwrap();
-            let addr = first.tcp.local_addr().unwrap();
+            let free = Sockets::bind("127.0.0.1:0".parse().unwrap(), 0).unwrap().tcp.local_addr();
+            let addr = free.unwrap();
+            let first = Sockets::bind(addr, 2).unwrap();
             let mut inherited = Inherited::default();
             first.handles().into_iter().for_each(|socket| inherited.add(socket).unwrap());
             assert_eq!(inherited.len(), 3);
