@@ -1,4 +1,4 @@
-//! What the admin API answers: one line per path in [`router`].
+//! What the admin API answers: an entry per path in [`operations`].
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -8,14 +8,18 @@ use axum::{
     http::{Method, StatusCode, Uri, header::CONTENT_TYPE},
     middleware,
     response::{IntoResponse, Response},
-    routing::{delete, get, post},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     ChoiceQuestion, Peer, ServerError, SessionError,
     access::{self, Access},
-    choice_paths, operate, peers,
+    choice_paths,
+    openapi::document,
+    operate,
+    operation::Operation,
+    peers,
     sessions::Wanted,
     view, write,
 };
@@ -104,38 +108,99 @@ pub trait Source: Send + Sync + 'static {
     ) -> Result<view::Server, ServerError>;
 }
 
-/// Every path. What is above the access check answers everyone.
+/// Everything that can be asked.
+fn operations<S: Source>() -> Vec<Operation<S>> {
+    vec![
+        Operation::get("/metrics", metrics::<S>).says("The page that Prometheus scrapes"),
+        Operation::get("/healthz", async || "ok\n").says("The process runs"),
+        Operation::get("/readyz", readyz::<S>)
+            .says("This node is ready for traffic")
+            .or(503, "What it waits for, a line each"),
+        Operation::get("/api/v1/openapi.json", openapi::<S>).shows::<Map<String, Value>>("This description"),
+        Operation::get("/api/v1/virtualservices", virtual_services::<S>)
+            .shows::<Vec<view::VirtualService>>("All virtual services"),
+        Operation::get("/api/v1/virtualservices/{name}", virtual_service::<S>)
+            .shows::<view::VirtualService>("A virtual service"),
+        Operation::get("/api/v1/virtualservices/{name}/explain", explain::<S>)
+            .shows::<view::Explanation>("What becomes of a request with a certain site cookie")
+            .needs("cookie", "The site cookie's value, or NAME=VALUE"),
+        Operation::get("/api/v1/pools", pools::<S>).shows::<Vec<view::Pool>>("All pools"),
+        Operation::get("/api/v1/pools/{name}", pool::<S>).shows::<view::Pool>("A pool"),
+        Operation::post("/api/v1/pools/{name}/servers/{addr}/{order}", operate::order_server::<S>)
+            .shows::<view::Server>("Commands a server, IP:PORT: enable, disable or drain"),
+        Operation::get("/api/v1/gslbservices/{name}/runtime", gslb_runtime::<S>)
+            .shows::<view::GslbRuntime>("A GSLB service, its members and what became of its requests")
+            .takes("scope", "site: only what this site knows itself; left out: all sites are asked"),
+        Operation::get("/api/v1/gslbservices", choice_paths::gslb_services::<S>)
+            .shows::<Vec<view::GslbServiceConfig>>("The GSLB services as they are configured"),
+        Operation::get("/api/v1/gslbservices/{name}", choice_paths::gslb_service::<S>)
+            .shows::<view::GslbServiceConfig>("A GSLB service as it is configured"),
+        Operation::post("/api/v1/gslbservices/{name}/resume", choice_paths::resume::<S>)
+            .shows::<view::Resumed>("Lets members that came up again be answered with")
+            .takes("member", "The one member that is meant; left out: all"),
+        Operation::get("/api/v1/gslb/explain", choice_paths::explain::<S>)
+            .shows::<view::ChoiceExplanation>("Which member DNS answers a client with, and why")
+            .needs("client", "The client's address, or a network as in an EDNS client subnet")
+            .needs("name", "The domain name that it asks for")
+            .takes("type", "A or AAAA; left out: A"),
+        Operation::get("/api/v1/gslb/health", choice_paths::site_health::<S>)
+            .shows::<view::SiteHealth>("What this site knows of its members' health; for other sites"),
+        Operation::get("/api/v1/gslb/sites", sites::<S>)
+            .shows::<Vec<view::Site>>("The sites of the federation"),
+        Operation::get("/api/v1/gslb/sites/{name}", site::<S>).shows::<view::Site>("A site"),
+        Operation::post("/api/v1/gslb/sites/{name}/drain", drain::<S>)
+            .shows::<view::Site>("Empties a site")
+            .needs("for", "How long its sessions may stay, such as 30m"),
+        Operation::post("/api/v1/gslb/sites/{name}/undrain", undrain::<S>)
+            .shows::<view::Site>("Puts a site into service again"),
+        Operation::get("/api/v1/keys", site_cookie_keys::<S>)
+            .shows::<Vec<view::SiteCookieKey>>("The keys of the site cookies, never their secrets"),
+        Operation::get("/api/v1/sessions", sessions::<S>)
+            .shows::<view::Sessions>("The session tables, or entries of one")
+            .takes("table", "The table whose entries are wanted")
+            .takes("key", "The key of the one entry that is wanted; only with a table"),
+        Operation::delete("/api/v1/sessions", operate::delete_session::<S>)
+            .shows::<view::Explained>("Ends a session; what it was")
+            .needs("token", TOKEN)
+            .takes("table", TABLE)
+            .takes("vs", VS),
+        Operation::get("/api/v1/sessions/explain", operate::explain_session::<S>)
+            .shows::<Vec<view::Explained>>("Where a session is, and why")
+            .needs("token", TOKEN)
+            .takes("table", TABLE)
+            .takes("vs", VS),
+        Operation::post("/api/v1/sessions/move", operate::move_session::<S>)
+            .shows::<view::Explained>("Gives a session another server")
+            .needs("token", TOKEN)
+            .needs("server", "The server, IP:PORT")
+            .takes("table", TABLE)
+            .takes("vs", VS)
+            .takes("force", "true: also to a server that drains or is down"),
+        Operation::get("/api/v1/configuration", configuration::<S>)
+            .shows::<view::Configuration>("Which configuration is in force"),
+        Operation::post("/api/v1/reload", reload::<S>)
+            .shows::<view::Reload>("Loads the configuration again; what changed")
+            .or(422, "The configuration is refused, and the one before goes on; what is wrong"),
+    ]
+}
+
+const TOKEN: &str =
+    "The session: a token such as cookie:SID=abc, its value alone, or the session as copies carry it";
+const TABLE: &str = "The session table in which it is looked for";
+const VS: &str = "The virtual service in whose session tables it is looked for";
+
+/// Every path.
 pub(super) fn router<S: Source>(source: Arc<S>, access: Access) -> Router {
-    Router::new()
-        .route("/api/v1/virtualservices", get(virtual_services::<S>))
-        .route("/api/v1/virtualservices/{name}", get(virtual_service::<S>))
-        .route("/api/v1/virtualservices/{name}/explain", get(explain::<S>))
-        .route("/api/v1/pools", get(pools::<S>))
-        .route("/api/v1/pools/{name}", get(pool::<S>))
-        .route("/api/v1/gslbservices/{name}/runtime", get(gslb_runtime::<S>))
-        .route("/api/v1/gslbservices", get(choice_paths::gslb_services::<S>))
-        .route("/api/v1/gslbservices/{name}", get(choice_paths::gslb_service::<S>))
-        .route("/api/v1/gslbservices/{name}/resume", post(choice_paths::resume::<S>))
-        .route("/api/v1/gslb/explain", get(choice_paths::explain::<S>))
-        .route("/api/v1/gslb/health", get(choice_paths::site_health::<S>))
-        .route("/api/v1/gslb/sites", get(sites::<S>))
-        .route("/api/v1/gslb/sites/{name}", get(site::<S>))
-        .route("/api/v1/gslb/sites/{name}/drain", post(drain::<S>))
-        .route("/api/v1/gslb/sites/{name}/undrain", post(undrain::<S>))
-        .route("/api/v1/keys", get(site_cookie_keys::<S>))
-        .route("/api/v1/sessions", get(sessions::<S>))
-        .route("/api/v1/configuration", get(configuration::<S>))
-        .route("/api/v1/reload", post(reload::<S>))
-        .route("/api/v1/pools/{name}/servers/{addr}/{order}", post(operate::order_server::<S>))
-        .route("/api/v1/sessions", delete(operate::delete_session::<S>))
-        .route("/api/v1/sessions/explain", get(operate::explain_session::<S>))
-        .route("/api/v1/sessions/move", post(operate::move_session::<S>))
+    let (open, guarded): (Vec<_>, Vec<_>) = operations::<S>().into_iter().partition(|it| it.is_open);
+    let add = |router: Router<Arc<S>>, it: Operation<S>| router.route(it.path, it.handler);
+    let guarded = guarded
+        .into_iter()
+        .fold(Router::new(), add)
         .layer(middleware::from_fn_with_state(access, access::admit))
-        .layer(middleware::from_fn(write::guard))
-        .route("/metrics", get(metrics::<S>))
-        .route("/healthz", get("ok\n"))
-        .route("/readyz", get(readyz::<S>))
-        .fallback(unknown_path)
+        .layer(middleware::from_fn(write::guard));
+    open.into_iter()
+        .fold(guarded, add)
+        .fallback(unknown_path::<S>)
         .method_not_allowed_fallback(unknown_method)
         .with_state(source)
 }
@@ -341,17 +406,14 @@ async fn reload<S: Source>(State(source): State<Arc<S>>) -> Response {
     (status, Json(done)).into_response()
 }
 
-async fn unknown_path(uri: Uri) -> Response {
-    let known = "/metrics, /healthz, /readyz, /api/v1/virtualservices[/NAME[/explain?cookie=]], \
-                 /api/v1/pools[/NAME], /api/v1/gslbservices[/NAME[/runtime[?scope=site]]], \
-                 /api/v1/gslb/explain?client=&name=, /api/v1/gslb/health, \
-                 /api/v1/gslb/sites[/NAME], /api/v1/keys, /api/v1/sessions?table=&key=, \
-                 /api/v1/sessions/explain?vs=&token=, /api/v1/configuration; \
-                 POST /api/v1/sessions/move?vs=&token=&server=, DELETE /api/v1/sessions?vs=&token=, \
-                 POST /api/v1/pools/NAME/servers/ADDR/{enable,disable,drain}, \
-                 /api/v1/gslb/sites/NAME/drain?for=30m, /api/v1/gslb/sites/NAME/undrain, \
-                 /api/v1/gslbservices/NAME/resume[?member=], /api/v1/reload";
-    failure(StatusCode::NOT_FOUND, format!("path {} is not known; known: {known}", uri.path()))
+async fn openapi<S: Source>() -> Json<Value> {
+    Json(document(&operations::<S>()))
+}
+
+async fn unknown_path<S: Source>(uri: Uri) -> Response {
+    let known: Vec<_> = operations::<S>().iter().map(Operation::in_short).collect();
+    let error = format!("path {} is not known; known: {}", uri.path(), known.join(", "));
+    failure(StatusCode::NOT_FOUND, error)
 }
 
 async fn unknown_method(method: Method) -> Response {

@@ -10,6 +10,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 mod choice;
@@ -32,7 +33,7 @@ pub use site::{DrainState, Site};
 pub use sites::{Answer, SitePart};
 
 /// What clients connect to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VirtualService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
@@ -57,7 +58,7 @@ pub struct VirtualService {
 }
 
 /// An address and port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Service {
     /// Absent for a GSLB member, whose address is its `ip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,7 +68,7 @@ pub struct Service {
 }
 
 /// Which of a virtual service's plain ports are redirected to which HTTPS port.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpRule {
     pub name: String,
     pub vs_port: Vec<u16>,
@@ -75,18 +76,19 @@ pub struct HttpRule {
 }
 
 /// How a virtual service's requests are copied.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CloneSection {
     pub pool_ref: String,
     /// As in YAML: `cookie:SID`, `source_ip`, …
     pub tokens: Vec<String>,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
     pub clone_selection: String,
 }
 
 /// A pool: of an app, of clone members, or the site-persistence pool of a GSLB member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Pool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
@@ -104,7 +106,7 @@ pub struct Pool {
 }
 
 /// The fields of a pool that homing made for a member of a site-persistent GSLB service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SpPool {
     /// Always true: such a pool cannot be configured.
     pub gslb_sp_enabled: bool,
@@ -113,8 +115,10 @@ pub struct SpPool {
     pub default_server_port: Option<u16>,
     pub application_persistence_profile_ref: String,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub graceful_disable_timeout: Duration,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub connection_ramp_duration: Duration,
     /// Always false: a request whose home is away is the recovery's, and does not wait.
     #[serde(default)]
@@ -126,7 +130,7 @@ pub struct SpPool {
 }
 
 /// A server of a pool; in an SP pool, a virtual service on another site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Server {
     pub ip: IpAddr,
     pub port: u16,
@@ -148,7 +152,7 @@ pub struct Server {
 }
 
 /// What an operator last said of a server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AdminState {
     /// `enabled`, `draining` or `disabled`.
     pub state: String,
@@ -158,7 +162,7 @@ pub struct AdminState {
 }
 
 /// Whether something works, why not, and since when.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperStatus {
     pub state: OperState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -169,7 +173,7 @@ pub struct OperStatus {
 }
 
 /// Avi's words for an object's state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum OperState {
     OperUp,
@@ -180,7 +184,7 @@ pub enum OperState {
 }
 
 /// A point in time, as Avi writes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Timestamp {
     /// Seconds since 1970.
     pub secs: u64,
@@ -188,11 +192,11 @@ pub struct Timestamp {
 }
 
 /// A GSLB service as this site sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbRuntime {
     pub uuid: String,
     pub name: String,
-    /// What the federation's file says about it; left out by [`GslbRuntime::sp_status`].
+    /// What the federation's file says about it; left out where only `sp_status` is asked for.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub configured: Option<GslbConfigured>,
     /// The highest priority first.
@@ -218,7 +222,7 @@ pub struct GslbRuntime {
 }
 
 /// The configured fields of a GSLB service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbConfigured {
     pub domain_names: Vec<String>,
     pub enabled: bool,
@@ -227,10 +231,11 @@ pub struct GslbConfigured {
     pub application_persistence_profile_ref: Option<String>,
     pub health_monitor_refs: Vec<String>,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub ttl: Duration,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbGroup {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -241,7 +246,7 @@ pub struct GslbGroup {
 }
 
 /// A virtual service of a GSLB service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbMember {
     pub cluster_uuid: String,
     pub site_name: String,
@@ -266,7 +271,7 @@ pub struct GslbMember {
     pub drain_state: Option<DrainState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_until: Option<Timestamp>,
-    /// As of a [`Site`], for this member alone.
+    /// As of a site, for this member alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned_sessions: Option<u64>,
     /// The pools that lead from this member to its peers, as far as this site has them.
@@ -275,7 +280,7 @@ pub struct GslbMember {
 }
 
 /// A site-persistence pool in short.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SpPoolStatus {
     pub uuid: String,
     pub name: String,
@@ -284,7 +289,7 @@ pub struct SpPoolStatus {
 }
 
 /// A key of the site cookies; its secret is never shown.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteCookieKey {
     /// What stands in cookies and hop headers, and in metrics.
     pub key_id: String,
@@ -302,7 +307,7 @@ pub struct SiteCookieKey {
 }
 
 /// Every answer that is not a success.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Failure {
     pub error: String,
 }

@@ -21,6 +21,7 @@ mod large_bodies;
 mod layers;
 mod listen;
 mod metrics;
+mod openapi;
 mod operate;
 mod pools;
 mod redirects;

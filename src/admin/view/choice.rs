@@ -3,12 +3,13 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DrainState, OperStatus, duration};
 
 /// A GSLB service as it is configured, in the order and with the words of Avi's table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbServiceConfig {
     pub uuid: String,
     pub name: String,
@@ -27,6 +28,7 @@ pub struct GslbServiceConfig {
     pub min_members: u32,
     pub num_dns_ip: u8,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub ttl: Duration,
     pub down_response: DownResponse,
     pub is_federated: bool,
@@ -34,7 +36,7 @@ pub struct GslbServiceConfig {
 }
 
 /// What is answered while no member is up.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DownResponse {
     #[serde(rename = "type")]
     pub kind: String,
@@ -46,7 +48,7 @@ pub struct DownResponse {
     pub fallback_cname: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbGroupConfig {
     pub name: String,
     pub priority: u32,
@@ -61,7 +63,7 @@ pub struct GslbGroupConfig {
     pub members: Vec<GslbMemberConfig>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GslbMemberConfig {
     /// Absent of a third party's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,7 +81,7 @@ pub struct GslbMemberConfig {
 }
 
 /// How a client is answered, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChoiceExplanation {
     pub gslb_service: String,
     pub name: String,
@@ -99,6 +101,7 @@ pub struct ChoiceExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub ttl: Duration,
     /// The prefix of the client's address for which the answer holds.
     pub scope: u8,
@@ -106,7 +109,7 @@ pub struct ChoiceExplanation {
     pub groups: Vec<ExplainedGroup>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedGroup {
     pub name: String,
     pub priority: u32,
@@ -116,7 +119,7 @@ pub struct ExplainedGroup {
     pub members: Vec<ExplainedMember>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainedMember {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,7 +137,7 @@ pub struct ExplainedMember {
 }
 
 /// What was done for members that waited for an operator.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resumed {
     pub gslb_service: String,
     /// Those that had waited.
@@ -142,7 +145,7 @@ pub struct Resumed {
 }
 
 /// What a site tells others of itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteHealth {
     pub site_name: String,
     pub cluster_uuid: String,
@@ -152,7 +155,7 @@ pub struct SiteHealth {
 }
 
 /// Whether a virtual service can take new clients.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VsHealth {
     pub vs_uuid: String,
     pub vs_name: String,

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OperStatus, Timestamp};
 
 /// What a virtual service does with a request of a client that brings a certain site cookie.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     pub virtual_service: String,
     /// Absent where it is in no site-persistent GSLB service.
@@ -28,14 +29,14 @@ pub struct Explanation {
     pub cookie: Option<SiteCookie>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovery {
     pub server_hm_down_recovery: String,
     pub if_home_fails: String,
 }
 
 /// The virtual service that the cookie calls the client's home.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Home {
     pub site_name: String,
     pub is_this_site: bool,
@@ -49,7 +50,7 @@ pub struct Home {
 }
 
 /// What the cookie says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SiteCookie {
     pub key_id: String,
     /// Absent where no configured key has this id.

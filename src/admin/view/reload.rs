@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, duration};
 
 /// The configuration in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
     /// As it was given to `homing run`.
     pub file: String,
@@ -23,13 +24,14 @@ pub struct Configuration {
 }
 
 /// One reload. One that failed has changed nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reload {
     pub result: ReloadResult,
     /// `signal`, `admin`, `watch`.
     pub trigger: String,
     pub time: Timestamp,
     #[serde(with = "duration")]
+    #[schemars(with = "String")]
     pub duration: Duration,
     /// In short, what is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +50,7 @@ pub struct Reload {
     pub changes: BTreeMap<String, Changes>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReloadResult {
     Success,
@@ -66,7 +68,7 @@ impl ReloadResult {
 }
 
 /// What a reload did to the objects of one kind: their names, sorted.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Changes {
     pub added: Vec<String>,
     pub removed: Vec<String>,

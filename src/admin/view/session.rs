@@ -1,21 +1,22 @@
 //! The shapes of the session tables and of what is in them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{OperStatus, Timestamp};
 
 /// The session tables, and the entries of the one that was asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Sessions {
     pub tables: Vec<SessionTable>,
-    /// At most [`Sessions::MOST`].
+    /// At most 1000.
     pub entries: Vec<SessionEntry>,
     /// There are more entries than are listed.
     #[serde(default)]
     pub truncated: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionTable {
     /// `ssl`, `clone:<virtual service>:<pool>`, or as rules named it.
     pub name: String,
@@ -23,7 +24,7 @@ pub struct SessionTable {
 }
 
 /// One session. Its token is not kept, only a hash of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SessionEntry {
     /// The hash that copies carry in `X-Homing-Clone`.
     pub session: String,
@@ -47,7 +48,7 @@ pub struct SessionEntry {
 }
 
 /// One session and what it belongs to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explained {
     pub table: String,
     /// Whose clone section the table is of; absent where rules made it.

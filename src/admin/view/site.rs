@@ -1,11 +1,12 @@
 //! The shape of a site of the federation, and of how it is emptied.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
 /// A site of the federation, as the node that is asked sees it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Site {
     pub name: String,
     pub cluster_uuid: String,
@@ -22,7 +23,7 @@ pub struct Site {
 }
 
 /// How far a site has been emptied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DrainState {
     InService,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{GslbConfigured, GslbMember, GslbRuntime, OperState, OperStatus};
 
 /// What one site tells of a GSLB service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SitePart {
     pub site_name: String,
     /// Why it is missing from the sums, if it is.

@@ -70,3 +70,18 @@ gslb_services:
     let warnings = loaded.warnings;
     assert!(warnings.len() == 1 && warnings[0].to_string().ends_with(said), "{warnings:?}");
 }
+
+#[test]
+fn a_token_file_that_others_can_read_is_a_warning() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, token) = (folder.path().join("homing.yaml"), folder.path().join("admin.token"));
+    fs::write(&file, "admin: { listen: 0.0.0.0:9901, token_file: admin.token }").unwrap();
+    fs::write(&token, "0123456789abcdef\n").unwrap();
+    for (mode, warnings) in [(0o600, 0), (0o400, 0), (0o644, 1)] {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = load(&file, &[]).unwrap();
+        assert_eq!(loaded.warnings.len(), warnings, "mode {mode:o}: {:?}", loaded.warnings);
+        assert!(loaded.warnings.iter().all(|it| it.help.starts_with("chmod 600 ")), "{:?}", loaded.warnings);
+    }
+}

@@ -132,6 +132,8 @@ async fn an_order_is_shown_with_its_author_and_its_time_and_is_logged() {
     assert!(by.starts_with("127.0.0.1:"), "{by}");
     assert!(drained["admin_state"]["since"]["secs"].as_u64().is_some_and(|secs| secs > 1_700_000_000));
     assert_eq!(drained["oper_status"]["state"], "OPER_UP");
+    let labels = [("pool", APP), ("server", &*a.addr.to_string())];
+    assert_eq!(homing.metric("homing_pool_server_admin_state", &labels).await, 1.0);
     let shown = homing.command(&["show", "pool", "APP"]).await;
     for part in ["draining", by, "it keeps its sessions and gets no new ones"] {
         assert!(shown.stdout.contains(part), "it shows {part}:\n{}", shown.stdout);
@@ -144,6 +146,7 @@ async fn an_order_is_shown_with_its_author_and_its_time_and_is_logged() {
     }
     let enabled = order(&homing, APP, &a, "enable").await;
     assert_eq!((&enabled["admin_state"]["state"], &enabled["enabled"]), (&"enabled".into(), &true.into()));
+    assert_eq!(homing.metric("homing_pool_server_admin_state", &labels).await, 0.0);
 }
 
 #[tokio::test]
@@ -171,4 +174,32 @@ async fn an_order_that_cannot_be_done_says_what_there_is() {
     assert!(
         pool["servers"].as_array().is_some_and(|all| all.iter().all(|it| it.get("admin_state").is_none()))
     );
+}
+
+#[tokio::test]
+async fn an_order_stands_over_reloads_and_not_over_a_restart() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    let site = Site::new(&[&a, &b]);
+    let mut homing = site.start().await;
+    let drained = order(&homing, APP, &a, "drain").await;
+    order(&homing, APP, &b, "disable").await;
+    homing.reloaded(&site).await;
+    let changed = site.clone().with(|yaml| {
+        yaml["pools"][0]["lb_algorithm"] = "random".into();
+        yaml["pools"][0]["servers"][0]["ratio"] = 2.into();
+    });
+    homing.reloaded(&changed).await;
+    let pool = homing.json("/api/v1/pools/app").await;
+    assert_eq!(pool["lb_algorithm"], "random");
+    assert_eq!(pool["servers"][0]["admin_state"], drained["admin_state"], "who and when, too");
+    assert_eq!(pool["servers"][1]["admin_state"]["state"], "disabled");
+    assert_eq!(Request::get("/").send(homing.addr).await.status, 503, "nobody takes what is new");
+
+    homing.kill().await;
+    let again = site.start().await;
+    let pool = again.json("/api/v1/pools/app").await;
+    assert!(
+        pool["servers"].as_array().is_some_and(|all| all.iter().all(|it| it.get("admin_state").is_none()))
+    );
+    assert_eq!(Request::get("/").send(again.addr).await.status, 200);
 }
