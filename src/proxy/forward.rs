@@ -9,7 +9,6 @@ use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
 use super::{exchange::Ctx, fields, route::rule_failed_closed, strict};
 use crate::{
-    clone::MARK,
     listen::{Connection, Framing},
     rule::{Exchange, Introduction, RequestData, RequestSend},
 };
@@ -77,8 +76,7 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 
 /// What a client may not say of itself: servers and frameworks believe it. What homing says itself is put in later.
 fn is_clients_word(name: &HeaderName) -> bool {
-    // Marks of copies that are not genuine are gone already.
-    (strict::is_our_word(name.as_str().as_bytes()) && *name != MARK) || strict::poses(name)
+    strict::is_our_word(name.as_str().as_bytes()) || strict::poses(name)
 }
 
 /// Passes a chunk of the body on, to rules and taps too.

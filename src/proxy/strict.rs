@@ -206,7 +206,7 @@ fn broken(why: &'static str) -> Result<()> {
 }
 
 const USUAL_OPTIONS: [&str; 3] = ["keep-alive", "close", "upgrade"];
-const OUR_PREFIXES: [&str; 3] = ["x-forwarded-", "homing-", "x-homing-"];
+const OUR_PREFIXES: [&str; 2] = ["x-forwarded-", "homing-"];
 const END_TO_END: [&str; 13] = [
     "host",
     "content-length",
