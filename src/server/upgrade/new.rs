@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -150,7 +150,19 @@ fn connect(path: &Path) -> io::Result<Option<UnixStream>> {
     }
 }
 
-/// Whether some process listens there.
+/// Whether some process listens there, and goes on to. The sockets of one that is killed close one after the other:
+/// the connection to it may be gone a moment before the one that it listens on.
 fn is_there(path: &Path) -> bool {
-    matches!(connect(path), Ok(Some(_)))
+    let end = Instant::now() + DYING;
+    while matches!(connect(path), Ok(Some(_))) {
+        if Instant::now() > end {
+            return true;
+        }
+        thread::sleep(LOOK_AGAIN);
+    }
+    false
 }
+
+/// What it takes at most until everything of a killed process is gone.
+const DYING: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
