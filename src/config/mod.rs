@@ -19,6 +19,7 @@ mod geo;
 mod gslb;
 mod gslb_choosing;
 mod gslb_member;
+mod hash_key;
 mod health_monitor;
 mod http_rule;
 mod listeners;
@@ -58,6 +59,7 @@ pub use gslb::{
 };
 pub use gslb_choosing::{DownResponse, GroupChoosing, PRIVATE_NETWORKS, TopologyRule};
 pub use gslb_member::{GslbMember, MemberPort};
+pub use hash_key::HashKey;
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
 pub use http_rule::HttpRule;
 pub use load::{Loaded, load, load_from, load_seen};

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, HealthMonitor, SiteTls,
+    CaCerts, HashKey, HealthMonitor, SiteTls,
     problem::{Wrong, shown},
     read::Object,
     table::Table,
@@ -19,6 +19,8 @@ pub struct Pool {
     pub name: PoolName,
     pub enabled: bool,
     pub algorithm: LbAlgorithm,
+    /// What `consistent_hash` goes by.
+    pub hash_key: HashKey,
     pub servers: Vec<Server>,
     pub monitors: Vec<Arc<HealthMonitor>>,
     /// A server is up while so many of them pass; default: all.
@@ -63,6 +65,9 @@ pub enum LbAlgorithm {
     /// Avi's default, and ours.
     #[default]
     LeastConnections,
+    /// Requests with the same [`HashKey`] go to the same server.
+    ConsistentHash,
+    FastestResponse,
 }
 
 impl Pool {
@@ -77,10 +82,12 @@ impl Pool {
         let timeouts = || units::duration(milliseconds(1)..=hours(1));
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
         let default = Self::of(name.as_deref().unwrap_or_default().into(), []);
+        let algorithm = o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm);
         let pool = Arc::new(Self {
             name: default.name,
             enabled: o.field("enabled", units::flag).unwrap_or(default.enabled),
-            algorithm: o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm),
+            algorithm,
+            hash_key: HashKey::read(o, algorithm),
             servers: Server::read_all(o, default_port),
             monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
             min_health_monitors_up: o.field("min_health_monitors_up", units::whole(1..=50)),
@@ -116,6 +123,7 @@ impl Pool {
             name,
             enabled: true,
             algorithm: LbAlgorithm::default(),
+            hash_key: HashKey::default(),
             servers: servers.into_iter().map(server).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
@@ -240,8 +248,10 @@ impl LbAlgorithm {
     }
 }
 
-const ALGORITHMS: [(&str, &str, LbAlgorithm); 3] = [
+const ALGORITHMS: [(&str, &str, LbAlgorithm); 5] = [
     ("round_robin", "LB_ALGORITHM_ROUND_ROBIN", LbAlgorithm::RoundRobin),
     ("random", "LB_ALGORITHM_RANDOM", LbAlgorithm::Random),
     ("least_connections", "LB_ALGORITHM_LEAST_CONNECTIONS", LbAlgorithm::LeastConnections),
+    ("consistent_hash", "LB_ALGORITHM_CONSISTENT_HASH", LbAlgorithm::ConsistentHash),
+    ("fastest_response", "LB_ALGORITHM_FASTEST_RESPONSE", LbAlgorithm::FastestResponse),
 ];

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::{
-    config::{Gslb, LbAlgorithm, Pool, Server, VirtualService, site_server_name},
+    config::{Gslb, HashKey, LbAlgorithm, Pool, Server, VirtualService, site_server_name},
     names::PoolName,
 };
 
@@ -41,6 +41,7 @@ impl SpPool {
                 name: PoolName::from(format!("SP-{}-{}", membership.service.name, vs.name)),
                 enabled: true,
                 algorithm: LbAlgorithm::LeastConnections,
+                hash_key: HashKey::default(),
                 servers: servers.collect(),
                 site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),

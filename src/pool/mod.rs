@@ -12,34 +12,39 @@ mod balance;
 mod changes;
 mod lease;
 pub mod monitor;
+mod response_time;
 mod server;
 
 pub use admin_state::{AdminState, Order};
+pub use balance::{Asking, hash_of};
 pub use lease::Lease;
 pub use server::{Health, Server, State, Status};
 
 use std::{
     net::SocketAddr,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rand::Rng;
 
 use crate::{
-    config,
+    config::{self, HashKey, LbAlgorithm},
     metrics::{Metrics, UpstreamMetrics},
     names::PoolName,
     tls::PeerTls,
 };
 use balance::{Balance, Candidates};
 use changes::Changes;
+use response_time::TypicalTime;
 
 /// Servers among which a balancer chooses.
 pub struct Pool {
     config: Arc<config::Pool>,
     servers: Box<[Arc<Server>]>,
     balancer: Box<dyn Balance>,
+    /// Shared with the pools before and after a reload.
+    typical: Arc<TypicalTime>,
     /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
     changes: Arc<Changes>,
     connections: UpstreamMetrics,
@@ -63,10 +68,11 @@ impl Pool {
             Arc::new(Server::new(config, server, metrics, before.map(|server| &**server), &changes, now))
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
-        let balancer = balance::balancer(config.algorithm, servers.len());
+        let typical = previous.map_or_else(Arc::default, |pool| pool.typical.clone());
+        let balancer = balance::balancer(config.algorithm, &servers, &typical);
         let connections = UpstreamMetrics::new(metrics, config.name.as_str());
         let peer_tls = PeerTls::of(config).map(Arc::new);
-        Arc::new(Self { config: config.clone(), servers, balancer, changes, connections, peer_tls })
+        Arc::new(Self { config: config.clone(), servers, balancer, typical, changes, connections, peer_tls })
     }
 
     /// Its name, as virtual services refer to it.
@@ -108,8 +114,29 @@ impl Pool {
     /// Chooses a server by the pool's algorithm among those that take new sessions, have a ratio above 0 and are not in
     /// `tried`, and counts a request in flight to it. `None` when there is no such server.
     pub fn pick(&self, rng: &mut impl Rng, tried: &[SocketAddr]) -> Option<Lease> {
-        let chosen = self.balancer.choose(Candidates::new(&self.servers, tried), rng)?;
+        self.pick_for(rng, &Asking { tried, ..Asking::default() })
+    }
+
+    /// The same, by what is known of the request.
+    pub fn pick_for(&self, rng: &mut impl Rng, asking: &Asking<'_>) -> Option<Lease> {
+        let chosen = self.balancer.choose(Candidates::new(&self.servers, *asking), rng)?;
         Some(self.servers[chosen].lease())
+    }
+
+    /// What of a request the algorithm goes by; `None`: by nothing.
+    pub fn hash_key(&self) -> Option<&HashKey> {
+        (self.config.algorithm == LbAlgorithm::ConsistentHash).then_some(&self.config.hash_key)
+    }
+
+    /// Whether the algorithm wants to know when servers answer, and what time it is.
+    pub fn times_answers(&self) -> bool {
+        self.config.algorithm == LbAlgorithm::FastestResponse
+    }
+
+    /// A server began to answer, so long after it was asked.
+    pub fn answered(&self, server: &Server, took: Duration, now: Instant) {
+        server.response_time().observe(took, now);
+        self.typical.observe(took, now);
     }
 
     /// What is counted about the connections to its servers.
@@ -148,7 +175,6 @@ mod fixture {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::config::LbAlgorithm;
 
     pub fn config(algorithm: LbAlgorithm, ratios: &[u16]) -> config::Pool {
         let server =
@@ -157,6 +183,7 @@ mod fixture {
             name: "app".into(),
             enabled: true,
             algorithm,
+            hash_key: HashKey::default(),
             servers: ratios.iter().enumerate().map(server).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
@@ -207,7 +234,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::{fixture::*, *};
-    use crate::config::{LbAlgorithm, MonitorType};
+    use crate::config::MonitorType;
 
     /// A reload: `change` is what the new configuration has different.
     fn reloaded(pool: &Pool, metrics: &Metrics, change: impl FnOnce(&mut config::Pool)) -> Arc<Pool> {
@@ -304,6 +331,17 @@ mod tests {
         assert_eq!(server.inflight(), 0);
         server.set_health(Health::Up, UNIX_EPOCH);
         assert!(old.servers()[0].is_up(), "requests that still hold the old pool see the change");
+    }
+
+    #[test]
+    fn a_reload_keeps_what_is_known_of_response_times() {
+        let metrics = Metrics::new();
+        let old = monitored(&metrics, &[1, 1]);
+        let now = Instant::now();
+        old.answered(&old.servers()[0], Duration::from_secs(3), now);
+        let new = reloaded(&old, &metrics, |config| config.algorithm = LbAlgorithm::FastestResponse);
+        let known = |n: usize| new.servers()[n].response_time().estimate(new.typical.seconds(), Some(now));
+        assert_eq!([known(0), known(1)], [3.0, 3.0], "its own, and the pool's");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
     Lease,
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
+    response_time::ResponseTime,
 };
 use crate::{config, metrics::Metrics, names::PoolName};
 
@@ -38,6 +39,7 @@ pub struct Server {
     known: Arc<Known>,
     orders: Arc<Orders>,
     changes: Arc<Changes>,
+    response_time: Arc<ResponseTime>,
     /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
     inflight: IntGauge,
 }
@@ -113,6 +115,7 @@ impl Server {
             }
             _ => Arc::new(Known { up: AtomicBool::new(true), health: Mutex::new((Health::Unchecked, now)) }),
         };
+        let response_time = previous.map(|before| before.response_time.clone()).unwrap_or_default();
         let orders = previous.map(|before| before.orders.clone()).unwrap_or_default();
         Self {
             pool: pool.name.clone(),
@@ -123,6 +126,7 @@ impl Server {
             known,
             orders,
             changes: changes.clone(),
+            response_time,
             inflight,
         }
     }
@@ -241,6 +245,10 @@ impl Server {
             info!(pool, server, by, "server is {state} by an operator");
             self.changes.notify();
         }
+    }
+
+    pub(super) fn response_time(&self) -> &ResponseTime {
+        &self.response_time
     }
 
     pub(super) fn inflight_gauge(&self) -> &IntGauge {

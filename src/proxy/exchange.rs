@@ -58,6 +58,8 @@ pub struct Attempt {
     pub(super) lease: Lease,
     /// When the server was chosen.
     pub(super) begun: Instant,
+    /// When it had the whole request, where its pool wants to know; else when it was chosen.
+    pub(super) asked: Instant,
 }
 
 impl Attempt {

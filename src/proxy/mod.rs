@@ -5,12 +5,13 @@
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs` | `http_request` |
-//! | server chosen | `upstream.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
+//! | server chosen | `upstream.rs`, `asking.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
 mod access_log;
+mod asking;
 mod connection;
 mod copies;
 mod exchange;
@@ -128,6 +129,9 @@ impl ProxyHttp for Proxy {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if end {
+            asking::asked(&self.live, ctx);
+        }
         forward::body_chunk(session, chunk, end, ctx)
     }
 
@@ -147,6 +151,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         notes::answered(&self.live, ctx);
+        asking::answered(&self.live, head, ctx);
         reply::to_client(session, head, ctx).await
     }
 

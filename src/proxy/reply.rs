@@ -176,7 +176,7 @@ pub(super) fn has_begun(session: &Session) -> bool {
 }
 
 /// Whether no other answer follows: interim ones (RFC 9110, 15.2) leave the place of the final one free.
-fn is_final(head: &ResponseHeader) -> bool {
+pub(super) fn is_final(head: &ResponseHeader) -> bool {
     !head.status.is_informational() || head.status == SWITCHED
 }
 

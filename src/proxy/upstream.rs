@@ -8,12 +8,14 @@ use std::{
 
 use pingora::{
     Error, ErrorSource, ErrorType, Result, RetryType,
+    http::RequestHeader,
     protocols::Digest,
     proxy::Session,
     upstreams::peer::{ALPN, HttpPeer},
 };
 
 use super::{
+    asking,
     copies::content_length,
     exchange::{Attempt, Ctx, Routed},
     failure,
@@ -24,7 +26,7 @@ use super::{
 use crate::{
     config,
     names::PoolName,
-    pool::{Lease, Pool, Server},
+    pool::{Asking, Lease, Pool, Server},
     rule::{Destination, LbEvent, LbPhase, host},
     snapshot::Live,
 };
@@ -33,7 +35,8 @@ use crate::{
 pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt = None;
     for _ in 0..MAX_RESELECTS {
-        let Some((pool, lease)) = pick(ctx) else {
+        let begun = live.clock.now();
+        let Some((pool, lease)) = pick(begun, session.req_header(), ctx) else {
             let pool = intended_pool(ctx);
             match report_failure(session, ctx, &pool, None, "no server is up")? {
                 Next::Reselect => continue,
@@ -65,7 +68,7 @@ pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Resul
             let upload = longest_upload(content_length(&session.req_header().headers));
             peer.options.read_timeout = Some(pool.config().read_timeout + upload);
         }
-        ctx.attempt = Some(Attempt { pool, lease, begun: live.clock.now() });
+        ctx.attempt = Some(Attempt { pool, lease, begun, asked: begun });
         return Ok(peer);
     }
     no_server()
@@ -191,19 +194,25 @@ fn report_failure(
     Ok(if event.wants_reselect() { Next::Reselect } else { Next::GiveUp })
 }
 
-fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
+fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
     let Ctx { routed, tried, .. } = ctx;
     let Routed { vs, exchange, .. } = routed.as_deref_mut()?;
+    let (exchange, tried) = (&*exchange, &**tried);
+    let balanced = |pool: &Arc<Pool>| {
+        let asking = Asking { tried, hash: asking::hash(pool, head, exchange), now: Some(now) };
+        let lease = vs.services.with_rng(|mut rng| pool.pick_for(&mut rng, &asking))?;
+        Some((pool.clone(), lease))
+    };
     match &exchange.destination {
         Destination::Default => {
             let pool = vs.pool.as_ref()?;
             let preferred = exchange.preferred.filter(|_| !exchange.persist_none);
             match preferred.and_then(|server| named(pool, server, tried)) {
                 Some(server) => Some((pool.clone(), server.lease())),
-                None => from_pool(pool, vs, tried),
+                None => balanced(pool),
             }
         }
-        Destination::Pool(name) => from_pool(vs.services.pools().named(name.as_str()).ok()?, vs, tried),
+        Destination::Pool(name) => balanced(vs.services.pools().named(name.as_str()).ok()?),
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
             // A rule's choice is persistence: a server that drains keeps what it has.
@@ -217,15 +226,6 @@ fn pick(ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
 /// A certain server, if it is up and was not tried in vain.
 fn named<'a>(pool: &'a Pool, server: SocketAddr, tried: &[SocketAddr]) -> Option<&'a Arc<Server>> {
     pool.server(server).filter(|server| server.is_up() && !tried.contains(&server.addr()))
-}
-
-fn from_pool(
-    pool: &Arc<Pool>,
-    vs: &crate::snapshot::VirtualService,
-    tried: &[SocketAddr],
-) -> Option<(Arc<Pool>, Lease)> {
-    let lease = vs.services.with_rng(|mut rng| pool.pick(&mut rng, tried))?;
-    Some((pool.clone(), lease))
 }
 
 fn intended_pool(ctx: &mut Ctx) -> PoolName {

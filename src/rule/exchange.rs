@@ -44,6 +44,8 @@ pub struct Exchange {
     pub(crate) persist_none: bool,
     /// The server of the virtual service's own pool that the session had last.
     pub(crate) preferred: Option<SocketAddr>,
+    /// The hash of what a rule said the balancer shall go by.
+    pub(crate) custom_hash: Option<u64>,
     pub(crate) clones: Vec<CloneOrder>,
     pub(crate) clones_refused: bool,
     /// Copies that were wanted and could not be ordered, which rules are still to hear of.
@@ -90,6 +92,7 @@ impl Exchange {
             fallback: Destination::Default,
             persist_none,
             preferred: None,
+            custom_hash: None,
             clones,
             clones_refused,
             never_ordered: Vec::new(),

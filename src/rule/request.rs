@@ -14,7 +14,7 @@ use super::{
     exchange::{CloneOrder, Destination, Exchange, Reply},
     request_id::{RequestId, X_REQUEST_ID},
 };
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 
 holds_exchange!(Request, RequestData, RequestSend);
 edits_headers!(Request, RequestSend);
@@ -109,6 +109,13 @@ impl<'a> Request<'a> {
     #[doc(alias = "persist")]
     pub fn prefer(&mut self, server: SocketAddr) {
         self.exchange.preferred = Some(server);
+    }
+
+    /// Pools with `lb_algorithm_hash: consistent_hash_custom_string` choose the server by this text: requests with the
+    /// same text go to the same server.
+    #[doc(alias("chash", "hash"))]
+    pub fn hash_by(&mut self, key: &str) {
+        self.exchange.custom_hash = Some(pool::hash_of(key.as_bytes()));
     }
 
     /// App persistence is not applied: iRules' `persist none`.
@@ -227,7 +234,7 @@ impl<'a> RequestSend<'a> {
 }
 
 /// Name and value of each cookie, in order. Junk between semicolons is passed over.
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
     headers
         .get_all(header::COOKIE)
         .into_iter()

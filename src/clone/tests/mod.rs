@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{CloneRefresh, CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
+use crate::config::{CloneRefresh, CloneSelection, HashKey, LbAlgorithm, OnOverflow, Pool, Server};
 
 /// A section with the defaults.
 pub(super) fn section() -> CloneSection {
@@ -63,6 +63,7 @@ fn members(addrs: &[SocketAddr]) -> Pool {
         name: "MY_CLONEPOOL".into(),
         enabled: true,
         algorithm: LbAlgorithm::Random,
+        hash_key: HashKey::default(),
         servers: addrs.iter().map(server).collect(),
         monitors: Vec::new(),
         min_health_monitors_up: None,

@@ -6,8 +6,7 @@
 
 use rand::RngCore;
 
-use super::{Balance, Candidates, RoundRobin};
-use crate::pool::Server;
+use super::{Balance, Candidates, RoundRobin, load};
 
 /// Whose turn it is among equals.
 pub(super) struct LeastConnections {
@@ -29,18 +28,15 @@ impl Balance for LeastConnections {
     }
 }
 
-/// What is in flight per ratio, with 32 binary places.
-fn load(server: &Server) -> u64 {
-    (server.inflight() << 32) / u64::from(server.config().ratio)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use rand::{Rng, SeedableRng, rngs::StdRng};
 
     use crate::{
         config::LbAlgorithm,
-        pool::{Lease, Pool, fixture},
+        pool::{Health, Lease, Pool, fixture},
     };
 
     fn inflight(pool: &Pool) -> Vec<u64> {
@@ -82,5 +78,20 @@ mod tests {
             in_flight.push(lease);
         }
         assert!(counts.iter().all(|count| count.abs_diff(33_333) < 500), "{counts:?}");
+    }
+
+    #[test]
+    fn a_server_that_returns_gets_no_more_in_flight_than_its_share() {
+        let pool = fixture::pool(LbAlgorithm::LeastConnections, &[1, 1, 2]);
+        pool.servers()[0].set_health(fixture::down(), UNIX_EPOCH);
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut in_flight: Vec<_> = (0..80).map(|_| pool.pick(&mut rng, &[]).unwrap()).collect();
+        pool.servers()[0].set_health(Health::Up, UNIX_EPOCH);
+        for _ in 0..100_000 {
+            drop(in_flight.swap_remove(rng.random_range(0..in_flight.len())));
+            in_flight.push(pool.pick(&mut rng, &[]).unwrap());
+            let now = inflight(&pool);
+            assert!(now[0] <= 21, "a quarter of 80, and one: {now:?}");
+        }
     }
 }

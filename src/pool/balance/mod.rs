@@ -1,18 +1,23 @@
 //! Balancing: which of the servers that may take a request gets it. One algorithm per file.
 //!
-//! An algorithm sees [`Candidates`] and returns the index of one; it knows neither requests nor health, takes
-//! chance as an argument and allocates nothing. Avi calls this the load balancing algorithm, Pingora selection.
+//! An algorithm sees [`Candidates`] and what is [known](Asking) of the request, and returns the index of one; it knows
+//! no health, takes chance and time as arguments and allocates nothing. Avi calls this the load balancing algorithm, Pingora selection.
 
+mod consistent_hash;
+mod fastest_response;
 mod least_connections;
 mod random;
 mod round_robin;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use rand::RngCore;
 
-use super::Server;
+use super::{Server, response_time::TypicalTime};
 use crate::config::LbAlgorithm;
+use consistent_hash::ConsistentHash;
+pub use consistent_hash::hash_of;
+use fastest_response::FastestResponse;
 use least_connections::LeastConnections;
 use random::Random;
 use round_robin::RoundRobin;
@@ -23,12 +28,29 @@ pub(super) trait Balance: Send + Sync {
     fn choose(&self, candidates: Candidates<'_>, rng: &mut dyn RngCore) -> Option<usize>;
 }
 
-/// The balancer of a pool with this many servers.
-pub(super) fn balancer(algorithm: LbAlgorithm, servers: usize) -> Box<dyn Balance> {
+/// What is known of a request that asks for a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asking<'a> {
+    /// Servers that it shall not get.
+    pub tried: &'a [SocketAddr],
+    /// What [`hash_of`] makes of what `consistent_hash` goes by; `None`: the request does not have it.
+    pub hash: Option<u64>,
+    /// The time, for `fastest_response`; `None`: what is known of the servers counts as if it were new.
+    pub now: Option<Instant>,
+}
+
+/// The balancer of a pool with these servers, whose answers take what is `typical`.
+pub(super) fn balancer(
+    algorithm: LbAlgorithm,
+    servers: &[Arc<Server>],
+    typical: &Arc<TypicalTime>,
+) -> Box<dyn Balance> {
     match algorithm {
-        LbAlgorithm::RoundRobin => Box::new(RoundRobin::new(servers)),
+        LbAlgorithm::RoundRobin => Box::new(RoundRobin::new(servers.len())),
         LbAlgorithm::Random => Box::new(Random),
-        LbAlgorithm::LeastConnections => Box::new(LeastConnections::new(servers)),
+        LbAlgorithm::LeastConnections => Box::new(LeastConnections::new(servers.len())),
+        LbAlgorithm::ConsistentHash => Box::new(ConsistentHash::new(servers)),
+        LbAlgorithm::FastestResponse => Box::new(FastestResponse::new(typical)),
     }
 }
 
@@ -36,21 +58,26 @@ pub(super) fn balancer(algorithm: LbAlgorithm, servers: usize) -> Box<dyn Balanc
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'a> {
     servers: &'a [Arc<Server>],
-    tried: &'a [SocketAddr],
+    asking: Asking<'a>,
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(servers: &'a [Arc<Server>], tried: &'a [SocketAddr]) -> Self {
-        Self { servers, tried }
+    pub(super) fn new(servers: &'a [Arc<Server>], asking: Asking<'a>) -> Self {
+        Self { servers, asking }
     }
 
     /// Each server that may be chosen now, with its index in the pool. Health changes at any time: a second
     /// look may see others.
     fn iter(self) -> impl Iterator<Item = (usize, &'a Server)> {
         self.servers.iter().map(|server| &**server).enumerate().filter(move |(_, server)| {
-            server.takes_new() && server.config().ratio > 0 && !self.tried.contains(&server.addr())
+            server.takes_new() && server.config().ratio > 0 && !self.asking.tried.contains(&server.addr())
         })
     }
+}
+
+/// What a server has in flight per ratio, with 32 binary places.
+fn load(server: &Server) -> u64 {
+    (server.inflight() << 32) / u64::from(server.config().ratio)
 }
 
 #[cfg(test)]
@@ -65,15 +92,21 @@ mod tests {
         fixture::{addr, down, pool},
     };
 
-    const ALGORITHMS: [LbAlgorithm; 3] =
-        [LbAlgorithm::RoundRobin, LbAlgorithm::Random, LbAlgorithm::LeastConnections];
+    const ALGORITHMS: [LbAlgorithm; 5] = [
+        LbAlgorithm::RoundRobin,
+        LbAlgorithm::Random,
+        LbAlgorithm::LeastConnections,
+        LbAlgorithm::ConsistentHash,
+        LbAlgorithm::FastestResponse,
+    ];
 
-    /// How often each server was picked, by requests that come one after the other.
+    /// How often each server was picked, by requests that come one after the other, each with a key of its own.
     fn picks(pool: &Pool, picks: usize, tried: &[SocketAddr]) -> Vec<usize> {
         let mut rng = StdRng::seed_from_u64(1);
         let mut counts = vec![0; pool.servers().len()];
-        for _ in 0..picks {
-            let lease = pool.pick(&mut rng, tried).expect("a server is up");
+        for key in 0..picks {
+            let asking = Asking { tried, hash: Some(hash_of(&key.to_be_bytes())), now: None };
+            let lease = pool.pick_for(&mut rng, &asking).expect("a server is up");
             counts[pool.servers().iter().position(|server| server.addr() == lease.addr()).unwrap()] += 1;
         }
         counts
@@ -89,8 +122,8 @@ mod tests {
             let expected = PICKS * share / all;
             let tolerance = match algorithm {
                 _ if *share == 0 => 0,
-                LbAlgorithm::Random => PICKS / 100,
                 LbAlgorithm::RoundRobin | LbAlgorithm::LeastConnections => 1 + shares.len(),
+                _ => PICKS / 100,
             };
             assert!(count.abs_diff(expected) <= tolerance, "{algorithm:?} {shares:?}: {counts:?}");
         }
