@@ -10,7 +10,10 @@ use std::{
 use homing::metrics::{Description, Metrics};
 use serde_yaml::Value;
 
-use crate::support::homing::{run, run_in};
+use crate::{
+    layers::sources,
+    support::homing::{run, run_in},
+};
 
 #[test]
 fn alerts_and_the_board_ask_only_for_metrics_that_exist() {
@@ -185,6 +188,31 @@ fn described<'a>(
     let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
     let histogram = family.and_then(|family| metrics.get(family)).filter(|it| it.kind == "histogram");
     histogram.or_else(|| metrics.get(name)).unwrap_or_else(|| panic!("{name} is no metric: {expression}"))
+}
+
+#[test]
+fn the_image_is_built_of_all_that_the_sources_include() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let ignored = fs::read_to_string(root.join(".dockerignore")).expect("it is there");
+    let (src, dockerfile) = (fs::canonicalize(root.join("src")).expect("it is there"), read("Dockerfile"));
+    let mut included = 0;
+    for source in sources(&src) {
+        let text = fs::read_to_string(&source).expect("it is text");
+        let names = text.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for name in names {
+            let file = source.parent().expect("it is in src").join(name);
+            let file = fs::canonicalize(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            if file.starts_with(&src) {
+                continue;
+            }
+            let file = file.strip_prefix(src.parent().expect("src is in the root")).expect("it is ours");
+            let file = file.to_str().expect("it is text");
+            assert!(dockerfile.contains(file), "docker/Dockerfile copies no {file}");
+            assert!(ignored.lines().any(|line| line == format!("!{file}")), ".dockerignore keeps {file} out");
+            included += 1;
+        }
+    }
+    assert!(included > 0, "the schema is made of the reference");
 }
 
 fn has_label(metric: &Description, label: &str) -> bool {

@@ -141,7 +141,7 @@ fn module_of(file: &Path) -> String {
     Path::new(first.as_os_str()).with_extension("").display().to_string()
 }
 
-fn sources(dir: &Path) -> Vec<PathBuf> {
+pub fn sources(dir: &Path) -> Vec<PathBuf> {
     let entries =
         fs::read_dir(dir).expect("src can be read").map(|entry| entry.expect("src can be read").path());
     let (dirs, files) = entries.partition::<Vec<_>, _>(|path| path.is_dir());
