@@ -76,13 +76,6 @@ impl Admin {
         let listen = o.field("listen", |node| listen(&words::text(node)?, source));
         let listen = listen.unwrap_or_else(|| Self::default().listen);
         let token_file = token_file(o, "token_file", SHORTEST_TOKEN);
-        let beyond_loopback = matches!(listen, AdminListen::Tcp(addr) if !addr.ip().is_loopback());
-        if beyond_loopback && !o.has("token_file") {
-            let what = "the admin API would be open beyond loopback, for there is no `token_file`";
-            let help = "add `token_file: …` (only /metrics, /healthz and /readyz answer without the token), or listen \
-                        on 127.0.0.1 or unix:PATH";
-            o.wrong("listen", what, help);
-        }
         let socket_group = o.field("socket_group", words::text);
         if socket_group.is_some() && !matches!(listen, AdminListen::Unix(_)) {
             let what = "a group for no Unix socket";
