@@ -234,9 +234,11 @@ fn every_word_of_a_choice_is_taken_short_and_long() {
     let reference = schema(FileKind::Site);
     let pools = &reference["properties"]["pools"]["items"]["properties"];
     let words = pools["lb_algorithm"]["enum"].as_array().expect("a choice");
-    assert!(words.contains(&"LB_ALGORITHM_RANDOM".into()) && words.len() == 7, "{words:?}");
+    assert!(words.contains(&"LB_ALGORITHM_RANDOM".into()) && words.len() == 11, "{words:?}");
     for word in words.iter().filter_map(|word| word.as_str()) {
-        let text = format!("pools: [{{ name: a, lb_algorithm: {word} }}]");
+        let hashes = word.to_ascii_lowercase().ends_with("consistent_hash");
+        let hash = if hashes { ", lb_algorithm_hash: consistent_hash_uri" } else { "" };
+        let text = format!("pools: [{{ name: a, lb_algorithm: {word}{hash} }}]");
         assert!(load_text(&text).is_ok(), "{word}");
     }
 }
