@@ -10,7 +10,7 @@ Compare within one run only. Everything stays on 127.0.0.1, is bounded in time, 
 """
 import argparse, json, re, shutil, socket, statistics, subprocess, sys, time
 
-from processes import Processes, cpu_seconds, free_port, need, rss_kib, site_cookie
+from processes import A, Processes, cpu_seconds, free_port, need, rss_kib, site_cookie
 
 
 class Bench(Processes):
@@ -93,10 +93,9 @@ backend b
     clone: { pool_ref: clones, tokens: ["cookie:SID", source_ip] }"""
         federation = ""
         if site:
-            self.file("bench.key", "00" * 31 + "01\n", 0o600)
-            self.file("federation.yaml", SITES.format(port=port, peer=free_port()))
-            federation = """
-site: { name: site_A, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a }
+            self.federation(port, free_port())
+            federation = f"""
+site: {{ name: site_A, cluster_uuid: cluster-{A} }}
 federation: federation.yaml"""
         conf = self.file(f"{name}.yaml", f"""threads: {self.args.threads}
 admin: {{ listen: none }}{federation}
@@ -105,7 +104,7 @@ pools:
   - {{ name: clones, servers: [{{ ip: 127.0.0.1, port: {self.clones} }}] }}
 virtual_services:
   - name: bench
-    uuid: virtualservice-00000000-0000-0000-0000-00000000000a
+    uuid: virtualservice-{A}
     services: [{{ address: 127.0.0.1, port: {port} }}]
     pool_ref: app{section}
 """)
@@ -173,36 +172,6 @@ virtual_services:
                   f"{figures[-1][2].get('50', '?'):>10}{figures[-1][2].get('99', '?'):>10}{idle:>10}"
                   f"{sum(f[3] for f in figures):>6}", flush=True)
             process.kill()
-
-
-SITES = """gslb:
-  federation_id: bench
-  sites:
-    - {{ name: site_A, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a }}
-    - {{ name: site_B, cluster_uuid: cluster-00000000-0000-0000-0000-00000000000b }}
-pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [] }}]
-application_persistence_profiles:
-  - name: sites
-    is_federated: true
-    persistence_type: gslb_site
-    http_cookie_persistence_profile:
-      cookie_name: SITE
-      timeout: 8h
-      keys: [{{ uuid: 00000000-0000-0000-0000-00000000000c, key_file: bench.key, state: active }}]
-gslb_services:
-  - name: bench
-    uuid: gslbservice-00000000-0000-0000-0000-00000000000d
-    domain_names: [bench]
-    is_federated: true
-    site_persistence_enabled: true
-    application_persistence_profile_ref: sites
-    groups:
-      - name: all
-        priority: 10
-        members:
-          - {{ cluster_uuid: cluster-00000000-0000-0000-0000-00000000000a, vs_uuid: virtualservice-00000000-0000-0000-0000-00000000000a, ip: 127.0.0.1, services: [{{ port: {port} }}] }}
-          - {{ cluster_uuid: cluster-00000000-0000-0000-0000-00000000000b, vs_uuid: virtualservice-00000000-0000-0000-0000-00000000000b, ip: 127.0.0.1, services: [{{ port: {peer} }}] }}
-"""
 
 
 def build_bare_proxy():

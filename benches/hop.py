@@ -10,9 +10,7 @@ other site. In clear, and over TLS where the sites prove themselves to each othe
 """
 import argparse, re, statistics, subprocess, sys, urllib.request
 
-from processes import Processes, cpu_seconds, free_port, need, site_cookie
-
-A, B = ("00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b")
+from processes import A, B, Processes, cpu_seconds, free_port, need, site_cookie
 
 
 class Hop(Processes):
@@ -20,7 +18,6 @@ class Hop(Processes):
         super().__init__()
         self.args = args
         self.origin = self.nginx_origin("x" * args.body)
-        self.file("bench.key", "00" * 31 + "01\n", 0o600)
         self.certificates()
 
     def certificates(self):
@@ -46,9 +43,7 @@ class Hop(Processes):
     def sites(self, tls):
         """Two sites; clients come to the first and are at home at the second."""
         ports = free_port(), free_port()
-        federation = self.file("federation-tls.yaml" if tls else "federation.yaml", FEDERATION.format(
-            ca="ca.pem" if tls else "", a=A, b=B, port_a=ports[0], port_b=ports[1],
-            ssl=", enable_ssl: true" if tls else ""))
+        federation = self.federation(*ports, authority="ca.pem" if tls else "")
         home = self.site("site_B", B, ports[1], tls, federation)
         return [self.site("site_A", A, ports[0], tls, federation), home], ports[0], ports[1]
 
@@ -110,36 +105,6 @@ virtual_services:
         for processes, _, _ in pairs.values():
             for process in processes:
                 process.kill()
-
-
-FEDERATION = """gslb:
-  federation_id: bench
-  sites:
-    - {{ name: site_A, cluster_uuid: cluster-{a} }}
-    - {{ name: site_B, cluster_uuid: cluster-{b} }}
-pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [{ca}] }}]
-application_persistence_profiles:
-  - name: sites
-    is_federated: true
-    persistence_type: gslb_site
-    http_cookie_persistence_profile:
-      cookie_name: SITE
-      timeout: 8h
-      keys: [{{ uuid: 00000000-0000-0000-0000-00000000000c, key_file: bench.key, state: active }}]
-gslb_services:
-  - name: bench
-    uuid: gslbservice-00000000-0000-0000-0000-00000000000d
-    domain_names: [bench]
-    is_federated: true
-    site_persistence_enabled: true
-    application_persistence_profile_ref: sites
-    groups:
-      - name: all
-        priority: 10
-        members:
-          - {{ cluster_uuid: cluster-{a}, vs_uuid: virtualservice-{a}, ip: 127.0.0.1, services: [{{ port: {port_a}{ssl} }}] }}
-          - {{ cluster_uuid: cluster-{b}, vs_uuid: virtualservice-{b}, ip: 127.0.0.1, services: [{{ port: {port_b}{ssl} }}] }}
-"""
 
 
 def main():

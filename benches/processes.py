@@ -1,8 +1,11 @@
-"""Processes that a measurement starts, with their files, and ends. For the scripts of this folder."""
+"""Processes that a measurement starts, with their files, and ends, and the two sites of a federation. For the scripts of
+this folder."""
 
 import os, re, shutil, signal, socket, ssl, subprocess, sys, tempfile, time
 
 TICK = os.sysconf("SC_CLK_TCK")
+# What the uuids of site_A's and site_B's cluster and virtual service end with.
+A, B = ("00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b")
 
 
 def free_port():
@@ -86,6 +89,12 @@ class Processes:
         os.chmod(path, mode)
         return path
 
+    def federation(self, port_a, port_b, authority=""):
+        """The federation's file; with an authority both sites have TLS."""
+        self.file("bench.key", "00" * 31 + "01\n", 0o600)
+        return self.file("federation-tls.yaml" if authority else "federation.yaml", FEDERATION.format(
+            ca=authority, a=A, b=B, port_a=port_a, port_b=port_b, ssl=", enable_ssl: true" if authority else ""))
+
     def nginx_http(self, name, workers, http):
         temp = " ".join(f"{kind}_temp_path {self.dir}/{name}-{kind};" for kind in
                         ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
@@ -110,3 +119,33 @@ http {{ access_log off; keepalive_requests 1000000000; {temp} {http} }}""")
             except subprocess.TimeoutExpired:
                 process.kill()
         shutil.rmtree(self.dir, ignore_errors=True)
+
+
+FEDERATION = """gslb:
+  federation_id: bench
+  sites:
+    - {{ name: site_A, cluster_uuid: cluster-{a} }}
+    - {{ name: site_B, cluster_uuid: cluster-{b} }}
+pki_profiles: [{{ name: pki, is_federated: true, ca_certs: [{ca}] }}]
+application_persistence_profiles:
+  - name: sites
+    is_federated: true
+    persistence_type: gslb_site
+    http_cookie_persistence_profile:
+      cookie_name: SITE
+      timeout: 8h
+      keys: [{{ uuid: 00000000-0000-0000-0000-00000000000c, key_file: bench.key, state: active }}]
+gslb_services:
+  - name: bench
+    uuid: gslbservice-00000000-0000-0000-0000-00000000000d
+    domain_names: [bench]
+    is_federated: true
+    site_persistence_enabled: true
+    application_persistence_profile_ref: sites
+    groups:
+      - name: all
+        priority: 10
+        members:
+          - {{ cluster_uuid: cluster-{a}, vs_uuid: virtualservice-{a}, ip: 127.0.0.1, services: [{{ port: {port_a}{ssl} }}] }}
+          - {{ cluster_uuid: cluster-{b}, vs_uuid: virtualservice-{b}, ip: 127.0.0.1, services: [{{ port: {port_b}{ssl} }}] }}
+"""
