@@ -4,8 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use super::{
     Availability, Choice, Client, Family, Health, Member, Off, ServiceChoice,
-    asker::Asker,
-    choose::{Eligible, Question},
+    choose::{Eligible, Question, Working},
     globe::Point,
 };
 use crate::config::Location;
@@ -93,12 +92,9 @@ impl ServiceChoice {
         now: Instant,
         seed: u64,
     ) -> Account<'_> {
-        let choice = self.choose(client, family, health, now, seed);
-        let mut asker = Asker::new(client, &self.places);
+        let (working, choice) = self.work_out(client, family, health, now, seed);
+        let Working { mut asker, question, eligible, ranked } = working;
         let is_outside = asker.is_outside();
-        let question = Question { family, outside: self.has_public && is_outside, health, now };
-        let eligible = self.eligible(&question, &mut asker);
-        let ranked = eligible.lead.map(|lead| self.rank(&eligible, lead, &mut asker, seed).1);
         let in_order = |place: u16| ranked.iter().flatten().any(|ranked| ranked.member == place);
         let location = asker.location();
         let at = location.map(Point::from);

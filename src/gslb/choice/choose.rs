@@ -32,6 +32,15 @@ pub(super) struct Eligible {
     pub others: bool,
 }
 
+/// What led to a choice.
+pub(super) struct Working<'a> {
+    pub asker: Asker<'a>,
+    pub question: Question<'a>,
+    pub eligible: Eligible,
+    /// The members that the algorithm of the leading group named, the first first.
+    pub ranked: Option<Order>,
+}
+
 /// Why a member may be answered with, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fitness {
@@ -52,15 +61,34 @@ impl ServiceChoice {
         now: Instant,
         seed: u64,
     ) -> Choice<'_> {
+        self.work_out(client, family, health, now, seed).1
+    }
+
+    /// Chooses, and keeps what led to it.
+    pub(super) fn work_out<'a, 'b>(
+        &'a self,
+        client: &'b Client,
+        family: Family,
+        health: &'b dyn Health,
+        now: Instant,
+        seed: u64,
+    ) -> (Working<'b>, Choice<'a>)
+    where
+        'a: 'b,
+    {
         let mut asker = Asker::new(client, &self.places);
         let outside = self.has_public && asker.is_outside();
         let question = Question { family, outside, health, now };
         let eligible = self.eligible(&question, &mut asker);
+        let mut ranked = None;
         let (answer, member, reason) = match eligible.lead {
             Some(lead) => {
-                let (reason, order) = self.rank(&eligible, lead, &mut asker, seed);
+                let group = &self.groups[usize::from(lead)];
+                let (reason, order) =
+                    rank(group, &self.members, &eligible.members, &mut asker, (seed, self.count()));
+                let order = ranked.insert(order);
                 let first = &self.members[usize::from(order[0].member)];
-                (self.answer(&order, first, &question), Some(first), reason)
+                (self.answer(order, first, &question), Some(first), reason)
             }
             None if eligible.others => (ChoiceAnswer::Empty, None, Reason::NoAddress),
             None => {
@@ -68,22 +96,12 @@ impl ServiceChoice {
                 (answer, None, reason)
             }
         };
-        Choice { answer, ttl: self.config.ttl, scope: asker.scope(), member, reason }
-    }
-
-    pub(super) fn rank(
-        &self,
-        eligible: &Eligible,
-        lead: u16,
-        asker: &mut Asker<'_>,
-        seed: u64,
-    ) -> (Reason, Order) {
-        let group = &self.groups[usize::from(lead)];
-        rank(group, &self.members, &eligible.members, asker, (seed, self.count()))
+        let choice = Choice { answer, ttl: self.config.ttl, scope: asker.scope(), member, reason };
+        (Working { asker, question, eligible, ranked }, choice)
     }
 
     /// Takes groups in order, those of one priority at once, until there are enough members.
-    pub(super) fn eligible(&self, question: &Question<'_>, asker: &mut Asker<'_>) -> Eligible {
+    fn eligible(&self, question: &Question<'_>, asker: &mut Asker<'_>) -> Eligible {
         let mut eligible =
             Eligible { members: SmallVec::new(), groups: SmallVec::new(), lead: None, others: false };
         let least = (self.config.min_members as usize).max(1);
