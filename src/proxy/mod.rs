@@ -15,7 +15,6 @@ mod asking;
 mod connection;
 mod copies;
 mod exchange;
-mod failure;
 mod fields;
 mod forward;
 mod notes;

@@ -1,4 +1,5 @@
-//! Errors in the words of the access log. Who answers by himself and knows better sets `Ctx::reason`.
+//! Errors in few words: in those of the access log, where who answers by himself and knows better sets `Ctx::reason`,
+//! and in those of the metrics of servers.
 
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -37,6 +38,35 @@ fn of_server(kind: &ErrorType) -> Reason {
         ReadTimedout | WriteTimedout => Reason::ServerTimeout,
         ReadError | WriteError | ConnectionClosed => Reason::ServerClosed,
         _ => Reason::BadAnswer,
+    }
+}
+
+/// Why a connection to a server was not made.
+pub(super) fn of_connecting(error: &ErrorType) -> &'static str {
+    match error {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => "timeout",
+        ErrorType::ConnectRefused => "refused",
+        ErrorType::ConnectNoRoute => "no_route",
+        ErrorType::InvalidCert => "certificate",
+        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "tls_handshake",
+        // No port or no file descriptor is left.
+        ErrorType::BindError | ErrorType::SocketError => "local",
+        _ => "other",
+    }
+}
+
+/// Why a server that has the request does not answer it whole.
+pub(super) fn of_request(error: &ErrorType) -> &'static str {
+    match error {
+        ErrorType::ReadTimedout => "read_timeout",
+        ErrorType::WriteTimedout => "write_timeout",
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => "closed",
+        ErrorType::InvalidHTTPHeader
+        | ErrorType::H1Error
+        | ErrorType::H2Error
+        | ErrorType::H2Downgrade
+        | ErrorType::InvalidH2 => "protocol",
+        _ => "other",
     }
 }
 

@@ -18,9 +18,8 @@ use super::{
     asking,
     copies::content_length,
     exchange::{Attempt, Ctx, Routed},
-    failure,
     forward::asks_for_tunnel,
-    protocol, reply,
+    protocol, reason, reply,
     route::rule_failed_closed,
 };
 use crate::{
@@ -79,7 +78,7 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
     let Some(Attempt { pool, lease, .. }) = ctx.attempt.take() else { return error };
     let server = lease.server().addr();
     drop(lease);
-    pool.connections().not_connected(server, failure::of_connecting(error.etype()));
+    pool.connections().not_connected(server, reason::of_connecting(error.etype()));
     ctx.tried.push(server);
     let reason = error.etype().as_str().to_owned();
     if *error.etype() == ErrorType::InvalidCert {
@@ -131,7 +130,7 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
     // An error of a rule or of ours has another source.
     let is_servers_fault = *error.esource() == ErrorSource::Upstream;
     if is_servers_fault {
-        pool.connections().failed(lease.server().addr(), failure::of_request(error.etype()));
+        pool.connections().failed(lease.server().addr(), reason::of_request(error.etype()));
     }
     let whole = !session.as_ref().retry_buffer_truncated();
     let repeatable = whole && session.req_header().method.is_idempotent();
