@@ -8,17 +8,17 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::UNIX_EPOCH,
 };
 
 use openssl::{
-    asn1::Asn1Time,
     error::ErrorStack,
     nid::Nid,
     pkey::{PKey, Private},
     x509::X509,
 };
 
-use crate::config;
+use crate::config::{self, Validity};
 
 /// A certificate, what leads from it to a root, and its private key.
 pub struct CertifiedKey {
@@ -68,9 +68,8 @@ impl CertifiedKey {
 
 /// When the first of these certificates expires, in seconds since 1970.
 pub fn chain_not_after<'a>(chain: impl IntoIterator<Item = &'a X509>) -> Option<i64> {
-    let epoch = Asn1Time::from_unix(0).ok()?;
-    let ends = chain.into_iter().filter_map(|certificate| epoch.diff(certificate.not_after()).ok());
-    ends.map(|left| i64::from(left.days) * 86_400 + i64::from(left.secs)).min()
+    let end = chain.into_iter().filter_map(|certificate| Validity::of(certificate)).map(|it| it.until()).min()?;
+    i64::try_from(end.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
 /// The certificates of a listener by the names that clients ask for.
