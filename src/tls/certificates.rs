@@ -68,7 +68,8 @@ impl CertifiedKey {
 
 /// When the first of these certificates expires, in seconds since 1970.
 pub fn chain_not_after<'a>(chain: impl IntoIterator<Item = &'a X509>) -> Option<i64> {
-    let end = chain.into_iter().filter_map(|certificate| Validity::of(certificate)).map(|it| it.until()).min()?;
+    let end =
+        chain.into_iter().filter_map(|certificate| Validity::of(certificate)).map(|it| it.until()).min()?;
     i64::try_from(end.duration_since(UNIX_EPOCH).ok()?.as_secs()).ok()
 }
 
