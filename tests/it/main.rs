@@ -3,6 +3,7 @@
 mod access_log;
 mod admin;
 mod adversity;
+mod balancing;
 mod clone_accounts;
 mod clone_faults;
 mod clone_rules;
