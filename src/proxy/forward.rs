@@ -3,6 +3,7 @@
 use std::mem;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
@@ -58,6 +59,18 @@ impl SpareHead {
     fn put(&self, head: RequestHeader) {
         *self.0.lock() = Some(head);
     }
+}
+
+/// Whether the client still stands by a request whose body is over before anything was read of it. Pingora takes an
+/// HTTP/2 stream that the client reset, or that was shorter than it said, for a request without a body, and a server
+/// would act on it.
+pub(super) fn still_meant(session: &mut Session) -> Result<()> {
+    if session.req_header().version != Version::HTTP_2 || !session.is_body_empty() {
+        return Ok(());
+    }
+    // Never waits: where there is nothing to read yet, there is no error either.
+    let read = session.as_mut().read_request_body().now_or_never();
+    read.unwrap_or(Ok(None)).map(drop).map_err(|error| error.into_down())
 }
 
 /// Lets the rules change the head of one attempt.

@@ -118,7 +118,8 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         protocol::go_on(session, head).await?;
-        forward::to_server(head, ctx)
+        forward::to_server(head, ctx)?;
+        forward::still_meant(session)
     }
 
     async fn request_body_filter(

@@ -25,6 +25,9 @@ pub(super) fn request(session: &Session, survey: &Survey) -> Result<()> {
     as_sent(session, survey)?;
     target(head)?;
     framing(head, survey)?;
+    if head.version == Version::HTTP_2 {
+        return scheme(head);
+    }
     connection_options(head, survey)?;
     if head.version == Version::HTTP_11 && survey.hosts == 0 {
         return refuse("the request has no Host");
@@ -54,6 +57,15 @@ fn as_sent(session: &Session, survey: &Survey) -> Result<()> {
     Ok(())
 }
 
+/// An HTTP/2 request's own word for what it wants (RFC 9113, 8.3.1). homing speaks for no other protocol.
+fn scheme(head: &RequestHeader) -> Result<()> {
+    let scheme = head.uri.scheme_str();
+    if scheme.is_some_and(|scheme| !is_http(scheme.as_bytes())) {
+        return refuse("the request's scheme is neither http nor https");
+    }
+    Ok(())
+}
+
 /// Whether a head, well formed and as it was sent, has a field.
 fn has_field(head: &[u8], name: &[u8]) -> bool {
     let is_it = |line: &[u8]| {
@@ -79,6 +91,10 @@ fn target(head: &RequestHeader) -> Result<()> {
 
 fn is_http_url(target: &[u8]) -> bool {
     let RawTargetAuthority::Absolute { scheme, .. } = raw_target_authority(target) else { return false };
+    is_http(scheme)
+}
+
+fn is_http(scheme: &[u8]) -> bool {
     scheme.eq_ignore_ascii_case(b"http") || scheme.eq_ignore_ascii_case(b"https")
 }
 

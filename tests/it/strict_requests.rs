@@ -283,7 +283,7 @@ async fn check(cases: Vec<(Vec<u8>, Fate)>) {
 }
 
 /// All models of servers find the same requests in what came on each connection, to its last byte.
-fn agree(server: &RawServer) {
+pub fn agree(server: &RawServer) {
     for bytes in server.got() {
         let shown = bytes.escape_ascii();
         let (strict, taken) = models::strict(&bytes);
@@ -310,7 +310,7 @@ async fn start() -> (RawServer, Homing) {
 }
 
 /// A server that answers everything with `ok`, and the site in front of it.
-async fn in_front_of_raw() -> (RawServer, Site) {
+pub async fn in_front_of_raw() -> (RawServer, Site) {
     let server =
         RawServer::start(|_| (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec(), false)).await;
     let addr = server.addr;

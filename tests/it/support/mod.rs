@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 pub mod copies;
 pub mod dns;
+pub mod frames;
 pub mod homing;
 pub mod http2;
 pub mod lines;

@@ -1,0 +1,211 @@
+//! HTTP/2 frame by frame (RFC 9113, 4.1), for clients that break its rules: what a well-made client library would
+//! not send.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+
+use super::{
+    soon,
+    tls::{Profile, TlsClient},
+    wire::Io,
+};
+
+pub const DATA: u8 = 0;
+pub const HEADERS: u8 = 1;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const GOAWAY: u8 = 7;
+pub const CONTINUATION: u8 = 9;
+
+/// `ACK` of SETTINGS and PING too.
+pub const END_STREAM: u8 = 0x1;
+pub const END_HEADERS: u8 = 0x4;
+pub const PADDED: u8 = 0x8;
+
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    pub kind: u8,
+    pub flags: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Frame {
+    fn ends(&self, stream: u32) -> bool {
+        self.stream == stream && matches!(self.kind, DATA | HEADERS) && self.flags & END_STREAM != 0
+    }
+
+    /// The status that a HEADERS frame begins with, if it is an answer's first in its connection.
+    fn status(&self) -> Option<u16> {
+        match *self.payload.first()? {
+            indexed @ 0x88..=0x8e => Some([200, 204, 206, 304, 400, 404, 500][usize::from(indexed - 0x88)]),
+            0x08 | 0x18 | 0x48 => digits(&self.payload[1..]),
+            _ => None,
+        }
+    }
+
+    /// The error code of a RST_STREAM or GOAWAY frame.
+    pub fn code(&self) -> u32 {
+        let at = if self.kind == GOAWAY { 4 } else { 0 };
+        u32::from_be_bytes(self.payload[at..at + 4].try_into().expect("four bytes"))
+    }
+}
+
+/// Three digits, plain or in the code of RFC 7541, appendix B.
+fn digits(text: &[u8]) -> Option<u16> {
+    let (length, text) = text.split_first()?;
+    if length & 0x80 == 0 {
+        return std::str::from_utf8(text.get(..3)?).ok()?.parse().ok();
+    }
+    let mut bits = text
+        .get(..usize::from(length & 0x7f))?
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| u16::from(byte >> bit & 1)));
+    let mut number = 0;
+    for _ in 0..3 {
+        let five = (0..5).try_fold(0, |code, _| Some(code << 1 | bits.next()?))?;
+        let digit = if five < 3 { five } else { (five << 1 | bits.next()?) - 22 };
+        number = number * 10 + digit;
+    }
+    Some(number)
+}
+
+/// What became of a stream, or of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// An answer, to its end.
+    Answered(u16),
+    Reset(u32),
+    GoneAway(u32),
+    Closed,
+}
+
+/// A connection of a client that says what it likes.
+pub struct Frames {
+    read: ReadHalf<Box<dyn Io>>,
+    write: WriteHalf<Box<dyn Io>>,
+}
+
+impl Frames {
+    /// A TLS connection for `a.com`, with nothing said yet.
+    pub async fn silent(to: SocketAddr) -> Self {
+        let client = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
+        Self::over(client.connect(to, "a.com").await)
+    }
+
+    pub fn over(io: impl Io + 'static) -> Self {
+        let io: Box<dyn Io> = Box::new(io);
+        let (read, write) = tokio::io::split(io);
+        Self { read, write }
+    }
+
+    /// The same after both sides have said their SETTINGS.
+    pub async fn open(to: SocketAddr) -> Self {
+        let mut client = Self::silent(to).await;
+        client.greet(&[]).await;
+        client
+    }
+
+    /// Says the preface and these SETTINGS, and hears those of the server.
+    pub async fn greet(&mut self, settings: &[(u16, u32)]) {
+        self.send(&[PREFACE, &self::settings(settings)].concat()).await;
+        let first = self.next().await.expect("a server begins with its SETTINGS");
+        assert_eq!((first.kind, first.flags), (SETTINGS, 0), "{first:?}");
+        self.send(&frame(SETTINGS, 1, 0, b"")).await;
+    }
+
+    /// Sends bytes; a server that has closed already is no failure.
+    pub async fn send(&mut self, bytes: &[u8]) {
+        let _ = self.try_send(bytes).await;
+    }
+
+    /// Whether the bytes could be sent.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        let sent = async {
+            self.write.write_all(bytes).await?;
+            self.write.flush().await
+        };
+        soon("the bytes are taken", sent).await.is_ok()
+    }
+
+    /// The next frame; `None`: the connection is closed.
+    pub async fn next(&mut self) -> Option<Frame> {
+        soon("a frame", self.read_frame()).await
+    }
+
+    async fn read_frame(&mut self) -> Option<Frame> {
+        let mut head = [0; 9];
+        self.read.read_exact(&mut head).await.ok()?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let mut payload = vec![0; length];
+        self.read.read_exact(&mut payload).await.ok()?;
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// Reads until a stream is answered or reset, or the connection ends.
+    pub async fn fate(&mut self, stream: u32) -> Fate {
+        let mut status = None;
+        while let Some(frame) = self.next().await {
+            if frame.stream == stream && frame.kind == HEADERS && status.is_none_or(|status| status < 200) {
+                status = Some(frame.status().unwrap_or(0));
+            }
+            match frame.kind {
+                RST_STREAM if frame.stream == stream => return Fate::Reset(frame.code()),
+                GOAWAY => return Fate::GoneAway(frame.code()),
+                _ if frame.ends(stream) => return Fate::Answered(status.expect("HEADERS come first")),
+                _ => {}
+            }
+        }
+        Fate::Closed
+    }
+}
+
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = (payload.len() as u32).to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+pub fn settings(all: &[(u16, u32)]) -> Vec<u8> {
+    let payload: Vec<_> = all
+        .iter()
+        .flat_map(|(name, value)| [&name.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+        .collect();
+    frame(SETTINGS, 0, 0, &payload)
+}
+
+/// A head in one HEADERS frame.
+pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
+    frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
+}
+
+/// Fields, none of them indexed or compressed (RFC 7541, 6.2.2).
+pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            length(&mut block, text.len());
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
+}
+
+/// An integer with a prefix of seven bits (RFC 7541, 5.1).
+fn length(block: &mut Vec<u8>, length: usize) {
+    if length < 0x7f {
+        return block.push(length as u8);
+    }
+    block.push(0x7f);
+    let mut left = length - 0x7f;
+    while left >= 0x80 {
+        block.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    block.push(left as u8);
+}
