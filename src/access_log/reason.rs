@@ -50,6 +50,10 @@ reasons! {
     ConnectFailed = "connect_failed", true;
     /// TLS with the server could not be made, or its certificate is not trusted.
     TlsFailed = "tls_failed", true;
+    /// The server did not begin to answer within its pool's `server_response_timeout`.
+    FirstByteTimeout = "first_byte_timeout", true;
+    /// The request was not answered whole within its pool's `request_timeout`.
+    RequestTimeout = "request_timeout", true;
     /// The server was silent for too long.
     ServerTimeout = "server_timeout", true;
     /// The server closed or reset the connection before its answer was whole.

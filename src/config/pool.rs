@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, HashKey, HealthMonitor, SiteTls,
+    CaCerts, HashKey, HealthMonitor, Patience, SiteTls,
     problem::{Wrong, shown},
     read::Object,
     table::Table,
@@ -32,6 +32,8 @@ pub struct Pool {
     pub read_timeout: Duration,
     /// How long an unused connection to a server is kept; default 60 s. Keep it below the servers' own.
     pub idle_timeout: Duration,
+    /// When a request is given up, whatever its server does.
+    pub patience: Patience,
     /// Connect to servers with TLS.
     pub enable_ssl: bool,
     /// Speak HTTP/2: with TLS where a server offers it, else by prior knowledge.
@@ -96,6 +98,7 @@ impl Pool {
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
                 .unwrap_or(default.read_timeout),
             idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(default.idle_timeout),
+            patience: Patience::read(o),
             enable_ssl,
             enable_http2: o.field("enable_http2", units::flag).unwrap_or(default.enable_http2),
             sni: o.field("sni", words::host),
@@ -130,6 +133,7 @@ impl Pool {
             connect_timeout: seconds(5),
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
+            patience: Patience::default(),
             enable_ssl: false,
             enable_http2: false,
             sni: None,

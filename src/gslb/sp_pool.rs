@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::{
-    config::{Gslb, HashKey, LbAlgorithm, Pool, Server, VirtualService, site_server_name},
+    config::{Gslb, HashKey, LbAlgorithm, Patience, Pool, Server, VirtualService, site_server_name},
     names::PoolName,
 };
 
@@ -49,6 +49,7 @@ impl SpPool {
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
+                patience: Patience::default(),
                 enable_ssl,
                 // Trailers, which gRPC ends with, cross in HTTP/2 alone.
                 enable_http2: enable_ssl,

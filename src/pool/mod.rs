@@ -190,6 +190,7 @@ mod fixture {
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
+            patience: config::Patience::default(),
             enable_ssl: false,
             enable_http2: false,
             sni: None,

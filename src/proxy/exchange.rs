@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{
     copies::Copies,
+    deadline::Timing,
     notes::{CopyEnd, Notes},
 };
 use crate::{
@@ -17,6 +18,8 @@ use crate::{
 /// Pingora's per-request context.
 pub struct Ctx {
     pub(super) started: Instant,
+    /// When it is given up, by its pool.
+    pub(super) deadline: Option<Instant>,
     /// Set once the request is routed.
     pub(super) routed: Option<Box<Routed>>,
     pub(super) attempt: Option<Attempt>,
@@ -60,6 +63,7 @@ pub struct Attempt {
     pub(super) begun: Instant,
     /// When it had the whole request, where its pool wants to know; else when it was chosen.
     pub(super) asked: Instant,
+    pub(super) timing: Timing,
 }
 
 impl Attempt {
@@ -72,6 +76,7 @@ impl Ctx {
     pub(super) fn new(started: Instant) -> Self {
         Self {
             started,
+            deadline: None,
             routed: None,
             attempt: None,
             tried: Vec::new(),

@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
+//! | to the server | `dial.rs`, `deadline.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
@@ -14,6 +14,8 @@ mod access_log;
 mod asking;
 mod connection;
 mod copies;
+mod deadline;
+mod dial;
 mod exchange;
 mod fields;
 mod forward;
@@ -91,7 +93,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
         error: Box<Error>,
     ) -> Box<Error> {
-        upstream::not_reached(session, ctx, error)
+        upstream::not_reached(&self.live, session, ctx, error)
     }
 
     async fn connected_to_upstream(
@@ -107,6 +109,7 @@ impl ProxyHttp for Proxy {
         if !reused {
             upstream::reached(&self.live, session, ctx, digest)?;
         }
+        deadline::begin(&self.live, session, digest, ctx);
         ctx.copies.new_attempt();
         Ok(())
     }
@@ -131,6 +134,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         if end {
             asking::asked(&self.live, ctx);
+            deadline::asked(&self.live, ctx);
         }
         forward::body_chunk(session, chunk, end, ctx)
     }
@@ -152,6 +156,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         notes::answered(&self.live, ctx);
         asking::answered(&self.live, head, ctx);
+        deadline::answered(&self.live, session, head, ctx);
         reply::to_client(session, head, ctx).await
     }
 

@@ -12,7 +12,8 @@ use pingora::{
 };
 
 use super::{
-    exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed, strict,
+    deadline, exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed,
+    strict,
 };
 use crate::{
     access_log::Reason,
@@ -139,6 +140,11 @@ pub(super) fn body_chunk(
 ) -> Result<Option<Duration>> {
     if session.was_upgraded() {
         return Ok(None);
+    }
+    if end {
+        // The end of a connection may be the end of a body, but not when it is ours.
+        deadline::missed(ctx).map_or(Ok(()), |limit| Err(limit.error()))?;
+        deadline::over(ctx);
     }
     let routed = ctx.routed();
     let mut data = ResponseData::new(chunk, end, &mut routed.exchange);

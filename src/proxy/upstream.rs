@@ -17,6 +17,8 @@ use pingora::{
 use super::{
     asking,
     copies::content_length,
+    deadline::{self, Limit, Timing},
+    dial,
     exchange::{Attempt, Ctx, Routed},
     forward::asks_for_tunnel,
     protocol, reason, reply,
@@ -67,14 +69,33 @@ pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Resul
             let upload = longest_upload(content_length(&session.req_header().headers));
             peer.options.read_timeout = Some(pool.config().read_timeout + upload);
         }
-        ctx.attempt = Some(Attempt { pool, lease, begun, asked: begun });
+        let patience = &pool.config().patience;
+        ctx.deadline = patience.request_timeout.map(|timeout| ctx.started + timeout).filter(|_| !tunnel);
+        if patience.ends() && !tunnel {
+            dial::by_homing(&mut peer);
+        }
+        if let Some(deadline) = ctx.deadline {
+            let left = deadline.saturating_duration_since(begun);
+            if left.is_zero() {
+                return Err(too_late(ctx));
+            }
+            let timeout = left.min(pool.config().connect_timeout);
+            peer.options.connection_timeout = Some(timeout);
+            peer.options.total_connection_timeout = Some(timeout);
+        }
+        ctx.attempt = Some(Attempt { pool, lease, begun, asked: begun, timing: Timing::default() });
         return Ok(peer);
     }
     no_server()
 }
 
 /// The server could not be reached: nothing was sent, so another one may have the request.
-pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>) -> Box<Error> {
+pub(super) fn not_reached(
+    live: &Live,
+    session: &mut Session,
+    ctx: &mut Ctx,
+    mut error: Box<Error>,
+) -> Box<Error> {
     let Some(Attempt { pool, lease, .. }) = ctx.attempt.take() else { return error };
     let server = lease.server().addr();
     drop(lease);
@@ -87,6 +108,9 @@ pub(super) fn not_reached(session: &mut Session, ctx: &mut Ctx, mut error: Box<E
             error.context.as_ref().map_or("", |why| why.as_str()),
             Instant::now(),
         );
+    }
+    if ctx.deadline.is_some_and(|deadline| deadline <= live.clock.now()) {
+        return too_late(ctx);
     }
     let next = match report_failure(session, ctx, pool.name(), Some(server), &reason) {
         Ok(next) => next,
@@ -116,7 +140,7 @@ pub(super) fn reached(
     let Some(peer_tls) = pool.peer_tls() else { return Ok(()) };
     let tls = digest.and_then(|digest| digest.ssl_digest.as_deref());
     let Err(refusal) = peer_tls.check(tls, live.clock.wall()) else { return Ok(()) };
-    Err(not_reached(session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
+    Err(not_reached(live, session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun
@@ -127,6 +151,11 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
         // It ended before anything was sent, and what follows was decided then.
         return error;
     };
+    if let Some(limit) = deadline::missed(ctx) {
+        pool.connections().failed(lease.server().addr(), limit.reason().as_str());
+        ctx.reason = Some(limit.reason());
+        return limit.error();
+    }
     // An error of a rule or of ours has another source.
     let is_servers_fault = *error.esource() == ErrorSource::Upstream;
     if is_servers_fault {
@@ -169,6 +198,12 @@ fn broke_elsewhere(session: &mut Session, ctx: &mut Ctx, reason: &ErrorType) -> 
 /// body is still being written, Pingora does not pass on.
 fn is_untouched(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
+}
+
+/// There is no time left for another attempt.
+fn too_late(ctx: &mut Ctx) -> Box<Error> {
+    ctx.reason = Some(Limit::WholeRequest.reason());
+    Limit::WholeRequest.error()
 }
 
 /// What follows a failure.

@@ -52,6 +52,7 @@ mod support;
 mod systemd;
 mod through;
 mod tls;
+mod to_servers;
 mod tunnels;
 mod upgrade;
 

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{CloneRefresh, CloneSelection, HashKey, LbAlgorithm, OnOverflow, Pool, Server};
+use crate::config::{CloneRefresh, CloneSelection, LbAlgorithm, OnOverflow, Pool, Server};
 
 /// A section with the defaults.
 pub(super) fn section() -> CloneSection {
@@ -60,22 +60,10 @@ pub(super) fn section() -> CloneSection {
 fn members(addrs: &[SocketAddr]) -> Pool {
     let server = |addr: &SocketAddr| Server { addr: *addr, hostname: None, ratio: 1, enabled: true };
     Pool {
-        name: "MY_CLONEPOOL".into(),
-        enabled: true,
         algorithm: LbAlgorithm::Random,
-        hash_key: HashKey::default(),
         servers: addrs.iter().map(server).collect(),
-        monitors: Vec::new(),
-        min_health_monitors_up: None,
-        connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(60),
-        enable_ssl: false,
-        enable_http2: false,
-        sni: None,
-        verify: false,
-        ca_certs: None,
-        site_tls: None,
+        ..Pool::of("MY_CLONEPOOL".into(), [])
     }
 }
 

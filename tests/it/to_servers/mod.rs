@@ -1,0 +1,3 @@
+//! How servers are spoken to, and what happens when they do not answer as they should.
+
+mod deadlines;
