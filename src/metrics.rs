@@ -30,6 +30,8 @@ pub struct Metrics {
     pub request_duration: HistogramVec,
     /// Requests answered. `vs`, `protocol`.
     pub requests_by_protocol: IntCounterVec,
+    /// Requests that were refused for what their client did. `vs`, `reason`.
+    pub requests_refused: IntCounterVec,
     /// Bytes of requests' bodies. `vs`.
     pub request_body_bytes: IntCounterVec,
     /// Bytes of answers' bodies. `vs`.
@@ -111,6 +113,11 @@ impl Metrics {
                 "homing_requests_by_protocol_total",
                 "Requests answered, by the protocol that the client spoke.",
                 &["vs", "protocol"],
+            ),
+            requests_refused: registry.counters(
+                "homing_requests_refused_total",
+                "Requests that were refused for what their client did, by the reason of the access log.",
+                &["vs", "reason"],
             ),
             request_body_bytes: registry.counters(
                 "homing_request_body_bytes_total",

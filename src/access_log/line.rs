@@ -83,6 +83,45 @@ pub struct Line<'a> {
     pub response_headers: Option<Headers<'a>>,
 }
 
+impl Line<'_> {
+    /// A request of which nothing is known but its client, and that it took so long.
+    pub fn unread(time: SystemTime, client: Client, total: Duration) -> Self {
+        Self {
+            time,
+            vs: "-",
+            client,
+            method: "-",
+            host: "-",
+            path: "-",
+            query: None,
+            protocol: "-",
+            status: 0,
+            bytes_received: 0,
+            bytes_sent: 0,
+            timings: Timings { total, ..Timings::default() },
+            request_id: "-",
+            significant: false,
+            reason: None,
+            trace_id: None,
+            peer: None,
+            pool: None,
+            server: None,
+            server_connection_reused: None,
+            retries: 0,
+            servers_tried: &[],
+            persistence: None,
+            tls: None,
+            site: None,
+            clones: Vec::new(),
+            rules: Vec::new(),
+            user_agent: None,
+            referer: None,
+            request_headers: None,
+            response_headers: None,
+        }
+    }
+}
+
 /// Who asked.
 #[derive(Clone, Copy, Debug)]
 pub enum Client {

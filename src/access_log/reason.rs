@@ -31,6 +31,17 @@ macro_rules! reasons {
     };
 }
 
+impl Reason {
+    /// Whether homing refused the request for what the client did.
+    pub fn is_refusal(self) -> bool {
+        use Reason::*;
+        matches!(
+            self,
+            BadRequest | UriTooLong | HeadTooLarge | BodyTooLarge | NoVirtualService | ClientTimeout
+        )
+    }
+}
+
 reasons! {
     /// A rule gave the answer; `rules` says which.
     RuleAnswered = "rule_answered", false;
@@ -40,6 +51,12 @@ reasons! {
     Rejected = "rejected", false;
     /// The request is malformed.
     BadRequest = "bad_request", false;
+    /// The request's target is longer than its virtual service takes.
+    UriTooLong = "uri_too_long", false;
+    /// The request's head, or one of its fields, is larger than its virtual service takes, or has too many.
+    HeadTooLarge = "head_too_large", false;
+    /// The request's body is larger than its virtual service takes.
+    BodyTooLarge = "body_too_large", false;
     /// No virtual service of the listener has this Host.
     NoVirtualService = "no_virtual_service", false;
     /// No server is up, or none of those that were tried could be reached.

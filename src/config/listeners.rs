@@ -135,6 +135,10 @@ fn check_agreement(addr: SocketAddr, uses: &[Use<'_>], report: &Report) {
         if a.profile.keepalive_timeout != b.profile.keepalive_timeout {
             disagree("have different keepalive_timeout", "give their application profiles the same one");
         }
+        if a.profile.limits.head != b.profile.limits.head {
+            let help = "give their application profiles the same `client_max_uri_size`, `client_max_header_size`, `max_header_count` and `client_max_request_size`";
+            disagree("have different limits of request heads", help);
+        }
         if a.address_lists != b.address_lists {
             let help = "clients are refused before it is known which one they want: write the same `allow` and `deny`";
             disagree("have different address lists", help);

@@ -5,13 +5,15 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
+    RequestLimits,
     read::Object,
     table::Table,
     units::{self, days, hours, milliseconds, seconds},
     words,
 };
 
-/// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts.
+/// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts, and on the sizes of
+/// heads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationProfile {
     pub name: String,
@@ -21,6 +23,7 @@ pub struct ApplicationProfile {
     pub client_header_timeout: Duration,
     /// An idle connection between requests; default 60 s.
     pub keepalive_timeout: Duration,
+    pub limits: RequestLimits,
     pub request_ids: RequestIds,
 }
 
@@ -47,6 +50,8 @@ pub struct SslProfile {
     pub session_tickets: bool,
     /// Offer HTTP/2 by ALPN; default true.
     pub http2: bool,
+    /// For the whole of a handshake; default 10 s.
+    pub handshake_timeout: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +76,7 @@ impl ApplicationProfile {
             keepalive_timeout: o
                 .field("keepalive_timeout", units::duration(milliseconds(1)..=days(1)))
                 .unwrap_or(default.keepalive_timeout),
+            limits: RequestLimits::read(o),
             request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
         };
         if let Some(name) = name {
@@ -86,6 +92,7 @@ impl Default for ApplicationProfile {
             http_to_https: false,
             client_header_timeout: seconds(10),
             keepalive_timeout: seconds(60),
+            limits: RequestLimits::default(),
             request_ids: RequestIds::default(),
         }
     }
@@ -118,6 +125,9 @@ impl SslProfile {
             max_version: o.field("max_version", words::choice(&versions)).unwrap_or(default.max_version),
             session_tickets: o.field("session_tickets", units::flag).unwrap_or(default.session_tickets),
             http2: o.field("http2", units::flag).unwrap_or(default.http2),
+            handshake_timeout: o
+                .field("handshake_timeout", units::duration(milliseconds(1)..=hours(1)))
+                .unwrap_or(default.handshake_timeout),
         };
         if profile.min_version > profile.max_version {
             o.wrong("min_version", "the oldest version is newer than `max_version`", "swap the two");
@@ -136,6 +146,7 @@ impl Default for SslProfile {
             max_version: TlsVersion::Tls13,
             session_tickets: true,
             http2: true,
+            handshake_timeout: seconds(10),
         }
     }
 }

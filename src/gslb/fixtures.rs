@@ -62,6 +62,7 @@ pub fn vs(site: TestSite) -> VirtualService {
             http_to_https: false,
             client_header_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(60),
+            limits: Default::default(),
             request_ids: Default::default(),
         }),
         http_rules: Vec::new(),

@@ -12,7 +12,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -23,7 +23,7 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use super::{HandshakeFailure, framing::Framing};
+use super::{HandshakeFailure, LeastPace, RefusedHead, framing::Framing};
 use crate::metrics::Held;
 
 /// A client connection, from the end of its handshake until its last request is gone.
@@ -45,6 +45,9 @@ pub struct Connection {
     framing: AtomicU8,
     /// 0: not read yet, or not well formed.
     head_length: AtomicU32,
+    /// What [`Connection::least_pace`] says: bytes in a second, and milliseconds.
+    least_rate: AtomicU32,
+    patience: AtomicU32,
     _open: Open,
 }
 
@@ -95,6 +98,19 @@ impl Connection {
         self.head_length.store(length.unwrap_or(0), Ordering::Release);
     }
 
+    /// Says how fast the body of the HTTP/1 request has to come: else reading it fails.
+    pub fn demand_pace(&self, least: LeastPace) {
+        let patience = u32::try_from(least.patience.as_millis()).unwrap_or(u32::MAX);
+        self.patience.store(patience, Ordering::Release);
+        self.least_rate.store(least.rate, Ordering::Release);
+    }
+
+    pub(super) fn least_pace(&self) -> Option<LeastPace> {
+        let rate = self.least_rate.load(Ordering::Acquire);
+        let patience = || Duration::from_millis(self.patience.load(Ordering::Acquire).into());
+        (rate > 0).then(|| LeastPace { rate, patience: patience() })
+    }
+
     pub(super) fn is_request_done(&self) -> bool {
         self.request_done.load(Ordering::Acquire)
     }
@@ -107,7 +123,7 @@ impl Connection {
     pub(super) fn begin_request(&self) {
         self.request_done.store(false, Ordering::Release);
         self.set_framing(Framing::Unfinished);
-        self.set_head_length(None);
+        self.least_rate.store(0, Ordering::Release);
     }
 
     /// What [`Connection::of`] looks for. Pingora copies it from the stream into every session's digest.
@@ -137,6 +153,9 @@ pub trait ConnectionEvents: Send + Sync + 'static {
     /// The connection has ended, in whatever way: once for every one that was `accepted`, also after a refusal
     /// and a panic. Streams of an HTTP/2 connection may still be running. It must not panic.
     fn closed(&self, connection: &Arc<Connection>);
+
+    /// The head of a request was refused; the connection ends with it.
+    fn head_refused(&self, connection: &Connection, head: RefusedHead<'_>);
 
     /// A client was turned away before `accepted`.
     fn refused(&self, listener: &str, client: SocketAddr, reason: &Refusal);
@@ -197,6 +216,8 @@ impl From<Facts> for Connection {
             request_done: AtomicBool::new(false),
             framing: AtomicU8::new(Framing::Unfinished.word()),
             head_length: AtomicU32::new(0),
+            least_rate: AtomicU32::new(0),
+            patience: AtomicU32::new(0),
             _open: facts.open,
         }
     }

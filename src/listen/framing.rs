@@ -10,6 +10,8 @@
 //!
 //! It allocates nothing, looks at no chunk data, and bounds every line and section.
 
+use super::head::Measure;
+
 /// A verdict on a body's chunk framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -43,6 +45,8 @@ pub(super) struct Check {
     after_cr: bool,
     /// A line of the head ended without CR.
     bare_lf: bool,
+    /// The lines of the head.
+    pub measure: Measure,
     /// The chunk's size while it is read, then what is left of its data.
     size: u64,
 }
@@ -124,6 +128,9 @@ impl Check {
                 _ => {
                     let was_head = self.in_head();
                     self.step(bytes[at]);
+                    if self.state == State::HeadLine {
+                        self.measure.line_begins();
+                    }
                     if was_head != self.in_head() || self.state == State::Fine {
                         return at + 1;
                     }
@@ -132,6 +139,11 @@ impl Check {
             };
         }
         at
+    }
+
+    /// Nothing of the head has come but empty lines.
+    pub fn is_before_head(&self) -> bool {
+        matches!(self.state, State::Start | State::StartCr)
     }
 
     /// The head is not over yet.
@@ -148,9 +160,14 @@ impl Check {
                 let before = (from + end).checked_sub(1);
                 self.bare_lf |= !before.map_or(self.after_cr, |before| bytes[before] == b'\r');
                 self.state = State::HeadLineStart;
+                self.measure.line_goes_on(end + 1);
+                self.measure.line_ends();
                 end + 1
             }
-            None => bytes.len() - from,
+            None => {
+                self.measure.line_goes_on(bytes.len() - from);
+                bytes.len() - from
+            }
         }
     }
 

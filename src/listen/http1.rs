@@ -1,8 +1,9 @@
 //! HTTP/1 keep-alive: one request after another on a connection, with nothing but the socket held in between.
 //!
 //! Pingora's own loop keeps a request's buffers and futures for as long as the client is idle, some 25 KiB. This
-//! one waits for the first bytes of a request, then makes Pingora's session, lets the app process it, and takes the
-//! stream back. Pingora never waits for a client between requests, so its keep-alive timer has nothing to do.
+//! one waits for the whole head of a request, then makes Pingora's session, lets the app process it, and takes the
+//! stream back. Pingora never waits for a head, so its keep-alive timer has nothing to do, and a client that sends its
+//! head byte by byte costs little more than an idle one.
 //!
 //! Requests that a client sends ahead ("pipelining") wait in the [`Wire`] and are answered in order.
 
@@ -23,15 +24,20 @@ use pingora::{
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::Wire;
+use super::{ConnectionEvents, HeadRefusal, RefusedHead, Wire, wire::Arrival};
+use crate::{clock::Clock, config::HeadLimits};
 
-/// How long a client may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
+/// What a client may do.
+#[derive(Clone, Copy)]
+pub(super) struct Terms<'a> {
     /// From the first byte of a request to the end of its head.
-    pub head: Duration,
+    pub head_timeout: Duration,
     /// Without any byte, before the first request and between two.
-    pub idle: Duration,
+    pub idle_timeout: Duration,
+    pub limits: &'a HeadLimits,
+    /// Who is told of a head that was refused.
+    pub events: &'a dyn ConnectionEvents,
+    pub clock: &'a Clock,
 }
 
 /// Serves requests until the client or the app ends the connection, the client is idle for too long, or `hang_up` is
@@ -40,35 +46,56 @@ pub(super) struct Timeouts {
 pub(super) async fn serve<A>(
     app: &Arc<A>,
     mut wire: Box<Wire>,
-    timeouts: Timeouts,
+    terms: Terms<'_>,
     shutdown: &ShutdownWatch,
     hang_up: &CancellationToken,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let going = pin!(hang_up.cancelled());
-    let mut endings = Endings { hang_up, going, idle: IdleTimer::new(timeouts.idle), watching: None };
+    let mut endings = Endings { hang_up, going, timer: Timer::new(terms.idle_timeout), watching: None };
     let mut settings = None;
     loop {
-        endings.idle.restart();
-        let readable = poll_fn(|cx| {
+        wire.next_request();
+        endings.timer.begin(Wait::Idle, terms.idle_timeout);
+        let arrival = poll_fn(|cx| {
             // A request that has arrived is answered, whatever else is the case.
-            if let Poll::Ready(readable) = wire.poll_readable(cx) {
-                return Poll::Ready(readable.unwrap_or(false));
+            if let Poll::Ready(arrival) = wire.poll_head(cx, terms.limits) {
+                return Poll::Ready(arrival.unwrap_or(Arrival::Closed));
             }
-            endings.poll(cx).map(|()| false)
+            if wire.is_in_head() && endings.timer.wait == Wait::Idle {
+                endings.timer.begin(Wait::Head, terms.head_timeout);
+            }
+            endings.poll(cx)
         });
-        if !readable.await {
-            let _ = tokio::time::timeout(GOODBYE, wire.shutdown()).await;
-            return;
+        match arrival.await {
+            Arrival::Head => wire.begin_request(),
+            Arrival::Closed => {
+                let _ = tokio::time::timeout(GOODBYE, wire.shutdown()).await;
+                return;
+            }
+            Arrival::Refused(refusal) => {
+                return refuse(wire, refusal, endings.timer.head_took(), terms).await;
+            }
         }
-        wire.begin_request(timeouts.head);
         let Some(reused) = request(app, wire, settings.take(), shutdown).await else { return };
         let (stream, persistent) = reused.consume();
         let Ok(same) = stream.into_any().downcast::<Wire>() else { return };
         wire = same;
         settings = persistent;
     }
+}
+
+/// Tells the client and the app that a head was refused. Not an `async fn`, see [`request`].
+fn refuse<'a>(
+    wire: Box<Wire>,
+    refusal: HeadRefusal,
+    took: Duration,
+    terms: Terms<'a>,
+) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+    let head = RefusedHead { refusal, bytes: wire.head_so_far(), took };
+    terms.events.head_refused(wire.connection(), head);
+    Box::pin(wire.end_with(refusal.answer(terms.clock.wall())))
 }
 
 /// One request. Not an `async fn`: its future would hold the session, and so would the loop's while it waits.
@@ -98,7 +125,7 @@ where
 struct Endings<'a, 'b> {
     hang_up: &'a CancellationToken,
     going: Pin<&'b mut WaitForCancellationFuture<'a>>,
-    idle: IdleTimer,
+    timer: Timer,
     /// Whom the two wake.
     watching: Option<Waker>,
 }
@@ -106,48 +133,75 @@ struct Endings<'a, 'b> {
 impl Endings<'_, '_> {
     /// Ready when the connection is to end. Both are polled in full only where that can change something: between any
     /// two requests there is nothing new about them, and to poll them costs more than to look.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        if self.timer.wait == Wait::Head {
+            return self.timer.poll(cx).map(|()| Arrival::Refused(HeadRefusal::Late));
+        }
         let watching = self.watching.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if watching && !self.hang_up.is_cancelled() && !self.idle.timer.is_elapsed() {
+        if watching && !self.hang_up.is_cancelled() && !self.timer.sleep.is_elapsed() {
             return Poll::Pending;
         }
         if !watching {
             self.watching = Some(cx.waker().clone());
         }
-        match self.going.as_mut().poll(cx) {
+        let ended = match self.going.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => self.idle.poll(cx),
+            Poll::Pending => self.timer.poll(cx),
+        };
+        ended.map(|()| Arrival::Closed)
+    }
+}
+
+/// Tells when a client has been waited for too long. It is set once and looks, when it fires, whether something else
+/// is waited for meanwhile: cheaper than one set anew between any two requests.
+struct Timer {
+    wait: Wait,
+    since: Instant,
+    timeout: Duration,
+    sleep: Pin<Box<Sleep>>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// Any byte.
+    Idle,
+    /// The end of a head.
+    Head,
+}
+
+impl Timer {
+    fn new(timeout: Duration) -> Self {
+        let sleep = Box::pin(tokio::time::sleep(timeout));
+        Self { wait: Wait::Idle, since: Instant::now(), timeout, sleep }
+    }
+
+    /// This is waited for from now on.
+    fn begin(&mut self, wait: Wait, timeout: Duration) {
+        (self.wait, self.timeout, self.since) = (wait, timeout, Instant::now());
+        // The time for a head is the shorter one; where it is not, the timer fires early and is set again.
+        if wait == Wait::Head && self.sleep.deadline() > self.since + timeout {
+            self.sleep.as_mut().reset(self.since + timeout);
         }
     }
-}
 
-/// Tells when a connection has been idle for too long. Its timer is set once and looks, when it fires, whether the
-/// connection was busy meanwhile: cheaper than one set anew between any two requests.
-struct IdleTimer {
-    timeout: Duration,
-    since: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl IdleTimer {
-    fn new(timeout: Duration) -> Self {
-        Self { timeout, since: Instant::now(), timer: Box::pin(tokio::time::sleep(timeout)) }
+    /// How long a head has been waited for.
+    fn head_took(&self) -> Duration {
+        match self.wait {
+            Wait::Idle => Duration::ZERO,
+            Wait::Head => self.since.elapsed(),
+        }
     }
 
-    /// The connection is idle from now on.
-    fn restart(&mut self) {
-        self.since = Instant::now();
-    }
-
-    /// Ready when the connection has been idle for the timeout.
+    /// Ready when it has been waited for the timeout.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
-            ready!(self.timer.as_mut().poll(cx));
+            ready!(self.sleep.as_mut().poll(cx));
             let end = self.since + self.timeout;
-            if self.timer.deadline() >= end {
+            if self.sleep.deadline() >= end {
                 return Poll::Ready(());
             }
-            self.timer.as_mut().reset(end);
+            self.sleep.as_mut().reset(end);
         }
     }
 }

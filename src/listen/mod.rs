@@ -11,9 +11,11 @@
 
 mod connection;
 mod framing;
+mod head;
 mod http1;
 mod inherited;
 mod listeners;
+mod pace;
 mod port;
 mod room;
 mod socket;
@@ -23,8 +25,10 @@ mod workers;
 
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
+pub use head::{HeadRefusal, RefusedHead};
 pub use inherited::Inherited;
 pub use listeners::{Listeners, Prepared};
+pub use pace::LeastPace;
 pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;
 pub use socket::{BindError, bind, bind_shared};

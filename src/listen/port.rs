@@ -28,11 +28,11 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Connection, ConnectionEvents, Refusal, Room, Verdict, Wire, Workers,
     connection::{Closing, Facts, Open},
-    http1::{self, Timeouts},
+    http1::{self, Terms},
 };
 use crate::{
     clock::Clock,
-    config::AddressLists,
+    config::{AddressLists, HeadLimits},
     metrics::{ListenerMetrics, Metrics},
 };
 
@@ -80,6 +80,9 @@ pub struct ListenerSettings {
     pub client_header_timeout: Duration,
     /// Without any byte, before the first request and between two.
     pub keepalive_timeout: Duration,
+    /// For the whole of a TLS handshake.
+    pub handshake_timeout: Duration,
+    pub head_limits: HeadLimits,
 }
 
 impl ListenerSettings {
@@ -229,16 +232,21 @@ where
             let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
             app.process_new(wire, &self.shutdown).await;
         } else {
-            let timeouts =
-                Timeouts { head: settings.client_header_timeout, idle: settings.keepalive_timeout };
+            let terms = Terms {
+                head_timeout: settings.client_header_timeout,
+                idle_timeout: settings.keepalive_timeout,
+                limits: &settings.head_limits,
+                events,
+                clock: &self.shared.clock,
+            };
             let wire = Wire::http1(stream, connection.clone());
-            http1::serve(app, wire, timeouts, &self.shutdown, &self.hang_up).await;
+            http1::serve(app, wire, terms, &self.shutdown, &self.hang_up).await;
         }
     }
 
     async fn handshake(&self, socket: L4Stream, settings: &ListenerSettings) -> Result<Stream, Refusal> {
         let Some(tls) = &settings.tls else { return Ok(Box::new(socket)) };
-        let refusal = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+        let refusal = match tokio::time::timeout(settings.handshake_timeout, tls.accept(socket)).await {
             Ok(Ok(Secured { stream, version, resumed })) => {
                 self.counts.shaken(version, resumed);
                 return Ok(stream);
@@ -280,7 +288,6 @@ fn is_of_the_client(error: &io::Error) -> bool {
 
 /// A rule's `reject`, beside the labels of [`Refusal`].
 const BY_RULE: &str = "rule";
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error such as too many open files, which only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a listener that was removed looks whether its connections are gone.

@@ -27,7 +27,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::{clock::Clock, config::AddressLists, limits::OpenFiles, metrics::Metrics};
+use crate::{
+    clock::Clock,
+    config::{AddressLists, HeadLimits},
+    limits::OpenFiles,
+    metrics::Metrics,
+};
 
 mod in_virtual_time;
 
@@ -91,6 +96,7 @@ enum Event {
     Accepted(u64),
     Closed(u64),
     Refused(Refusal),
+    HeadRefused(HeadRefusal, Vec<u8>),
 }
 
 struct Recorder {
@@ -110,6 +116,10 @@ impl ConnectionEvents for Recorder {
     fn closed(&self, connection: &Arc<Connection>) {
         // The test may be over, with its end of the channel.
         let _ = self.events.send(Event::Closed(*connection.state().expect("set when accepted")));
+    }
+
+    fn head_refused(&self, _connection: &Connection, head: RefusedHead<'_>) {
+        self.events.send(Event::HeadRefused(head.refusal, head.bytes.to_vec())).unwrap();
     }
 
     fn refused(&self, _listener: &str, _client: SocketAddr, reason: &Refusal) {
@@ -187,6 +197,8 @@ fn settings() -> ListenerSettings {
         address_lists: AddressLists::default(),
         client_header_timeout: Duration::from_secs(10),
         keepalive_timeout: Duration::from_secs(60),
+        handshake_timeout: Duration::from_secs(10),
+        head_limits: HeadLimits::default(),
     }
 }
 

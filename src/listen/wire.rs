@@ -1,15 +1,16 @@
 //! Our stream around Pingora's: what Pingora reads and writes a client's connection through.
 //!
-//! - It gives back first the bytes that the keep-alive loop read while it held only the socket.
-//! - It hands out an HTTP/1 request's head and chunked body exactly to their ends and keeps what follows for the
-//!   next request, so that a client that sends ahead loses nothing: its requests are answered one after another.
-//! - It ends a request head that takes too long: one deadline from the first byte, not one per read.
+//! - It gathers an HTTP/1 request's head for the keep-alive loop, which holds nothing else meanwhile, and sees that it
+//!   is not too large (see [`super::head`]).
+//! - It hands out the head and the chunked body exactly to their ends and keeps what follows for the next request, so
+//!   that a client that sends ahead loses nothing: its requests are answered one after another.
+//! - It ends an HTTP/1 body that comes too slowly, and an HTTP/2 preface that is late.
 //! - It checks chunk framing as it goes by (see [`super::framing`]).
 //! - It gathers small writes until a flush, in a buffer that exists only meanwhile.
 //! - It ends an HTTP/1 answer whose client has stopped reading.
 //! - It closes so that an early answer reaches a client that is still sending.
 //!
-//! Nothing here knows headers, and nothing is kept for a connection that is idle. It is what nginx calls the
+//! Nothing here knows fields, and nothing is kept for a connection that is idle. It is what nginx calls the
 //! connection's buffers and Pingora its `Stream`.
 
 use std::{
@@ -22,7 +23,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BytesMut};
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
     TimingDigest, UniqueID, UniqueIDType,
@@ -34,7 +35,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Connection, framing::Check};
+use super::{Connection, HeadRefusal, framing::Check, pace::Pace};
+use crate::config::HeadLimits;
 
 /// A client's connection as Pingora sees it.
 pub struct Wire {
@@ -44,10 +46,14 @@ pub struct Wire {
     digest: Arc<ProxyDigest>,
     mode: Mode,
     /// Read from the stream, not yet handed out.
-    ahead: Bytes,
-    deadline: Option<Deadline>,
-    timer: Option<Pin<Box<Sleep>>>,
+    ahead: BytesMut,
+    /// How much of `ahead`, from its beginning on, has been checked: of the request's head.
+    checked: usize,
     check: Check,
+    /// Runs until the preface of HTTP/2 is there.
+    preface_late: Option<Pin<Box<Sleep>>>,
+    /// Of a body that was waited for.
+    pace: Option<Box<Pace>>,
     /// Written by Pingora, not yet to the stream; the first `gathered_sent` bytes already are.
     gathered: Vec<u8>,
     gathered_sent: usize,
@@ -57,12 +63,14 @@ pub struct Wire {
     ended: bool,
 }
 
-/// When a head, or an HTTP/2 preface, is late.
-#[derive(Clone, Copy)]
-enum Deadline {
-    At(Instant),
-    /// So long after the wire first had to wait for it, which is at once for all but the fastest.
-    From(Duration),
+/// What has come of a client that was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// The whole head of a request.
+    Head,
+    Refused(HeadRefusal),
+    /// The client has closed.
+    Closed,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,20 +90,26 @@ impl Wire {
 
     /// A wire for an HTTP/2 connection, whose preface has to arrive within `preface_timeout`.
     pub(super) fn http2(stream: Stream, connection: Arc<Connection>, preface_timeout: Duration) -> Box<Self> {
-        let deadline = Deadline::At(Instant::now() + preface_timeout);
-        Self::new(stream, connection, Mode::Http2 { preface: PREFACE_LENGTH }, Some(deadline))
+        let late = Box::pin(tokio::time::sleep(preface_timeout));
+        Self::new(stream, connection, Mode::Http2 { preface: PREFACE_LENGTH }, Some(late))
     }
 
-    fn new(stream: Stream, connection: Arc<Connection>, mode: Mode, deadline: Option<Deadline>) -> Box<Self> {
+    fn new(
+        stream: Stream,
+        connection: Arc<Connection>,
+        mode: Mode,
+        preface_late: Option<Pin<Box<Sleep>>>,
+    ) -> Box<Self> {
         Box::new(Self {
             digest: connection.digest(),
             stream: Some(stream),
             connection,
             mode,
-            ahead: Bytes::new(),
-            deadline,
-            timer: None,
+            ahead: BytesMut::new(),
+            checked: 0,
             check: Check::default(),
+            preface_late,
+            pace: None,
             gathered: Vec::new(),
             gathered_sent: 0,
             stalled: None,
@@ -104,31 +118,77 @@ impl Wire {
         })
     }
 
-    /// Waits for the first bytes of the next request with nothing but the socket in hand. `false` when the client
-    /// has closed.
-    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        if !self.ahead.is_empty() {
-            return Poll::Ready(Ok(true));
-        }
-        self.poll_ahead(cx)
-    }
-
-    /// A new request begins, with the bytes that [`Wire::poll_readable`] found.
-    pub(super) fn begin_request(&mut self, head_timeout: Duration) {
-        self.connection.begin_request();
+    /// The last request is over; what is there of the next one has not been looked at.
+    pub(super) fn next_request(&mut self) {
         self.check = Check::default();
-        self.deadline = Some(Deadline::From(head_timeout));
-        self.timer = None;
+        self.checked = 0;
+        self.pace = None;
         self.answered = false;
     }
 
-    /// Reads what there is into `ahead`. `false` at the end of the stream.
+    /// Waits for the whole head of the next request with nothing in hand but the socket and what is there of the head.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: &HeadLimits,
+    ) -> Poll<io::Result<Arrival>> {
+        loop {
+            if self.checked < self.ahead.len() {
+                self.checked += self.check.read(&self.ahead[self.checked..]);
+                let head = &self.ahead[..self.checked];
+                if let Some(refusal) = self.check.measure.excess(head, limits) {
+                    return Poll::Ready(Ok(Arrival::Refused(refusal)));
+                }
+                if !may_be_http(head) {
+                    return Poll::Ready(Ok(Arrival::Refused(HeadRefusal::Malformed)));
+                }
+                if !self.check.in_head() {
+                    return Poll::Ready(Ok(Arrival::Head));
+                }
+            }
+            if !ready!(self.poll_ahead(cx))? {
+                return Poll::Ready(Ok(Arrival::Closed));
+            }
+        }
+    }
+
+    /// What has come of the request's head.
+    pub(super) fn head_so_far(&self) -> &[u8] {
+        &self.ahead[..self.checked]
+    }
+
+    /// A head has begun: not only empty lines, which clients of old send after a request.
+    pub(super) fn is_in_head(&self) -> bool {
+        self.check.in_head() && !self.check.is_before_head()
+    }
+
+    /// A new request begins, with the head that [`Wire::poll_head`] found.
+    pub(super) fn begin_request(&mut self) {
+        self.connection.begin_request();
+        self.connection.set_head_length(self.check.head_length());
+    }
+
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Sends something that ends the connection, and closes it so that the client gets it.
+    pub(super) async fn end_with(mut self: Box<Self>, last: Vec<u8>) {
+        if let Some(stream) = self.stream.take() {
+            linger(stream, last).await;
+        }
+    }
+
+    /// Adds what there is to read to `ahead`. `false` at the end of the stream.
     fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut space = [MaybeUninit::<u8>::uninit(); READ_AHEAD];
         let mut buf = ReadBuf::uninit(&mut space);
         ready!(Pin::new(self.stream()).poll_read(cx, &mut buf))?;
         self.ended = buf.filled().is_empty();
-        self.ahead = Bytes::copy_from_slice(buf.filled());
+        match self.ahead.is_empty() {
+            true => self.ahead = BytesMut::from(buf.filled()),
+            false => self.ahead.extend_from_slice(buf.filled()),
+        }
         Poll::Ready(Ok(!self.ended))
     }
 
@@ -144,29 +204,40 @@ impl Wire {
         if self.ahead.is_empty() {
             let before = buf.filled().len();
             if Pin::new(self.stream()).poll_read(cx, buf)?.is_pending() {
-                return self.poll_deadline(cx);
+                self.wait_for_body();
+                return Poll::Pending;
             }
             let read = &buf.filled()[before..];
             self.ended = read.is_empty() && buf.remaining() > 0;
             let taken = self.check.read(read);
-            self.ahead = Bytes::copy_from_slice(&read[taken..]);
+            self.ahead = BytesMut::from(&read[taken..]);
             buf.set_filled(before + taken);
+            if self.pace.as_mut().is_some_and(|pace| pace.is_too_slow(taken, Instant::now())) {
+                let late = io::Error::new(io::ErrorKind::TimedOut, "the request's body comes too slowly");
+                return Poll::Ready(Err(late));
+            }
         } else {
-            let offered = &self.ahead[..self.ahead.len().min(buf.remaining())];
-            let taken = self.check.read(offered);
-            buf.put_slice(&offered[..taken]);
+            let mut taken = self.ahead.len().min(buf.remaining());
+            if self.checked > 0 {
+                taken = taken.min(self.checked);
+                self.checked -= taken;
+            } else {
+                taken = self.check.read(&self.ahead[..taken]);
+            }
+            buf.put_slice(&self.ahead[..taken]);
             self.ahead.advance(taken);
             if self.ahead.is_empty() {
-                self.ahead = Bytes::new();
+                self.ahead = BytesMut::new();
             }
-        }
-        if !self.check.in_head() {
-            self.deadline = None;
-            self.timer = None;
-            self.connection.set_head_length(self.check.head_length());
         }
         self.connection.set_framing(self.check.verdict());
         Poll::Ready(Ok(()))
+    }
+
+    /// The client has nothing more for now: from here on its body is waited for.
+    fn wait_for_body(&mut self) {
+        let Some(least) = self.connection.least_pace() else { return };
+        self.pace.get_or_insert_with(|| Box::new(Pace::new(least))).wait(Instant::now());
     }
 
     fn poll_preface(
@@ -177,28 +248,16 @@ impl Wire {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if Pin::new(self.stream()).poll_read(cx, buf)?.is_pending() {
-            return self.poll_deadline(cx);
+            let Some(late) = &mut self.preface_late else { return Poll::Pending };
+            ready!(late.as_mut().poll(cx));
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the HTTP/2 preface is late")));
         }
         let left = preface.saturating_sub(buf.filled().len() - before);
         self.mode = Mode::Http2 { preface: left };
         if left == 0 {
-            self.deadline = None;
-            self.timer = None;
+            self.preface_late = None;
         }
         Poll::Ready(Ok(()))
-    }
-
-    /// Nothing to read: is the head, or the preface, late? The timer is made only for one that did not arrive at once.
-    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(deadline) = self.deadline else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| {
-            Box::pin(match deadline {
-                Deadline::At(end) => tokio::time::sleep_until(end),
-                Deadline::From(timeout) => tokio::time::sleep(timeout),
-            })
-        });
-        ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request head took too long")))
     }
 
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -300,6 +359,12 @@ impl Drop for Wire {
             runtime.spawn(linger(stream, unsent));
         }
     }
+}
+
+/// Whether these bytes can be the beginning of a request: a TLS handshake cannot.
+fn may_be_http(head: &[u8]) -> bool {
+    let first = head.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_none_or(|byte| byte.is_ascii_graphic())
 }
 
 async fn linger(mut stream: Stream, unsent: Vec<u8>) {

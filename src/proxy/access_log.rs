@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use http::Version;
 use pingora::{Error, proxy::Session};
 
 use super::{
@@ -15,7 +16,7 @@ use crate::{
         readable, without_query,
     },
     gslb::Ending,
-    listen::Connection,
+    listen::{Connection, RefusedHead},
     metrics::Answered,
     rule::Finished,
     session::How,
@@ -49,12 +50,56 @@ pub(super) fn finished(live: &Live, session: &mut Session, error: Option<&Error>
     } else {
         live.unrouted.count(&request);
     }
+    // How a tunnel ends is its own affair.
+    let failed = || error.filter(|_| status != SWITCHED).map(reason::of);
+    let reason = ctx.reason.filter(|_| status != SWITCHED).or_else(failed);
+    if let Some(reason) = reason.filter(|reason| reason.is_refusal()) {
+        let vs = ctx.routed.as_ref().map_or("-", |routed| routed.vs.name().as_str());
+        live.metrics.requests_refused.with_label_values(&[vs, reason.as_str()]).inc();
+    }
     if let Some(log) = live.access_log.load() {
-        // How a tunnel ends is its own affair.
-        let failed = || error.filter(|_| status != SWITCHED).map(reason::of);
-        let reason = ctx.reason.filter(|_| status != SWITCHED).or_else(failed);
         Over { live, session, ctx, attempt: attempt.as_ref(), duration, reason }.log(&log);
     }
+}
+
+/// Ends what was refused before it was a request. Of its line only what can be read of the first one is known.
+pub(super) fn head_refused(live: &Live, connection: &Connection, head: RefusedHead<'_>) {
+    let (reason, status) = (reason::of_head(head.refusal), head.refusal.status());
+    live.metrics.requests_refused.with_label_values(&["-", reason.as_str()]).inc();
+    live.unrouted.count(&Answered {
+        status,
+        took: head.took,
+        version: Version::HTTP_11,
+        bytes_received: 0,
+        bytes_sent: 0,
+    });
+    let Some(log) = live.access_log.load() else { return };
+    let (method, target) = request_line(head.bytes);
+    let (path, query) = match memchr::memchr(b'?', target) {
+        Some(at) => (&target[..at], Some(readable(&target[at + 1..]))),
+        None => (target, None),
+    };
+    let (method, path) = (readable(method), readable(path));
+    let time = live.clock.wall() - head.took;
+    let unread = Line::unread(time, Client::Here(connection.client), head.took);
+    log.write(&Line {
+        method: &method,
+        path: &path,
+        query: query.as_deref().filter(|_| log.config().query),
+        status,
+        reason: Some(reason),
+        tls: tls(connection),
+        ..unread
+    });
+}
+
+/// Method and target, each as far as it is there; a target that is too long is cut.
+fn request_line(head: &[u8]) -> (&[u8], &[u8]) {
+    let line = head.trim_ascii_start();
+    let line = &line[..memchr::memchr(b'\n', line).unwrap_or(line.len()).min(LONGEST_UNREAD)];
+    let mut words = line.trim_ascii_end().split(|byte| *byte == b' ');
+    let mut word = || words.next().filter(|word| !word.is_empty()).unwrap_or(b"-");
+    (word(), word())
 }
 
 /// A request that is over.
@@ -202,5 +247,7 @@ fn rules(routed: &Routed) -> Vec<RuleDecision<'_>> {
 }
 
 const SWITCHED: u16 = 101;
+/// Of the first line of a head that was refused.
+const LONGEST_UNREAD: usize = 1024;
 /// Every listener knows who connects.
 const UNKNOWN: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0));

@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use parking_lot::Mutex;
 
-use super::Proxy;
+use super::{Proxy, access_log};
 use crate::{
-    listen::{Connection, ConnectionEvents, Refusal, Verdict},
+    listen::{Connection, ConnectionEvents, Refusal, RefusedHead, Verdict},
     rule::ConnectionState,
     snapshot::{Live, Snapshot, VirtualService},
     tls::TlsFacts,
@@ -57,6 +57,10 @@ impl ConnectionEvents for Proxy {
         for (state, vs) in states {
             vs.chain.client_closed(&state);
         }
+    }
+
+    fn head_refused(&self, connection: &Connection, head: RefusedHead<'_>) {
+        access_log::head_refused(&self.live, connection, head);
     }
 
     fn refused(&self, listener: &str, client: SocketAddr, reason: &Refusal) {

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{exchange::Ctx, fields, route::rule_failed_closed, strict};
+use super::{exchange::Ctx, fields, limits, route::rule_failed_closed, strict};
 use crate::{
     listen::{Connection, Framing},
     rule::{Exchange, Introduction, RequestData, RequestSend},
@@ -103,6 +103,7 @@ pub(super) fn body_chunk(
         return Ok(());
     }
     check_framing(session, end)?;
+    limits::body_so_far(session, ctx)?;
     end_with_none(chunk, end);
     if end && !session.is_body_empty() {
         tell_request_done(session);

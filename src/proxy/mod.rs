@@ -4,7 +4,7 @@
 //! | phase | here | rule events |
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
-//! | head arrived | `route.rs`, `strict.rs` | `http_request` |
+//! | head arrived | `route.rs`, `strict.rs`, `limits.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `dial.rs`, `deadline.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
@@ -19,6 +19,7 @@ mod dial;
 mod exchange;
 mod fields;
 mod forward;
+mod limits;
 mod notes;
 mod protocol;
 mod reason;
@@ -69,6 +70,7 @@ impl ProxyHttp for Proxy {
         reply::suit_client(session);
         forward::body_expected(session)?;
         route::find_virtual_service(&self.live, session, ctx).await?;
+        limits::head(session, ctx)?;
         route::run_rules(session, ctx).await?;
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);

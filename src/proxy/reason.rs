@@ -1,19 +1,24 @@
 //! Errors in few words: in those of the access log, where who answers by himself and knows better sets `Ctx::reason`,
 //! and in those of the metrics of servers.
 
+use std::io;
+
 use pingora::{Error, ErrorSource, ErrorType};
 
-use crate::access_log::Reason;
+use crate::{access_log::Reason, listen::HeadRefusal};
 
 /// Why a request failed.
 pub(super) fn of(error: &Error) -> Reason {
     use ErrorType::*;
     match (error.etype(), error.esource()) {
         (HTTPStatus(400), _) => Reason::BadRequest,
+        (HTTPStatus(413), _) => Reason::BodyTooLarge,
+        (HTTPStatus(414), _) => Reason::UriTooLong,
+        (HTTPStatus(431), _) => Reason::HeadTooLarge,
         (HTTPStatus(421), _) => Reason::NoVirtualService,
         (HTTPStatus(503), _) => Reason::NoServer,
         (HTTPStatus(500), _) => Reason::RuleFailed,
-        (ReadTimedout, ErrorSource::Downstream) => Reason::ClientTimeout,
+        (ReadTimedout | ReadError, ErrorSource::Downstream) if is_late(error) => Reason::ClientTimeout,
         (WriteError | WriteTimedout | ReadError | ConnectionClosed, ErrorSource::Downstream) => {
             Reason::ClientGone
         }
@@ -21,6 +26,29 @@ pub(super) fn of(error: &Error) -> Reason {
         (ConnectionClosed, ErrorSource::Unset) => Reason::Rejected,
         (kind, ErrorSource::Upstream) => of_server(kind),
         _ => Reason::Internal,
+    }
+}
+
+/// Why a head was refused before there was a request.
+pub(super) fn of_head(refusal: HeadRefusal) -> Reason {
+    match refusal {
+        HeadRefusal::Malformed => Reason::BadRequest,
+        HeadRefusal::Late => Reason::ClientTimeout,
+        HeadRefusal::UriTooLong => Reason::UriTooLong,
+        HeadRefusal::TooLarge => Reason::HeadTooLarge,
+    }
+}
+
+/// Whether the client took too long with its request: Pingora saw it, or the wire did.
+pub(super) fn is_late(error: &Error) -> bool {
+    let seen_by_wire = || {
+        let cause = error.root_cause().downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut)
+    };
+    match error.etype() {
+        ErrorType::ReadTimedout => true,
+        ErrorType::ReadError => seen_by_wire(),
+        _ => false,
     }
 }
 
@@ -76,6 +104,7 @@ mod tests {
 
     #[test]
     fn errors_are_told_by_who_caused_them() {
+        let timed_out = || io::Error::from(io::ErrorKind::TimedOut);
         for (error, reason) in [
             (Error::new_up(ErrorType::ConnectRefused), Reason::ConnectFailed),
             (Error::new_up(ErrorType::ConnectTimedout), Reason::ConnectTimeout),
@@ -84,7 +113,12 @@ mod tests {
             (Error::new_up(ErrorType::ConnectionClosed), Reason::ServerClosed),
             (Error::new_up(ErrorType::InvalidHTTPHeader), Reason::BadAnswer),
             (Error::new_down(ErrorType::ReadTimedout), Reason::ClientTimeout),
+            (Error::because(ErrorType::ReadError, "", timed_out()).into_down(), Reason::ClientTimeout),
+            (Error::new_down(ErrorType::ReadError), Reason::ClientGone),
             (Error::new_down(ErrorType::WriteTimedout), Reason::ClientGone),
+            (Error::new(ErrorType::HTTPStatus(413)), Reason::BodyTooLarge),
+            (Error::new(ErrorType::HTTPStatus(414)), Reason::UriTooLong),
+            (Error::new(ErrorType::HTTPStatus(431)), Reason::HeadTooLarge),
             (Error::new_down(ErrorType::InvalidHTTPHeader), Reason::BadRequest),
             (Error::new(ErrorType::HTTPStatus(503)), Reason::NoServer),
             (Error::new(ErrorType::HTTPStatus(421)), Reason::NoVirtualService),

@@ -191,9 +191,9 @@ fn status_of(error: &Error) -> u16 {
     use ErrorType::*;
     match (error.etype(), error.esource()) {
         (HTTPStatus(status), _) => *status,
+        (ReadTimedout | ReadError, ErrorSource::Downstream) if reason::is_late(error) => 408,
         (WriteError | WriteTimedout | ReadError | ConnectionClosed, ErrorSource::Downstream) => 0,
         (ConnectionClosed, ErrorSource::Unset) => 0,
-        (ReadTimedout, ErrorSource::Downstream) => 408,
         (_, ErrorSource::Downstream) => 400,
         (ConnectTimedout | ReadTimedout | WriteTimedout | TLSHandshakeTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,

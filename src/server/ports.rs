@@ -208,6 +208,8 @@ fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
         address_lists: listener.address_lists.clone(),
         client_header_timeout: listener.profile.client_header_timeout,
         keepalive_timeout: listener.profile.keepalive_timeout,
+        handshake_timeout: tls.map_or(Duration::MAX, |tls| tls.profile.handshake_timeout),
+        head_limits: listener.profile.limits.head,
     }
 }
 

@@ -20,6 +20,7 @@ mod gslb_choice;
 mod keys;
 mod large_bodies;
 mod layers;
+mod limits;
 mod listen;
 mod metrics;
 mod openapi;

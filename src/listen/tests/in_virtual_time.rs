@@ -14,7 +14,8 @@ use crate::{
     listen::{
         WRITE_TIMEOUT,
         connection::{Facts, Open},
-        http1::{Timeouts, serve},
+        http1::{Terms, serve},
+        wire::Arrival,
     },
     metrics::ListenerMetrics,
 };
@@ -55,39 +56,118 @@ async fn read(wire: &mut Wire) -> std::io::Result<Vec<u8>> {
 
 const HEAD: Duration = Duration::from_secs(10);
 
+/// What a connection is served with, and who hears of it.
+struct Waiting {
+    limits: HeadLimits,
+    clock: Clock,
+    recorder: Recorder,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Waiting {
+    fn new() -> Self {
+        let (sender, events) = mpsc::unbounded_channel();
+        let recorder = Recorder { events: sender, verdict: Verdict::Serve };
+        Self { limits: HeadLimits::default(), clock: Clock::system(), recorder, events }
+    }
+
+    fn terms(&self, idle_timeout: Duration) -> Terms<'_> {
+        Terms {
+            head_timeout: HEAD,
+            idle_timeout,
+            limits: &self.limits,
+            events: &self.recorder,
+            clock: &self.clock,
+        }
+    }
+}
+
+/// The head of a request arrives.
+async fn head(wire: &mut Wire) {
+    wire.next_request();
+    let arrival = poll_fn(|cx| wire.poll_head(cx, &HeadLimits::default())).await;
+    assert_eq!(arrival.unwrap(), Arrival::Head);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_head_has_one_deadline_however_its_bytes_trickle() {
-    let Pipe { mut client, mut wire, .. } = pipe();
-    let began = Instant::now();
-    let trickle = async {
-        for byte in b"GET / HTTP/1.1\r\nHost: example.com\r\n" {
+    for idle in [HEAD / 2, HEAD * 6] {
+        let Pipe { mut client, wire, shutdown, .. } = pipe();
+        let (begun, _) = mpsc::unbounded_channel();
+        let app = Arc::new(App { gate: Semaphore::new(0), begun });
+        let (watch, hang_up) = (shutdown.subscribe(), CancellationToken::new());
+        let mut waiting = Waiting::new();
+        let began = Instant::now();
+        let talk = async {
+            // An empty line is no head yet.
+            client.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let (mut reads, mut writes) = tokio::io::split(client);
+            let trickle = async {
+                for byte in b"GET / HTTP/1.1\r\nHost: example.com\r\n" {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if writes.write_all(&[*byte]).await.is_err() {
+                        break;
+                    }
+                }
+            };
+            let mut answers = String::new();
+            tokio::join!(async { reads.read_to_string(&mut answers).await.map(drop) }, trickle).0.unwrap();
+            answers
+        };
+        let ended = async {
+            serve(&app, wire, waiting.terms(idle), &watch, &hang_up).await;
+            began.elapsed()
+        };
+        let (_, answers) = tokio::join!(ended, talk);
+        let (first, last) = answers.split_at(answers.rfind("HTTP/1.1").expect("two answers"));
+        assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+        assert!(last.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{last}");
+        let refused = waiting.events.recv().await;
+        let Some(Event::HeadRefused(HeadRefusal::Late, head)) = refused else { panic!("{refused:?}") };
+        let seconds = HEAD.as_secs() as usize;
+        assert!(
+            (seconds..=seconds + 1).contains(&head.trim_ascii_start().len()),
+            "from the first byte: {head:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_drips_is_given_up() {
+    let Pipe { mut client, mut wire, connection, .. } = pipe();
+    client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n").await.unwrap();
+    head(&mut wire).await;
+    wire.begin_request();
+    connection.demand_pace(LeastPace { rate: 10, patience: Duration::from_secs(5) });
+    assert!(!read(&mut wire).await.unwrap().is_empty());
+    let drip = async {
+        loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            client.write_all(&[*byte]).await.unwrap();
+            client.write_all(b"x").await.unwrap();
         }
     };
     let serve = async {
-        assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
-        wire.begin_request(HEAD);
+        let begun = Instant::now();
         loop {
             if let Err(error) = read(&mut wire).await {
-                return error;
+                return (error, begun.elapsed());
             }
         }
     };
-    let error = tokio::select! {
-        error = serve => error,
-        () = trickle => panic!("the head was read to its end"),
+    let (error, took) = tokio::select! {
+        ended = serve => ended,
+        () = drip => unreachable!("it drips for ever"),
     };
-    assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
-    assert_eq!(began.elapsed().as_secs(), 1 + HEAD.as_secs(), "from the first byte");
+    assert_eq!((error.kind(), took.as_secs()), (std::io::ErrorKind::TimedOut, 6));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_body_may_take_longer_than_the_head() {
     let Pipe { mut client, mut wire, .. } = pipe();
     client.write_all(b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n").await.unwrap();
-    assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
-    wire.begin_request(HEAD);
+    head(&mut wire).await;
+    wire.begin_request();
     read(&mut wire).await.unwrap();
     let late = async {
         tokio::time::sleep(HEAD * 3).await;
@@ -101,7 +181,7 @@ async fn a_body_may_take_longer_than_the_head() {
 async fn a_client_that_takes_nothing_of_its_answer_is_waited_for_with_an_end() {
     for (piece, answer) in [(1024, 100 * 1024), (64 * 1024, 1024 * 1024)] {
         let Pipe { mut client, mut wire, .. } = pipe();
-        wire.begin_request(HEAD);
+        wire.begin_request();
         let slow_start = async {
             tokio::time::sleep(WRITE_TIMEOUT / 2).await;
             client.read_exact(&mut [0; 1024]).await.unwrap();
@@ -121,7 +201,7 @@ async fn a_client_that_takes_nothing_of_its_answer_is_waited_for_with_an_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
-    let idle = Duration::from_secs(7);
+    let (idle, waiting) = (Duration::from_secs(7), Waiting::new());
     let (begun, _) = mpsc::unbounded_channel();
     let app = Arc::new(App { gate: Semaphore::new(0), begun });
     for requests in [0, 2] {
@@ -137,14 +217,14 @@ async fn an_idle_client_is_let_go_at_the_end_of_its_time() {
             client.read_to_string(&mut answers).await.unwrap();
             assert_eq!(answers.matches("200 OK").count(), requests as usize);
         };
-        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch, &hang_up), talk);
+        tokio::join!(serve(&app, wire, waiting.terms(idle), &watch, &hang_up), talk);
         assert_eq!(began.elapsed().as_millis(), (idle / 2 * requests + idle).as_millis());
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_ends_a_connection_while_a_request_is_served_ends_it_afterwards() {
-    let idle = Duration::from_secs(7);
+    let (idle, waiting) = (Duration::from_secs(7), Waiting::new());
     for hangs_up in [true, false] {
         let Pipe { mut client, wire, shutdown, .. } = pipe();
         let (begun, mut served) = mpsc::unbounded_channel();
@@ -165,7 +245,7 @@ async fn what_ends_a_connection_while_a_request_is_served_ends_it_afterwards() {
             client.read_to_string(&mut answers).await.unwrap();
             assert_eq!(answers.matches("200 OK").count(), 1);
         };
-        tokio::join!(serve(&app, wire, Timeouts { head: HEAD, idle }, &watch, &hang_up), talk);
+        tokio::join!(serve(&app, wire, waiting.terms(idle), &watch, &hang_up), talk);
         let waited = if hangs_up { Duration::ZERO } else { idle };
         assert_eq!(began.elapsed().as_millis(), (idle / 2 + idle + waited).as_millis());
     }
@@ -175,12 +255,13 @@ async fn what_ends_a_connection_while_a_request_is_served_ends_it_afterwards() {
 async fn what_comes_after_a_request_waits_for_its_turn() {
     let Pipe { mut client, mut wire, connection, .. } = pipe();
     client.write_all(b"GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.unwrap();
-    assert!(poll_fn(|cx| wire.poll_readable(cx)).await.unwrap());
-    wire.begin_request(HEAD);
+    head(&mut wire).await;
+    wire.begin_request();
     assert_eq!(read(&mut wire).await.unwrap(), b"GET /1 HTTP/1.1\r\n\r\n");
     connection.request_done();
     assert!(try_read(&mut wire).await.is_none(), "the next request is not this one's");
-    wire.begin_request(HEAD);
+    head(&mut wire).await;
+    wire.begin_request();
     assert_eq!(read(&mut wire).await.unwrap(), b"GET /2 HTTP/1.1\r\n\r\n");
     connection.request_done();
     assert!(try_read(&mut wire).await.is_none());

@@ -18,7 +18,7 @@ use super::*;
 use crate::tls::{CertifiedKey, HandshakeReason, certificates::tests::self_signed};
 
 fn profile(version: TlsVersion, session_tickets: bool, http2: bool) -> SslProfile {
-    SslProfile { name: "test".into(), min_version: version, max_version: version, session_tickets, http2 }
+    SslProfile { min_version: version, max_version: version, session_tickets, http2, ..SslProfile::default() }
 }
 
 fn store(dns: &[&str]) -> CertificateStore {

@@ -121,6 +121,7 @@ impl Home {
             max_version: TlsVersion::Tls13,
             session_tickets: true,
             http2: false,
+            ..SslProfile::default()
         };
         let verifier = PeerVerifier::new(site, clock.clone()).unwrap();
         let acceptor = Acceptor::new(&profile, app, &TicketKeys::random().unwrap()).unwrap();
