@@ -73,6 +73,7 @@ pub struct Homing {
 #[derive(Clone, Default)]
 pub struct Builder {
     registry: Registry,
+    after_load: Option<fn()>,
 }
 
 /// Why an instance does not start.
@@ -202,6 +203,17 @@ impl Builder {
         self
     }
 
+    /// What is to be done when a configuration was loaded or reloaded, and the memory that this took is free again.
+    pub fn after_load(self, then: fn()) -> Self {
+        Self { after_load: Some(then), ..self }
+    }
+
+    fn loaded(&self) {
+        if let Some(then) = self.after_load {
+            then();
+        }
+    }
+
     /// Loads a configuration that may name the registered rules.
     ///
     /// # Errors
@@ -247,6 +259,7 @@ impl Builder {
             mark_key,
         };
         let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts, None)?;
+        self.loaded();
         Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone(), legacy })
     }
 }

@@ -193,7 +193,9 @@ impl<'a> Object<'a> {
         key: &'static str,
         parse: impl Fn(&Node) -> Result<T, Wrong>,
     ) -> Option<Vec<T>> {
-        Some(self.placed_list(key, parse)?.into_iter().map(|(value, _)| value).collect())
+        let mut values: Vec<_> = self.placed_list(key, parse)?.into_iter().map(|(value, _)| value).collect();
+        values.shrink_to_fit();
+        Some(values)
     }
 
     /// A list of plain values that has to be there and not be empty.
@@ -359,11 +361,11 @@ impl<'a> Object<'a> {
         mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
     ) -> Vec<T> {
         let path = |n, item: &Node| format!("{}[{}]", joined(&self.place.path, key), item.label(n));
-        items
-            .iter()
-            .enumerate()
-            .filter_map(|(n, item)| Self::read(self.source, item, path(n, item), &mut read).flatten())
-            .collect()
+        let read = |(n, item)| Self::read(self.source, item, path(n, item), &mut read).flatten();
+        let mut all: Vec<_> = items.iter().enumerate().filter_map(read).collect();
+        // There may be very many short lists.
+        all.shrink_to_fit();
+        all
     }
 
     /// A mapping with keys of the user's choice.

@@ -1,4 +1,5 @@
-//! What is counted of queries and answers. A counter is looked up when it counts first, and held from then on.
+//! What is counted of queries and answers. A counter is looked up when it counts first, and held from then on; what a
+//! service never counts takes up nothing, for there may be very many services.
 
 use std::sync::OnceLock;
 
@@ -14,16 +15,30 @@ use crate::{
 pub(super) struct QueryCounts {
     service: Box<str>,
     queries: IntCounterVec,
+    /// How many of `RCODES` have cells.
+    rcodes: usize,
     /// `TYPES` for each rcode.
-    cells: Box<[OnceLock<IntCounter>]>,
+    cells: Cells,
 }
 
 /// Of one service.
 pub(super) struct ServiceCounts {
     pub queries: QueryCounts,
     answers: IntCounterVec,
+    members: usize,
     /// The reasons for each member, those without a member first.
-    cells: Box<[OnceLock<IntCounter>]>,
+    cells: Cells,
+}
+
+/// Counters that are held.
+#[derive(Default)]
+struct Cells(OnceLock<Box<[OnceLock<IntCounter>]>>);
+
+impl Cells {
+    /// `count`: how many there are.
+    fn of(&self, count: usize) -> &[OnceLock<IntCounter>] {
+        self.0.get_or_init(|| (0..count).map(|_| OnceLock::new()).collect())
+    }
 }
 
 impl QueryCounts {
@@ -33,8 +48,8 @@ impl QueryCounts {
     }
 
     fn new(service: &str, metrics: &Metrics, rcodes: usize) -> Self {
-        let cells = (0..rcodes * TYPES.len()).map(|_| OnceLock::new()).collect();
-        Self { service: service.into(), queries: metrics.dns.queries.clone(), cells }
+        let queries = metrics.dns.queries.clone();
+        Self { service: service.into(), queries, rcodes, cells: Cells::default() }
     }
 
     /// `code`: `None` if it was met with silence.
@@ -42,7 +57,7 @@ impl QueryCounts {
         let kind = TYPES.iter().position(|(known, _)| Some(*known) == kind).unwrap_or(TYPES.len() - 1);
         let rcode = rcode(code);
         let labels = || [&*self.service, TYPES[kind].1, RCODES[rcode].1];
-        match self.cells.get(rcode * TYPES.len() + kind) {
+        match self.cells.of(self.rcodes * TYPES.len()).get(rcode * TYPES.len() + kind) {
             Some(cell) => cell.get_or_init(|| self.queries.with_label_values(&labels())).inc(),
             None => self.queries.with_label_values(&labels()).inc(),
         }
@@ -51,17 +66,18 @@ impl QueryCounts {
 
 impl ServiceCounts {
     pub fn new(service: &ServiceChoice, metrics: &Metrics) -> Self {
-        let cells = (service.members().len() + 1) * Reason::ALL.len();
         Self {
             queries: QueryCounts::new(service.config().name.as_str(), metrics, RCODES_OF_SERVICES),
             answers: metrics.dns.answers.clone(),
-            cells: (0..cells).map(|_| OnceLock::new()).collect(),
+            members: service.members().len(),
+            cells: Cells::default(),
         }
     }
 
     pub fn count_choice(&self, member: Option<&Member>, reason: Reason) {
         let row = member.map_or(0, |member| 1 + usize::from(member.place));
-        let cell = &self.cells[row * Reason::ALL.len() + reason as usize];
+        let cells = self.cells.of((self.members + 1) * Reason::ALL.len());
+        let cell = &cells[row * Reason::ALL.len() + reason as usize];
         let counter = cell.get_or_init(|| {
             let member = member.map_or("-", |member| &*member.name);
             self.answers.with_label_values(&[&*self.queries.service, member, reason.as_str()])

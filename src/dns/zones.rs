@@ -15,7 +15,7 @@ use super::name::{absolute, upwards};
 use crate::config::{Dns, DnsZone, Gslb, GslbService};
 
 /// By name, in lower case.
-pub(super) struct Zones(HashMap<Box<str>, Zone>);
+pub(super) struct Zones(HashMap<Box<str>, Box<Zone>>);
 
 pub(super) struct Zone {
     pub name: Box<str>,
@@ -51,14 +51,14 @@ impl Zones {
         let services: Vec<_> = gslb.iter().flat_map(|gslb| &gslb.services).filter(|it| it.enabled).collect();
         let mut names: Vec<_> = services.iter().flat_map(|service| names(service)).collect();
         let configured = dns.zones.iter().filter_map(Zone::new);
-        let mut zones = Self(configured.map(|zone| (zone.name.clone(), zone)).collect());
+        let mut zones = Self(configured.map(named).collect());
         if dns.zones.is_empty() {
             // A zone above takes in those below.
             names.sort_by_key(|name| name.len());
             for name in &names {
                 if zones.of(name).is_none() {
                     let zone = Zone::new(&of_its_own(name));
-                    zones.0.extend(zone.map(|zone| (zone.name.clone(), zone)));
+                    zones.0.extend(zone.map(named));
                 }
             }
         }
@@ -76,12 +76,12 @@ impl Zones {
 
     /// The closest zone that a name, in lower case, lies in.
     pub fn of(&self, name: &str) -> Option<&Zone> {
-        upwards(name).find_map(|name| self.0.get(name))
+        upwards(name).find_map(|name| self.0.get(name)).map(|zone| &**zone)
     }
 
     fn of_mut(&mut self, name: &str) -> Option<&mut Zone> {
         let zone = self.of(name)?.name.clone();
-        self.0.get_mut(&zone)
+        self.0.get_mut(&zone).map(|zone| &mut **zone)
     }
 
     /// A member's own name, to which its clients are sent, has its address, the public one if it has one, unless a
@@ -163,6 +163,10 @@ impl Zone {
         let above = upwards(name).skip(1).take_while(|name| *name != &*self.name);
         self.between.extend(above.map(Box::from));
     }
+}
+
+fn named(zone: Zone) -> (Box<str>, Box<Zone>) {
+    (zone.name.clone(), Box::new(zone))
 }
 
 /// An A or AAAA record.

@@ -105,6 +105,8 @@ impl Instance {
         };
         // Of objects that are no more, or were built in vain.
         self.live.forget_series();
+        let builder = self.builder.clone();
+        let _ = tokio::task::spawn_blocking(move || builder.loaded()).await;
         done
     }
 
