@@ -14,6 +14,7 @@ mod container;
 mod copied;
 mod demo;
 mod dns;
+mod dns_phases;
 mod explain;
 mod fuzz;
 mod gslb_choice;

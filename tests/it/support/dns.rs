@@ -1,13 +1,17 @@
-//! DNS clients: queries over UDP, and connections over TCP.
+//! DNS clients: queries over UDP, connections over TCP, and a resolver.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use hickory_proto::{
-    op::{Message, Query},
-    rr::{Name, RData, RecordType},
+    op::{Edns, Message, Query},
+    rr::{
+        Name, RData, RecordType,
+        rdata::opt::{ClientSubnet, EdnsOption},
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,10 +45,13 @@ pub async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> Message {
 
 /// The same where perhaps nobody listens.
 pub async fn try_ask(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Message> {
+    exchange(server, &query(4711, name, kind)).await
+}
+
+async fn exchange(server: SocketAddr, query: &[u8]) -> io::Result<Message> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     socket.connect(server).await?;
-    let query = query(4711, name, kind);
-    socket.send(&query).await?;
+    socket.send(query).await?;
     let mut answer = [0; 4096];
     let length = socket.recv(&mut answer).await?;
     assert_eq!(answer[..2], query[..2], "the id");
@@ -88,5 +95,42 @@ impl DnsConnection {
     pub async fn ask(&mut self, name: &str, kind: RecordType) -> Option<Message> {
         self.stream.write_all(&Self::framed(4711, name, kind)).await.ok()?;
         self.answer().await
+    }
+}
+
+/// A resolver that asks the DNS of sites for a client, and keeps answers until their time is over.
+#[derive(Default)]
+pub struct Resolver {
+    /// By name, with the second at which they are over.
+    kept: BTreeMap<String, (u64, Vec<IpAddr>)>,
+    /// How often it has asked.
+    pub asked: usize,
+}
+
+impl Resolver {
+    /// The IPv4 addresses of a name at a second of its own clock, for a client in `network`, an IPv4 network of 24
+    /// bits; `server` is asked if no answer is kept.
+    pub async fn resolve(
+        &mut self,
+        name: &str,
+        network: Ipv4Addr,
+        server: SocketAddr,
+        now: u64,
+    ) -> Vec<IpAddr> {
+        if let Some((_, addresses)) = self.kept.get(name).filter(|(end, _)| now < *end) {
+            return addresses.clone();
+        }
+        self.asked += 1;
+        let mut message = Message::query();
+        message.add_query(Query::query(Name::from_ascii(name).expect("a name"), RecordType::A));
+        let mut edns = Edns::new();
+        edns.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new(network.into(), 24, 0)));
+        message.set_edns(edns);
+        let query = message.to_vec().expect("a query can be written");
+        let answer = soon("an answer over UDP", exchange(server, &query)).await.expect("an answer");
+        let ttl = answer.answers.iter().map(|record| u64::from(record.ttl)).min().unwrap_or_default();
+        let found = addresses(&answer);
+        self.kept.insert(name.to_owned(), (now + ttl, found.clone()));
+        found
     }
 }
