@@ -49,7 +49,7 @@ check: build
 bench: build
 	python3 benches/compare.py
 	python3 benches/hop.py
-	@if command -v gdnsd knotd dnsperf >/dev/null; then python3 benches/dns.py; else echo 'DNS left out: it takes gdnsd, knot and dnsperf'; fi
+	@if [ -n "$$(command -v gdnsd)" -a -n "$$(command -v knotd)" -a -n "$$(command -v dnsperf)" ]; then python3 benches/dns.py; else echo 'DNS left out: it takes gdnsd, knot and dnsperf'; fi
 
 # With whichever of the tools is there.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
