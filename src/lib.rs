@@ -110,7 +110,11 @@ pub mod prelude {
             selection::{Candidate, StableHash, choose},
             token,
         },
-        config::{CloneRefresh, CloneSection, CloneSelection, HmDownRecovery, Token},
+        config::{
+            CloneChoice, CloneRefresh, CloneSection, CloneSelection, ErrorPageProfile, FieldEdit, FieldMatch,
+            HeaderAction, HmDownRecovery, HttpAnswer, HttpMatch, HttpRule, Redirect, Rewrite, Template,
+            Texts, Token, Variable,
+        },
         gslb::{
             Arrival, Cookie, Decision, Ending, MemberId, Membership, OnFailure, Outcome, OutcomeCounters,
             PeerMember, PublicName, ReadCookie, Sites, Standing, carries_loop_token, decide,

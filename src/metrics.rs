@@ -77,6 +77,7 @@ pub struct Metrics {
     pub gslb_member_up: IntGaugeVec,
     /// Errors and panics of rules. `rule`, `event`.
     pub rule_errors: IntCounterVec,
+    pub http_rule_hits: IntCounterVec,
     /// Lines of the access log that were written.
     pub access_log_written: IntCounter,
     /// Lines of the access log that found no room.
@@ -218,6 +219,11 @@ impl Metrics {
                 "homing_gslb_member_up",
                 "1 while a source, monitors or site, says that a member of a GSLB service is up, else 0.",
                 &["service", "member", "source"],
+            ),
+            http_rule_hits: registry.counters(
+                "homing_http_rule_hits_total",
+                "Requests that an HTTP rule of the configuration fitted.",
+                &["vs", "rule"],
             ),
             rule_errors: registry.counters(
                 "homing_rule_errors_total",

@@ -46,7 +46,7 @@ pub struct VirtualService {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_ref: Option<String>,
     pub application_profile_ref: String,
-    /// Which plain ports are redirected where to.
+    /// Redirects between ports, and rules by what they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub http_rules: Vec<HttpRule>,
     /// Which pools get copies of its requests.
@@ -67,12 +67,17 @@ pub struct Service {
     pub enable_ssl: bool,
 }
 
-/// Which of a virtual service's plain ports are redirected to which HTTPS port.
+/// Which of a virtual service's plain ports are redirected to which HTTPS port; or a rule that does something else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HttpRule {
     pub name: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vs_port: Vec<u16>,
-    pub redirect_port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_port: Option<u16>,
+    /// Its actions, as in YAML: `switching_action`, …
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub actions: Vec<String>,
 }
 
 /// How a virtual service's requests are copied.

@@ -37,7 +37,7 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             .collect(),
         pool_ref: config.pool.as_ref().map(|pool| pool.to_string()),
         application_profile_ref: config.profile.name.clone(),
-        http_rules: config.http_rules.iter().map(http_rule).collect(),
+        http_rules: http_rules(config),
         clone: config
             .clones
             .iter()
@@ -58,7 +58,19 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
     }
 }
 
-fn http_rule(rule: &config::HttpRule) -> view::HttpRule {
-    let config::HttpRule { name, ports, https_port } = rule.clone();
-    view::HttpRule { name, vs_port: ports, redirect_port: https_port }
+/// Redirects between ports, which come first, and the rules that follow.
+fn http_rules(config: &config::VirtualService) -> Vec<view::HttpRule> {
+    let redirects = config.port_redirects.iter().map(|redirect| view::HttpRule {
+        name: redirect.name.clone(),
+        vs_port: redirect.ports.clone(),
+        redirect_port: Some(redirect.https_port),
+        actions: Vec::new(),
+    });
+    let rules = config.http_rules.iter().map(|rule| view::HttpRule {
+        name: rule.name.clone(),
+        vs_port: Vec::new(),
+        redirect_port: None,
+        actions: rule.action.words().map(str::to_owned).collect(),
+    });
+    redirects.chain(rules).collect()
 }

@@ -109,7 +109,7 @@ impl PathPrefix {
 }
 
 /// Methods have no case to forgive (RFC 9110, 9.1); those that are in small letters are most likely meant otherwise.
-fn method(node: &Node) -> Result<Method, Wrong> {
+pub(super) fn method(node: &Node) -> Result<Method, Wrong> {
     let text = words::text(node)?;
     let wrong = |help: &str| Wrong::new(format!("{} is no method", shown(&text)), help);
     if text.bytes().any(|byte| byte.is_ascii_lowercase()) {

@@ -59,6 +59,13 @@ pub struct ResponseCodes {
 }
 
 impl ResponseCodes {
+    /// From a list such as `[http_2xx, 404]`; `None`: it is left out or wrong.
+    pub(super) fn read(o: &mut Object<'_>, key: &'static str) -> Option<Self> {
+        let mut codes = Self::default();
+        o.list(key, response_code)?.into_iter().for_each(|code| codes.add(code));
+        Some(codes)
+    }
+
     pub fn contains(&self, code: u16) -> bool {
         self.classes & (1 << (code / 100).min(7)) != 0 || self.codes.contains(&code)
     }
@@ -100,14 +107,11 @@ impl MonitorType {
         ];
         let kind = o.required("type", words::choice(&kinds));
         let request = o.field("http_request", HttpRequest::parse).unwrap_or_default();
-        let list = o.list("http_response_code", response_code);
-        if list.as_ref().is_some_and(Vec::is_empty) {
+        let codes = ResponseCodes::read(o, "http_response_code");
+        if codes == Some(ResponseCodes::default()) {
             o.wrong("http_response_code", "no code means up", "write at least one, as in `[http_2xx]`");
         }
-        let mut codes = ResponseCodes::default();
-        list.unwrap_or_else(|| vec![Code::Class(2), Code::Class(3)])
-            .into_iter()
-            .for_each(|code| codes.add(code));
+        let codes = codes.unwrap_or(ResponseCodes { classes: 0b1100, codes: Vec::new() });
         if kind == Some(Kind::Tcp) {
             for key in ["http_request", "http_response_code"].into_iter().filter(|key| o.has(key)) {
                 o.wrong(

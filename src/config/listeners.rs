@@ -129,6 +129,11 @@ fn check_agreement(addr: SocketAddr, uses: &[Use<'_>], report: &Report) {
             }
             _ => {}
         }
+        if first.service.proxy_peers != other.service.proxy_peers {
+            let help =
+                "give both the same `enable_proxy_protocol` and `proxy_protocol_peers`, or use another port";
+            disagree("take different PROXY headers", help);
+        }
         if a.profile.client_header_timeout != b.profile.client_header_timeout {
             disagree("have different client_header_timeout", "give their application profiles the same one");
         }

@@ -5,8 +5,9 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 use sha2::{Digest, Sha256};
 
 use super::{
-    AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, EventFormat, Gslb, GslbSitePersistence,
-    HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile, VirtualService,
+    AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, ErrorPageProfile, EventFormat, Gslb,
+    GslbSitePersistence, HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile,
+    VirtualService,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
     gslb::Unfederated,
@@ -103,12 +104,14 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         profiles: Table::new("application profile"),
         ssl_profiles: Table::new("SSL profile"),
         certificates: Table::new("certificate"),
+        error_pages: Table::new("error page profile"),
     };
     let pools = o.objects("pools", |o| Pool::read(o, &monitors, &mut known.pools));
     let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
     o.each("application_profiles", |o| ApplicationProfile::read(o, &mut known.profiles));
     o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
     o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
+    o.each("error_page_profiles", |o| ErrorPageProfile::read(o, &mut known.error_pages));
     let mut profiles = Table::new("application persistence profile");
     o.each("application_persistence_profiles", |o| {
         GslbSitePersistence::read(o, FileKind::Site, &mut profiles)

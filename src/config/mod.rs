@@ -13,6 +13,7 @@ mod clone;
 mod copied;
 mod dates;
 mod dns;
+mod error_page;
 mod federation;
 mod files;
 mod geo;
@@ -54,6 +55,7 @@ pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use dates::{DateConcern, Validity, common_name, is_current};
 pub use dns::{CookieSecret, Dns, DnsRateLimit, DnsTcp, DnsZone, NameServer};
+pub use error_page::{ErrorBody, ErrorPage, ErrorPageProfile};
 pub use files::{Disk, Files, LARGEST_FILE};
 pub use geo::{GeoDatabase, Location};
 pub use gslb::{
@@ -63,7 +65,10 @@ pub use gslb_choosing::{DownResponse, GroupChoosing, PRIVATE_NETWORKS, TopologyR
 pub use gslb_member::{GslbMember, MemberPort};
 pub use hash_key::HashKey;
 pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
-pub use http_rule::HttpRule;
+pub use http_rule::{
+    CloneChoice, FieldEdit, FieldMatch, HeaderAction, HttpAction, HttpAnswer, HttpMatch, HttpRule, OneOf,
+    PortRedirect, Redirect, Rewrite, Template, Texts, Variable,
+};
 pub use load::{Loaded, load, load_from, load_seen};
 pub use patience::Patience;
 pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};

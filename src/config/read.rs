@@ -116,6 +116,17 @@ impl<'a> Object<'a> {
         self.entry(key)?.value.text()
     }
 
+    /// The keys that it has, before they are read.
+    pub(super) fn keys(&self) -> Vec<&'a str> {
+        self.entries.iter().map(|entry| entry.key.as_str()).collect()
+    }
+
+    /// The keys of a mapping inside this one, before it is read; `None`: there is none.
+    pub(super) fn keys_of(&self, key: &str) -> Option<Vec<&'a str>> {
+        let Data::Map(entries) = &self.entry(key)?.value.data else { return None };
+        Some(entries.iter().map(|entry| entry.key.as_str()).collect())
+    }
+
     /// The names of the objects in a list, before it is read.
     pub(super) fn names(&self, key: &str) -> Vec<&'a str> {
         let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key) else {

@@ -5,8 +5,9 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, HttpRule, Pool, RuleSpec, SslProfile,
-    Token,
+    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, ErrorPageProfile, HttpRule, Pool,
+    PortRedirect, RuleSpec, SslProfile, Token,
+    http_rule::{HttpRules, Scope},
     pool::is_sp_pool,
     problem::{Place, Report, shown},
     read::{Object, Reference},
@@ -31,7 +32,11 @@ pub struct VirtualService {
     pub rules: Vec<Arc<RuleSpec>>,
     pub profile: Arc<ApplicationProfile>,
     /// Which port is redirected to which HTTPS port.
+    pub port_redirects: Vec<PortRedirect>,
+    /// What is done with which requests, in order.
     pub http_rules: Vec<HttpRule>,
+    /// What clients see where something failed.
+    pub error_pages: Option<Arc<ErrorPageProfile>>,
     pub address_lists: AddressLists,
     /// What the access log has of its requests.
     pub analytics: AnalyticsPolicy,
@@ -43,6 +48,8 @@ pub struct Service {
     pub addr: SocketAddr,
     /// `None`: plain. Several virtual services on one address bring one certificate each, chosen by SNI.
     pub tls: Option<ServiceTls>,
+    /// Who speaks for clients by the PROXY protocol, and nobody else may connect; `None`: clients come themselves.
+    pub proxy_peers: Option<Vec<IpNet>>,
 }
 
 /// TLS of a service.
@@ -67,6 +74,7 @@ pub(super) struct Known {
     pub(super) profiles: Table<Arc<ApplicationProfile>>,
     pub(super) ssl_profiles: Table<Arc<SslProfile>>,
     pub(super) certificates: Table<Arc<Certificate>>,
+    pub(super) error_pages: Table<Arc<ErrorPageProfile>>,
 }
 
 /// A virtual service, and where its parts stand, for the checks of all of them together.
@@ -89,11 +97,19 @@ impl VirtualService {
         let pool = o.reference("pool_ref");
         let own_name = name.as_deref().unwrap_or_default();
         let clones = read_clones(o, own_name, known, &services);
-        let http_rules = HttpRule::read_all(o, own_name, &services);
+        let http_rules = HttpRules::read(
+            o,
+            &Scope {
+                vs: own_name,
+                services: &services,
+                clones: clones.iter().map(|clone| clone.pool.clone()).collect(),
+                resolve_pool: &|reference| resolve_pool(reference, own_name, known, report),
+            },
+        );
         let rules = o.references("rule_refs");
         let rules: Vec<_> =
             rules.iter().filter_map(|reference| known.rules.resolve(reference, report).cloned()).collect();
-        if !o.has("pool_ref") && !o.has("rule_refs") {
+        if !o.has("pool_ref") && !o.has("rule_refs") && !http_rules.may_serve() {
             let what = "`pool_ref` is missing, and no rule could choose a pool or answer";
             report.problem(o.place.clone(), what, "write `pool_ref: …`, or `rule_refs: […]`");
         }
@@ -108,7 +124,11 @@ impl VirtualService {
             clones,
             rules,
             profile: application_profile(o, known),
-            http_rules,
+            port_redirects: http_rules.redirects,
+            http_rules: http_rules.rules,
+            error_pages: o
+                .reference("error_page_profile_ref")
+                .and_then(|reference| known.error_pages.resolve(&reference, report).cloned()),
             address_lists: AddressLists {
                 allow: o.list("allow", words::network).unwrap_or_default(),
                 deny: o.list("deny", words::network).unwrap_or_default(),
@@ -167,13 +187,34 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
         let profile = own_profile.or_else(|| profile.clone()).unwrap_or_else(|| default_ssl_profile(known));
         let tls = own.or_else(|| certificate.clone()).filter(|_| enable_ssl);
         let tls = tls.map(|certificate| ServiceTls { certificate, profile });
-        Some((Service { addr: SocketAddr::new(address?, port?), tls }, o.place.clone()))
+        let proxy_peers = read_proxy_peers(o);
+        Some((Service { addr: SocketAddr::new(address?, port?), tls, proxy_peers }, o.place.clone()))
     });
     if has_certificate && certificate.is_some() && services.iter().all(|(service, _)| service.tls.is_none()) {
         let what = "a certificate, but no service of this virtual service has TLS";
         o.dubious("ssl_key_and_certificate_ref", what, "add `enable_ssl: true` to a service");
     }
     services.into_iter().unzip()
+}
+
+/// Whoever could connect could say to be anybody, so it has to be named who may.
+fn read_proxy_peers(o: &mut Object<'_>) -> Option<Vec<IpNet>> {
+    let enabled = o.field("enable_proxy_protocol", units::flag).unwrap_or(false);
+    let peers = o.list("proxy_protocol_peers", words::network);
+    match (enabled, o.has("proxy_protocol_peers")) {
+        (true, true) => o.not_empty("proxy_protocol_peers", "write the networks of the balancers in front"),
+        (true, false) => {
+            let what = "`proxy_protocol_peers` is missing: nobody could be told from one who lies";
+            let help = "write the networks of the balancers in front, as in `[10.0.0.0/24]`";
+            o.source.report.problem(o.place.clone(), what, help);
+        }
+        (false, true) => {
+            let help = "add `enable_proxy_protocol: true`, or leave the key out";
+            o.wrong("proxy_protocol_peers", "no effect without `enable_proxy_protocol`", help);
+        }
+        (false, false) => {}
+    }
+    enabled.then_some(peers.unwrap_or_default())
 }
 
 fn read_clones(o: &mut Object<'_>, vs: &str, known: &Known, services: &[Service]) -> Vec<CloneSection> {

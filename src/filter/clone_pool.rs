@@ -18,6 +18,7 @@ use std::{
     },
 };
 
+use super::http_rules::OnlyClones;
 use crate::prelude::*;
 
 /// The rule of one clone section.
@@ -82,7 +83,7 @@ impl ClonePools {
             self.loops.inc();
             return Ok(None);
         }
-        if !self.section.copied.includes(asked.method, asked.path) {
+        if self.is_passed_over(exchange) || !self.section.copied.includes(asked.method, asked.path) {
             self.filtered.inc();
             self.touch(exchange, asked);
             return Ok(None);
@@ -177,6 +178,11 @@ impl ClonePools {
     fn considered<'a>(&self, exchange: &'a Exchange) -> Option<&'a Option<Arc<Assigned>>> {
         let Considered(sections) = exchange.get()?;
         sections.iter().find(|(index, _)| *index == self.index).map(|(_, session)| session)
+    }
+
+    /// Whether an HTTP rule left the request to another section.
+    fn is_passed_over(&self, exchange: &Exchange) -> bool {
+        exchange.get::<OnlyClones>().is_some_and(|OnlyClones(pool)| *pool != self.section.pool)
     }
 
     /// Whether a copy for the section's pool is ordered, and not made yet.

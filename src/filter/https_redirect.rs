@@ -23,7 +23,7 @@ impl HttpsRedirect {
         let vs = setup.virtual_service;
         let tls = vs.services.iter().find(|service| service.tls.is_some());
         let default = vs.profile.http_to_https.then(|| tls.map_or(443, |service| service.addr.port()));
-        let rules = vs.http_rules.iter();
+        let rules = vs.port_redirects.iter();
         let pairs = rules.flat_map(|rule| rule.ports.iter().map(|port| (*port, rule.https_port)));
         let redirect = Self { pairs: pairs.collect(), default };
         (redirect.default.is_some() || !redirect.pairs.is_empty()).then_some(redirect)

@@ -12,12 +12,17 @@ pub(super) fn location(origin: &str, request: &Request<'_>) -> Result<String, Ru
     if !target.starts_with('/') {
         location.push('/');
     }
+    escape(target, &mut location);
+    Ok(location)
+}
+
+/// Adds a path or a query to a text. A header's value is text; what a path has beyond it is escaped (RFC 3986, 2.1).
+pub(super) fn escape(target: &str, text: &mut String) {
     for byte in target.bytes() {
-        // A header's value is text; what a path has beyond it is escaped (RFC 3986, 2.1).
         match byte {
-            b'!'..=b'~' => location.push(byte.into()),
-            _ => write!(location, "%{byte:02X}")?,
+            b'!'..=b'~' => text.push(byte.into()),
+            // Writing to a text cannot fail.
+            _ => drop(write!(text, "%{byte:02X}")),
         }
     }
-    Ok(location)
 }

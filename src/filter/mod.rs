@@ -2,10 +2,14 @@
 //! need, users get. A test compiles the files outside the crate.
 
 mod clone_pool;
+mod error_pages;
+mod http_rules;
 mod https_redirect;
 mod location;
 mod site_persistence;
 
 pub use clone_pool::ClonePools;
+pub use error_pages::ErrorPages;
+pub use http_rules::HttpRules;
 pub use https_redirect::HttpsRedirect;
 pub use site_persistence::SitePersistence;

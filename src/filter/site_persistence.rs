@@ -335,7 +335,7 @@ fn named_by(rid: &str) -> Option<RequestId> {
 }
 
 fn home_is_away() -> Reply {
-    Reply::new(503).body("the site of this session is away\n")
+    Reply::new(503).fallback_body("the site of this session is away\n")
 }
 
 /// What this site cannot serve, as its peer understands it.

@@ -65,7 +65,9 @@ pub fn vs(site: TestSite) -> VirtualService {
             limits: Default::default(),
             request_ids: Default::default(),
         }),
+        port_redirects: Vec::new(),
         http_rules: Vec::new(),
+        error_pages: None,
         address_lists: AddressLists::default(),
         analytics: Default::default(),
     }

@@ -173,6 +173,12 @@ pub enum Verdict {
 pub enum Refusal {
     #[error("its address is in `deny`, or not in `allow`")]
     Address,
+    #[error("it speaks for clients by the PROXY protocol and is not in `proxy_protocol_peers`")]
+    ProxyPeer,
+    #[error("{0}")]
+    ProxyHeader(String),
+    #[error("its PROXY header took too long")]
+    ProxyTimeout,
     #[error("the tls handshake failed: {0}")]
     Handshake(HandshakeFailure),
     #[error("the tls handshake took too long")]
@@ -184,6 +190,9 @@ impl Refusal {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Address => "address",
+            Self::ProxyPeer => "proxy_peer",
+            Self::ProxyHeader(_) => "proxy_header",
+            Self::ProxyTimeout => "proxy_timeout",
             Self::Handshake(_) => "tls_handshake",
             Self::HandshakeTimeout => "tls_handshake_timeout",
         }

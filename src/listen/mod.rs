@@ -1,8 +1,8 @@
 //! The listening side: sockets that come and go at run time, and what happens to a client's connection before and
 //! between its requests.
 //!
-//! A connection is accepted by [`Listeners`], let in or refused by its address, shaken hands with where the port
-//! has TLS, and told to [`ConnectionEvents`]. HTTP/1 then runs in our own keep-alive loop, which holds nothing but
+//! A connection is accepted by [`Listeners`], asked by the [PROXY protocol](proxy_protocol) who the client is where a
+//! balancer is in front, let in or refused by its address, shaken hands with where the port has TLS, and told to [`ConnectionEvents`]. HTTP/1 then runs in our own keep-alive loop, which holds nothing but
 //! the socket while the client is idle; HTTP/2 runs in Pingora's. Both read and write through `Wire`, our stream
 //! around Pingora's. What a request *is* and where it goes is the app's business: this module is generic over it.
 //!
@@ -17,6 +17,7 @@ mod inherited;
 mod listeners;
 mod pace;
 mod port;
+pub mod proxy_protocol;
 mod room;
 mod socket;
 mod unix;

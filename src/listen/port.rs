@@ -13,6 +13,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora::{
     apps::{HttpServerApp, ServerApp},
@@ -29,6 +30,7 @@ use super::{
     Connection, ConnectionEvents, Refusal, Room, Verdict, Wire, Workers,
     connection::{Closing, Facts, Open},
     http1::{self, Terms},
+    proxy_protocol::{self, Introduced},
 };
 use crate::{
     clock::Clock,
@@ -76,6 +78,8 @@ pub struct ListenerSettings {
     /// `None`: plain.
     pub tls: Option<Arc<dyn Handshake>>,
     pub address_lists: AddressLists,
+    /// Who speaks for clients by the PROXY protocol, and nobody else comes; `None`: clients come themselves.
+    pub proxy_peers: Option<Vec<IpNet>>,
     /// From the first byte of a request to the end of its head.
     pub client_header_timeout: Duration,
     /// Without any byte, before the first request and between two.
@@ -86,10 +90,22 @@ pub struct ListenerSettings {
 }
 
 impl ListenerSettings {
-    fn admits(&self, client: SocketAddr) -> bool {
+    /// Whether somebody may connect: a client, or who speaks for clients, who are looked at later.
+    fn admits_peer(&self, peer: SocketAddr) -> Result<(), Refusal> {
+        match &self.proxy_peers {
+            None => self.admits(peer),
+            Some(peers) if peers.iter().any(|net| net.contains(&peer.ip())) => Ok(()),
+            Some(_) => Err(Refusal::ProxyPeer),
+        }
+    }
+
+    fn admits(&self, client: SocketAddr) -> Result<(), Refusal> {
         let lists = &self.address_lists;
-        let in_list = |list: &[ipnet::IpNet]| list.iter().any(|net| net.contains(&client.ip()));
-        !in_list(&lists.deny) && (lists.allow.is_empty() || in_list(&lists.allow))
+        let in_list = |list: &[IpNet]| list.iter().any(|net| net.contains(&client.ip()));
+        match !in_list(&lists.deny) && (lists.allow.is_empty() || in_list(&lists.allow)) {
+            true => Ok(()),
+            false => Err(Refusal::Address),
+        }
     }
 }
 
@@ -165,8 +181,8 @@ where
         let client = SocketAddr::new(client.ip().to_canonical(), client.port());
         self.counts.accepted();
         let settings = self.settings.load_full();
-        if !settings.admits(client) {
-            return self.refuse(client, &Refusal::Address);
+        if let Err(refusal) = settings.admits_peer(client) {
+            return self.refuse(client, &refusal);
         }
         let open = Open::new(&self.shared.open, self.counts.open());
         let port = self.clone();
@@ -200,8 +216,8 @@ where
 
     async fn connection(
         &self,
-        socket: TcpStream,
-        client: SocketAddr,
+        mut socket: TcpStream,
+        peer: SocketAddr,
         settings: &ListenerSettings,
         open: Open,
         app: &Arc<A>,
@@ -209,6 +225,10 @@ where
         // Both fail only for a client that is gone already.
         let Ok(local) = socket.local_addr() else { return };
         let _ = socket.set_nodelay(true);
+        let client = match self.client(&mut socket, peer, settings).await {
+            Ok(client) => client,
+            Err(refusal) => return self.refuse(peer, &refusal),
+        };
         let stream = match self.handshake(pingora_stream(socket, client), settings).await {
             Ok(stream) => stream,
             Err(refusal) => return self.refuse(client, &refusal),
@@ -241,6 +261,25 @@ where
             };
             let wire = Wire::http1(stream, connection.clone());
             http1::serve(app, wire, terms, &self.shutdown, &self.hang_up).await;
+        }
+    }
+
+    /// Who the client is: who connected, or the one that he speaks for.
+    async fn client(
+        &self,
+        socket: &mut TcpStream,
+        peer: SocketAddr,
+        settings: &ListenerSettings,
+    ) -> Result<SocketAddr, Refusal> {
+        if settings.proxy_peers.is_none() {
+            return Ok(peer);
+        }
+        let introduced = proxy_protocol::introduced(socket);
+        match tokio::time::timeout(settings.client_header_timeout, introduced).await {
+            Ok(Ok(Introduced::Client(client))) => settings.admits(client).map(|()| client),
+            Ok(Ok(Introduced::Sender)) => settings.admits(peer).map(|()| peer),
+            Ok(Err(why)) => Err(Refusal::ProxyHeader(why.to_string())),
+            Err(_) => Err(Refusal::ProxyTimeout),
         }
     }
 

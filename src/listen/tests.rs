@@ -195,6 +195,7 @@ fn settings() -> ListenerSettings {
     ListenerSettings {
         tls: None,
         address_lists: AddressLists::default(),
+        proxy_peers: None,
         client_header_timeout: Duration::from_secs(10),
         keepalive_timeout: Duration::from_secs(60),
         handshake_timeout: Duration::from_secs(10),

@@ -167,7 +167,7 @@ pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) 
     let why = || if reply.is_some() { Reason::RuleAnswered } else { reason::of(error) };
     ctx.reason.get_or_insert_with(why);
     if status != 0 && !has_begun(session) {
-        let reply = reply.unwrap_or_else(|| Reply::new(status).body(page(status)));
+        let reply = reply.unwrap_or_else(|| Reply::new(status).fallback_body(page(status)));
         session.set_keepalive(None);
         if let Err(error) = send(session, ctx, reply).await {
             tracing::debug!(%error, "error answer not sent");
@@ -201,9 +201,9 @@ fn status_of(error: &Error) -> u16 {
     }
 }
 
-async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> {
+async fn send(session: &mut Session, ctx: &mut Ctx, mut reply: Reply) -> Result<()> {
     let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 2))?;
-    for (name, value) in reply.headers {
+    for (name, value) in std::mem::take(&mut reply.headers) {
         head.append_header(name, value)?;
     }
     let bodyless = reply.status == 204 || reply.status == 304;
@@ -214,9 +214,13 @@ async fn send(session: &mut Session, ctx: &mut Ctx, reply: Reply) -> Result<()> 
         }
     }
     if let Some(routed) = &mut ctx.routed {
-        let mut response = Response::new(&mut head, &mut routed.exchange, None, false);
+        let body = (reply.is_replaceable && !bodyless).then_some(&mut reply.body);
+        let mut response = Response::own(&mut head, &mut routed.exchange, body);
         // An answer of homing's own goes out even if a rule that dresses it fails.
         let _ = routed.vs.chain.http_response(&mut response).await;
+        if !bodyless {
+            head.insert_header(header::CONTENT_LENGTH, reply.body.len())?;
+        }
         request_id::tell_client(&mut head, routed)?;
         if let Some(notes) = &mut routed.notes {
             notes.answer(&head);

@@ -303,13 +303,15 @@ pub struct Reply {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) body: Bytes,
+    /// The virtual service's error page may stand in the body's place.
+    pub(crate) is_replaceable: bool,
 }
 
 impl Reply {
     /// An answer without a body; a status outside 200 to 599 becomes 500.
     pub fn new(status: u16) -> Self {
         let status = if (200..600).contains(&status) { status } else { 500 };
-        Self { status, headers: Vec::new(), body: Bytes::new() }
+        Self { status, headers: Vec::new(), body: Bytes::new(), is_replaceable: true }
     }
 
     /// Adds a header.
@@ -323,7 +325,13 @@ impl Reply {
 
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = body.into();
+        self.is_replaceable = false;
         self
+    }
+
+    /// A body that the virtual service's error page, if it has one for the status, stands in the place of.
+    pub fn fallback_body(self, body: impl Into<Bytes>) -> Self {
+        Self { is_replaceable: true, ..self.body(body) }
     }
 
     pub fn status(&self) -> u16 {

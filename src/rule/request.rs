@@ -69,11 +69,7 @@ impl<'a> Request<'a> {
     /// # Errors
     /// It is not a path of an URI.
     pub fn set_path_and_query(&mut self, target: &str) -> Result<(), RuleError> {
-        let target: http::uri::PathAndQuery = target.parse()?;
-        let mut parts = self.head.uri.clone().into_parts();
-        parts.path_and_query = Some(target);
-        self.head.set_uri(http::Uri::from_parts(parts)?);
-        Ok(())
+        set_target(self.head, target)
     }
 
     /// Sends this request to this pool: iRules' `pool`.
@@ -82,6 +78,19 @@ impl<'a> Request<'a> {
     /// There is no such pool.
     pub fn pool(&mut self, name: &str) -> Result<(), RuleError> {
         self.exchange.set_pool(name)
+    }
+
+    /// Sends this request to this pool where this site serves it: at once, or if the server that only a rule knows
+    /// cannot have it.
+    ///
+    /// # Errors
+    /// There is no such pool.
+    pub fn pool_here(&mut self, name: &str) -> Result<(), RuleError> {
+        if !self.exchange.goes_elsewhere() {
+            return self.pool(name);
+        }
+        self.exchange.fallback = Destination::Pool(self.named_pool(name)?.name().clone());
+        Ok(())
     }
 
     /// Sends this request to this server of a pool and to no other: iRules' `pool … member …`.
@@ -227,10 +236,40 @@ impl<'a> RequestSend<'a> {
         self.head.uri.path_and_query().map_or("/", |target| target.as_str())
     }
 
+    /// Rewrites path and query.
+    ///
+    /// # Errors
+    /// It is not a path of an URI.
+    pub fn set_path_and_query(&mut self, target: &str) -> Result<(), RuleError> {
+        set_target(self.head, target)
+    }
+
+    /// Has the server see another host, with or without a port.
+    ///
+    /// # Errors
+    /// It is not the authority of an URI.
+    pub fn set_host(&mut self, host: &str) -> Result<(), RuleError> {
+        let authority: http::uri::Authority = host.parse()?;
+        self.head.insert_header(header::HOST, authority.as_str())?;
+        if self.head.uri.authority().is_some() {
+            let mut parts = self.head.uri.clone().into_parts();
+            parts.authority = Some(authority);
+            self.head.set_uri(http::Uri::from_parts(parts)?);
+        }
+        Ok(())
+    }
+
     /// The head as Pingora holds it.
     pub fn pingora(&mut self) -> &mut RequestHeader {
         self.head
     }
+}
+
+fn set_target(head: &mut RequestHeader, target: &str) -> Result<(), RuleError> {
+    let mut parts = head.uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse()?);
+    head.set_uri(http::Uri::from_parts(parts)?);
+    Ok(())
 }
 
 /// Name and value of each cookie, in order. Junk between semicolons is passed over.

@@ -20,6 +20,8 @@ pub struct Response<'a> {
     server: Option<SocketAddr>,
     resendable: bool,
     retry: bool,
+    /// The body of an answer of homing's own that may be given otherwise.
+    own_body: Option<&'a mut Bytes>,
 }
 
 impl<'a> Response<'a> {
@@ -29,7 +31,24 @@ impl<'a> Response<'a> {
         server: Option<SocketAddr>,
         resendable: bool,
     ) -> Self {
-        Self { head, exchange, server, resendable, retry: false }
+        Self { head, exchange, server, resendable, retry: false, own_body: None }
+    }
+
+    /// An answer of homing's own.
+    pub(crate) fn own(
+        head: &'a mut ResponseHeader,
+        exchange: &'a mut Exchange,
+        body: Option<&'a mut Bytes>,
+    ) -> Self {
+        Self { own_body: body, ..Self::new(head, exchange, None, false) }
+    }
+
+    /// Gives an answer of homing's own another body; whether that was done. Not one of a server, nor one that a rule
+    /// gave with its body.
+    pub fn replace_body(&mut self, body: impl Into<Bytes>) -> bool {
+        let Some(own) = &mut self.own_body else { return false };
+        **own = body.into();
+        true
     }
 
     /// Whether the request could be sent to another server in place of this answer.

@@ -21,6 +21,7 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> BTreeMap<String, Change
             |listener: &Listener| listener.virtual_services().map(|vs| vs.name().clone()).collect::<Vec<_>>();
         a.profile == b.profile
             && a.address_lists == b.address_lists
+            && a.proxy_peers == b.proxy_peers
             && a.tls == b.tls
             && names(a) == names(b)
             && b.tls.iter().all(|(tls, _)| content_stays(&tls.certificate))

@@ -206,6 +206,7 @@ fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
     ListenerSettings {
         tls: tls.map(|tls| tls.acceptor.clone() as Arc<dyn Handshake>),
         address_lists: listener.address_lists.clone(),
+        proxy_peers: listener.proxy_peers.clone(),
         client_header_timeout: listener.profile.client_header_timeout,
         keepalive_timeout: listener.profile.keepalive_timeout,
         handshake_timeout: tls.map_or(Duration::MAX, |tls| tls.profile.handshake_timeout),

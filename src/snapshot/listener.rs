@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::VirtualService;
 use crate::config::{AddressLists, ApplicationProfile, ServiceTls};
 
@@ -14,6 +16,8 @@ pub struct Listener {
     pub addr: SocketAddr,
     pub profile: Arc<ApplicationProfile>,
     pub address_lists: AddressLists,
+    /// Who speaks for clients by the PROXY protocol; `None`: clients come themselves.
+    pub proxy_peers: Option<Vec<IpNet>>,
     /// One for each virtual service, with the names that it serves; empty: plain.
     pub tls: Vec<(ServiceTls, Vec<String>)>,
     exact: HashMap<String, Arc<VirtualService>>,
@@ -61,6 +65,7 @@ pub(super) fn listeners(virtual_services: &[Arc<VirtualService>]) -> BTreeMap<Ar
                 addr: service.addr,
                 profile: vs.config.profile.clone(),
                 address_lists: vs.config.address_lists.clone(),
+                proxy_peers: service.proxy_peers.clone(),
                 tls: Vec::new(),
                 exact: HashMap::new(),
                 suffixes: Vec::new(),

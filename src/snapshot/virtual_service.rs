@@ -208,6 +208,9 @@ impl Builder<'_> {
         if let Some(rule) = filter::HttpsRedirect::for_virtual_service(&setup(&null)) {
             add("http_to_https", OnError::FailClosed, rule);
         }
+        if let Some(rule) = filter::HttpRules::for_virtual_service(&setup(&null)) {
+            add("http_rules", OnError::FailClosed, rule);
+        }
         for spec in &self.vs.rules {
             let factory = registry
                 .named(&spec.rule)
@@ -218,6 +221,9 @@ impl Builder<'_> {
                 reason,
             })?;
             add(spec.name.as_str(), spec.on_error, rule);
+        }
+        if let Some(rule) = filter::ErrorPages::for_virtual_service(&setup(&null)) {
+            add("error_pages", OnError::FailOpen, rule);
         }
         for rule in filter::ClonePools::for_virtual_service(&setup(&null)) {
             add("clone_pool", OnError::FailOpen, rule);

@@ -16,6 +16,7 @@ use homing::{
     config,
     dns::{Asker, Kept, Over, Responder},
     gslb::choice::{Availability, Directory, Health, Member},
+    listen::proxy_protocol,
     metrics::Metrics,
     site_cookie::{
         Claims, ClientScheme, Codec, HopFields, HopKeys, Key, KeyFile, KeyRing, KeyState, LastOpened,
@@ -95,6 +96,44 @@ fn every_dns_packet_is_answered_well_or_not_at_all() {
             assert!(!responder.answer(&out.clone(), &Asker { address, ..asker }, &mut out), "{}", said());
         }
     }
+}
+
+/// What is read of a header is read of its own bytes alone, and no part of it would do.
+#[test]
+fn a_proxy_header_ends_where_it_says() {
+    let (seed, rounds) = seed_and_rounds();
+    let mut rng = StdRng::seed_from_u64(seed);
+    for round in 0..rounds {
+        let (mut header, other) = (proxy_header(&mut rng), proxy_header(&mut rng));
+        for _ in 0..rng.random_range(0..=3) {
+            spoil(&mut header, &other, &mut rng);
+        }
+        let Ok((introduced, length)) = proxy_protocol::parse(&header) else { continue };
+        let said = || format!("HOMING_FUZZ_SEED={seed}, round {round}: {}", header.escape_ascii());
+        assert_eq!(proxy_protocol::parse(&header[..length]).ok(), Some((introduced, length)), "{}", said());
+        assert!(proxy_protocol::parse(&header[..length - 1]).is_err(), "{}", said());
+        let followed = [&header[..length], &other].concat();
+        assert_eq!(proxy_protocol::parse(&followed).ok(), Some((introduced, length)), "{}", said());
+    }
+}
+
+/// A header of either version, as balancers send them.
+fn proxy_header(rng: &mut StdRng) -> Vec<u8> {
+    let lines: [&[u8]; 3] = [
+        b"PROXY TCP4 192.0.2.1 198.51.100.1 50000 443\r\n",
+        b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n",
+        b"PROXY UNKNOWN\r\n",
+    ];
+    if rng.random() {
+        return lines.choose(rng).expect("some").to_vec();
+    }
+    let kinds: [(u8, usize); 4] = [(0x11, 12), (0x21, 36), (0x31, 216), (0, 0)];
+    let (family, addresses) = *kinds.choose(rng).expect("some");
+    let mut rest = vec![0; addresses + rng.random_range(0..8)];
+    rng.fill(&mut *rest);
+    let command = if rng.random_range(0..5) == 0 { 0x20 } else { 0x21 };
+    let length = u16::try_from(rest.len()).expect("it is short").to_be_bytes();
+    [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length, &rest].concat()
 }
 
 /// A query as resolvers send them.

@@ -235,11 +235,13 @@ async fn a_rule_changes_what_the_server_gets_of_a_body_and_the_copy_is_what_the_
 }
 
 #[test]
-fn clone_pools_and_site_persistence_need_nothing_but_the_public_prelude() {
+fn homings_own_features_need_nothing_but_the_public_prelude() {
     // That this compiles is the test: `filter` is the crate's own source, included by this one.
     type MakesOne = fn(&Setup<'_>) -> Option<Arc<dyn Rule>>;
     let _: MakesOne = filter::SitePersistence::for_virtual_service;
     let _: MakesOne = filter::HttpsRedirect::for_virtual_service;
+    let _: MakesOne = filter::HttpRules::for_virtual_service;
+    let _: MakesOne = filter::ErrorPages::for_virtual_service;
     let _: fn(&Setup<'_>) -> Vec<Arc<dyn Rule>> = filter::ClonePools::for_virtual_service;
 }
 

@@ -12,7 +12,12 @@ pub(crate) fn virtual_services() -> Vec<VirtualService> {
             services: vec![service("127.0.0.11", 80, false), service("127.0.0.11", 443, true)],
             pool_ref: Some("pay".into()),
             application_profile_ref: "System-HTTP".into(),
-            http_rules: vec![HttpRule { name: "to-https".into(), vs_port: vec![80], redirect_port: 443 }],
+            http_rules: vec![HttpRule {
+                name: "to-https".into(),
+                vs_port: vec![80],
+                redirect_port: Some(443),
+                actions: vec![],
+            }],
             clone: vec![CloneSection {
                 pool_ref: "MY_CLONEPOOL".into(),
                 tokens: vec!["cookie:SID".into(), "source_ip".into()],

@@ -69,6 +69,11 @@ impl TlsClient {
         self.handshake(to, sni, None).await.unwrap_or_else(|error| panic!("no TLS with {to}: {error}"))
     }
 
+    /// A full handshake on a connection that is there already.
+    pub async fn over(&self, tcp: TcpStream, sni: &str) -> SslStream<TcpStream> {
+        self.shake_hands(tcp, sni, None).await.unwrap_or_else(|error| panic!("no TLS: {error}"))
+    }
+
     /// A handshake that resumes the newest session; fails the test when the server does not resume it.
     pub async fn resume(&self, to: SocketAddr, sni: &str) -> SslStream<TcpStream> {
         let session = self.sessions.lock().last().cloned().expect("the server gave a session to resume");
@@ -90,13 +95,22 @@ impl TlsClient {
         sni: &str,
         session: Option<SslSession>,
     ) -> Result<SslStream<TcpStream>, openssl::ssl::Error> {
+        let tcp = soon("connect", TcpStream::connect(to)).await.expect("the listener accepts");
+        self.shake_hands(tcp, sni, session).await
+    }
+
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+        sni: &str,
+        session: Option<SslSession>,
+    ) -> Result<SslStream<TcpStream>, openssl::ssl::Error> {
         let configuration = self.connector.configure().expect("OpenSSL makes a connection");
         let mut ssl = configuration.verify_hostname(false).into_ssl(sni).expect("OpenSSL takes a name");
         if let Some(session) = session {
             // SAFETY: the session was made for this very connector's SSL_CTX, by one of its connections.
             unsafe { ssl.set_session(&session) }.expect("OpenSSL takes a session");
         }
-        let tcp = soon("connect", TcpStream::connect(to)).await.expect("the listener accepts");
         let mut stream = SslStream::new(ssl, tcp).expect("OpenSSL takes a stream");
         soon("a TLS handshake", Pin::new(&mut stream).connect()).await?;
         Ok(stream)

@@ -1,13 +1,12 @@
-//! HTTP rules of a virtual service: which of its plain ports is redirected to which HTTPS port.
+//! The way from plain ports to HTTPS: which of a virtual service's plain ports is redirected to which HTTPS port.
 //!
-//! The shape is that of a rule of Avi's HTTP policy sets, of which it has the match on the port and the redirect.
 //! `http_to_https` alone needs no such rule where there is one HTTPS port.
 
-use super::{Service, problem::shown, read::Object, units, words};
+use crate::config::{Service, problem::shown, read::Object, units, words};
 
 /// Redirects plain requests by the port at which they came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpRule {
+pub struct PortRedirect {
     pub name: String,
     /// Ports of the virtual service, all of them plain.
     pub ports: Vec<u16>,
@@ -21,31 +20,27 @@ enum Criteria {
     IsNotIn,
 }
 
-impl HttpRule {
-    /// Reads the rules of the virtual service `vs`, which has these services.
-    pub(super) fn read_all(o: &mut Object<'_>, vs: &str, services: &[Service]) -> Vec<Self> {
-        let mut rules: Vec<Self> = Vec::new();
-        o.objects("http_rules", |o| {
-            let rule = Self::read(o, vs, services)?;
-            for (other, port) in
-                rules.iter().flat_map(|other| other.ports.iter().map(move |port| (other, port)))
-            {
-                if rule.ports.contains(port) {
-                    let (one, two) = (shown(&other.name), shown(&rule.name));
-                    let what = format!("http rules {one} and {two} both redirect port {port}");
-                    o.wrong("match", what, "leave it out of one");
-                }
-            }
-            rules.push(rule);
-            Some(())
-        });
-        rules
+impl PortRedirect {
+    /// Whether a rule is one: it matches ports alone, and says no more of its redirect than protocol and port.
+    pub(super) fn is_meant(o: &Object<'_>) -> bool {
+        let only = |keys: Option<Vec<&str>>, known: &[&str]| {
+            keys.is_some_and(|keys| keys.iter().all(|key| known.contains(key)))
+        };
+        only(Some(o.keys()), &["name", "match", "redirect_action"])
+            && only(o.keys_of("match"), &["vs_port"])
+            && only(o.keys_of("redirect_action"), &["protocol", "port"])
+            && o.has("match")
+            && o.keys_of("match").is_some_and(|keys| !keys.is_empty())
     }
 
-    fn read(o: &mut Object<'_>, vs: &str, services: &[Service]) -> Option<Self> {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        name: Option<String>,
+        vs: &str,
+        services: &[Service],
+    ) -> Option<Self> {
         let criteria = [("is_in", "IS_IN", Criteria::IsIn), ("is_not_in", "IS_NOT_IN", Criteria::IsNotIn)];
         let protocols = [("https", "HTTPS", ())];
-        let name = o.name();
         let matched = o.required_object("match", |o| {
             o.required_object("vs_port", |o| {
                 let criteria = o.field("match_criteria", words::choice(&criteria)).unwrap_or(Criteria::IsIn);
@@ -60,6 +55,18 @@ impl HttpRule {
             port
         });
         Some(Self { name: name?, ports: matched??, https_port: https_port? })
+    }
+
+    /// A port has one redirect.
+    pub(super) fn check_beside(&self, others: &[Self], o: &Object<'_>) {
+        for (other, port) in others.iter().flat_map(|other| other.ports.iter().map(move |port| (other, port)))
+        {
+            if self.ports.contains(port) {
+                let (one, two) = (shown(&other.name), shown(&self.name));
+                let what = format!("http rules {one} and {two} both redirect port {port}");
+                o.wrong("match", what, "leave it out of one");
+            }
+        }
     }
 }
 
@@ -81,7 +88,7 @@ fn matching(o: &Object<'_>, vs: &str, services: &[Service], criteria: Criteria, 
 }
 
 /// A redirect to a port that this virtual service does not have may be meant: something in front may map ports.
-fn check_target(o: &Object<'_>, vs: &str, services: &[Service], port: u16) {
+pub(super) fn check_target(o: &Object<'_>, vs: &str, services: &[Service], port: u16) {
     let help = "name the port of a service with `enable_ssl: true`";
     match (has(services, port, false), has(services, port, true)) {
         (_, true) => {}
@@ -94,6 +101,6 @@ fn check_target(o: &Object<'_>, vs: &str, services: &[Service], port: u16) {
     }
 }
 
-fn has(services: &[Service], port: u16, tls: bool) -> bool {
+pub(super) fn has(services: &[Service], port: u16, tls: bool) -> bool {
     services.iter().any(|service| service.addr.port() == port && service.tls.is_some() == tls)
 }
