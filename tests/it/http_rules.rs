@@ -246,9 +246,9 @@ async fn errors_have_the_pages_of_their_profile() {
     homing.reloaded(&intercepting).await;
     assert_eq!(page(&Request::get("/").send(homing.addr).await), is(500, "text/x", "oh no"));
     app.down().await;
-    assert_eq!(page(&Request::get("/").send(homing.addr).await), is(502, "text/x", "oh no"));
+    assert_eq!(page(&Request::get("/").send(homing.addr).await), sorry, "no server is left");
     let head = Connection::open(homing.addr).await.ask(&Request::new("HEAD", "/")).await;
-    assert_eq!((head.status, head.header("content-length"), head.body.len()), (502, Some("5"), 0));
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (503, Some("14"), 0));
     let changed = intercepting.file("sorry.html", "<h1>later</h1>");
     homing.reloaded(&changed).await;
     assert_eq!(
