@@ -139,8 +139,7 @@ fn rest_of_version_2(bytes: &[u8]) -> Result<usize, Malformed> {
 fn version_2(header: &[u8]) -> Result<Introduced, Malformed> {
     let (fixed, rest) = header.split_at_checked(FIXED).ok_or(Malformed::Form)?;
     match (fixed[12], fixed[13]) {
-        (0x20, _) => return Ok(Introduced::Sender),
-        (0x21, 0x00) => return Ok(Introduced::Sender),
+        (0x20, _) | (0x21, 0x00) => Ok(Introduced::Sender),
         (0x21, 0x11) => {
             let (source, port) = ends::<4>(rest)?;
             Ok(client(Ipv4Addr::from(source).into(), port))
