@@ -134,6 +134,6 @@ pub mod prelude {
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, LastOpened,
             ReplayGuard,
         },
-        tls::TlsFacts,
+        tls::{ClientCertificate, TlsFacts},
     };
 }

@@ -96,7 +96,7 @@ pub enum StartError {
     Certificate(#[from] CertificateError),
     #[error(transparent)]
     Acceptor(#[from] AcceptorError),
-    #[error("openssl refuses the `ca_certs` of the federated PKI profile: {0}")]
+    #[error("openssl refuses the `ca_certs` of a PKI profile: {0}")]
     Authorities(openssl::error::ErrorStack),
     #[error(transparent)]
     TakeOver(#[from] TakeOverError),

@@ -156,6 +156,9 @@ pub struct Tls<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sni: Option<&'a str>,
     pub resumed: bool,
+    /// Whose certificate the client has shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_subject: Option<&'a str>,
 }
 
 /// What site persistence made of a request.

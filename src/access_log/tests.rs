@@ -108,7 +108,13 @@ fn a_full_line_has_every_field() {
         retries: 2,
         servers_tried: &[server],
         persistence: Some("kept"),
-        tls: Some(Tls { version: "TLSv1.3", cipher: "C", sni: Some("a.com"), resumed: true }),
+        tls: Some(Tls {
+            version: "TLSv1.3",
+            cipher: "C",
+            sni: Some("a.com"),
+            resumed: true,
+            client_subject: Some("CN=alice"),
+        }),
         site: Some(SiteOutcome { outcome: "proxied", decision: "proxy", home: Some("site_B") }),
         clones: vec![CloneOutcome {
             pool: "clones",
@@ -134,7 +140,7 @@ fn a_full_line_has_every_field() {
         r#""significant":true,"reason":"server_timeout","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","#,
         r#""peer":"10.0.0.1:80","pool":"pay","server":"10.0.0.1:80","server_connection_reused":true,"retries":2,"#,
         r#""servers_tried":["10.0.0.1:80"],"persistence":"kept","#,
-        r#""tls":{"version":"TLSv1.3","cipher":"C","sni":"a.com","resumed":true},"#,
+        r#""tls":{"version":"TLSv1.3","cipher":"C","sni":"a.com","resumed":true,"client_subject":"CN=alice"},"#,
         r#""site":{"outcome":"proxied","decision":"proxy","home":"site_B"},"#,
         r#""clones":[{"pool":"clones","server":"10.0.0.1:80","session":"0000000000000abc","seq":7,"#,
         r#""assigned":"kept","outcome":"dropped","reason":"budget"}],"#,

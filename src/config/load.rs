@@ -11,7 +11,9 @@ use super::{
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
     gslb::Unfederated,
-    listeners, persistence, pool,
+    listeners, persistence,
+    pki::PkiProfile,
+    pool,
     problem::{Place, Report},
     read::{FileKind, Object},
     seen::{Seen, Watched},
@@ -108,7 +110,9 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     };
     let pools = o.objects("pools", |o| Pool::read(o, &monitors, &mut known.pools));
     let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
-    o.each("application_profiles", |o| ApplicationProfile::read(o, &mut known.profiles));
+    let mut pki_profiles = Table::new("PKI profile");
+    o.each("pki_profiles", |o| PkiProfile::read_own(o, &mut pki_profiles));
+    o.each("application_profiles", |o| ApplicationProfile::read(o, &pki_profiles, &mut known.profiles));
     o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
     o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
     o.each("error_page_profiles", |o| ErrorPageProfile::read(o, &mut known.error_pages));
@@ -118,7 +122,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     });
     let mut names = Table::new("virtual service");
     let virtual_services = o.objects("virtual_services", |o| VirtualService::read(o, &known, &mut names));
-    for key in ["gslb", "gslb_services", "pki_profiles"] {
+    for key in ["gslb", "gslb_services"] {
         o.misplaced(
             key,
             "a federated object in a site's own file",

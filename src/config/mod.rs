@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin;
+mod client_certificates;
 mod clone;
 mod copied;
 mod dates;
@@ -51,6 +52,7 @@ mod yaml;
 
 pub use access_log::{AccessLog, AnalyticsPolicy, EventFormat, FullClientLogs, LogFormat, LogPath};
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin, SHORTEST_TOKEN};
+pub use client_certificates::ClientCertificates;
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use dates::{DateConcern, Validity, common_name, is_current};

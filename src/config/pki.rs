@@ -1,4 +1,5 @@
-//! PKI profiles: the authorities that sign the certificates by which sites prove themselves to one another.
+//! PKI profiles: the authorities that sign the certificates by which sites prove themselves to one another, and those
+//! of clients.
 
 use std::time::SystemTime;
 
@@ -10,10 +11,11 @@ use super::{
     files::unreadable,
     problem::{Place, Report},
     read::{FileKind, Object},
+    table::Table,
     words,
 };
 
-/// The federated profile, as read.
+/// The federated profile, or one of a site's own, as read.
 pub(super) struct PkiProfile {
     pub(super) name: String,
     pub(super) ca_certs: Option<CaCerts>,
@@ -23,6 +25,23 @@ pub(super) struct PkiProfile {
 }
 
 impl PkiProfile {
+    /// One of this site alone, for its clients.
+    pub(super) fn read_own(o: &mut Object<'_>, profiles: &mut Table<Self>) {
+        let name = o.name();
+        o.is_federated(FileKind::Site);
+        o.demand_items("ca_certs");
+        let authorities = read_ca_certs(o);
+        let crls = read_crls(o, &authorities);
+        let Some(name) = name else { return };
+        let profile = Self {
+            name: name.clone(),
+            ca_certs: CaCerts::with_crls(authorities, crls),
+            certificates_required: true,
+            place: o.place.clone(),
+        };
+        profiles.define(o, "name", &name, profile);
+    }
+
     pub(super) fn read(o: &mut Object<'_>) -> Self {
         let name = o.name().unwrap_or_default();
         o.is_federated(FileKind::Federation);

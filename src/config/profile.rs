@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    RequestLimits,
+    ClientCertificates, RequestLimits,
+    pki::PkiProfile,
     read::Object,
     table::Table,
     units::{self, days, hours, milliseconds, seconds},
@@ -25,6 +26,8 @@ pub struct ApplicationProfile {
     pub keepalive_timeout: Duration,
     pub limits: RequestLimits,
     pub request_ids: RequestIds,
+    /// Clients of services with TLS are asked for their certificates; default: nobody is.
+    pub clients: Option<Arc<ClientCertificates>>,
 }
 
 /// What becomes of `X-Request-Id`. Every request has an id, in logs, in marks of copies and on the hop to another
@@ -64,7 +67,11 @@ impl ApplicationProfile {
     /// The profile of virtual services that name none, unless it is defined otherwise; Avi calls it so.
     pub(super) const DEFAULT: &str = "System-HTTP";
 
-    pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
+    pub(super) fn read(
+        o: &mut Object<'_>,
+        pki_profiles: &Table<PkiProfile>,
+        profiles: &mut Table<Arc<Self>>,
+    ) {
         let name = o.name();
         let default = Self::default();
         let profile = Self {
@@ -78,6 +85,7 @@ impl ApplicationProfile {
                 .unwrap_or(default.keepalive_timeout),
             limits: RequestLimits::read(o),
             request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
+            clients: ClientCertificates::read(o, pki_profiles).map(Arc::new),
         };
         if let Some(name) = name {
             profiles.define(o, "name", &name, Arc::new(profile));
@@ -94,6 +102,7 @@ impl Default for ApplicationProfile {
             keepalive_timeout: seconds(60),
             limits: RequestLimits::default(),
             request_ids: RequestIds::default(),
+            clients: None,
         }
     }
 }

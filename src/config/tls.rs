@@ -83,6 +83,8 @@ impl PartialEq for CaCerts {
     }
 }
 
+impl Eq for CaCerts {}
+
 impl fmt::Debug for CaCerts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { certificates, crls, fingerprint } = self;

@@ -135,11 +135,29 @@ impl VirtualService {
             },
             analytics: o.object("analytics_policy", AnalyticsPolicy::read).unwrap_or_default(),
         };
+        warn_of_clients_in_clear(o, &vs);
         if let Some(name) = name {
             names.define(o, "name", &name, ());
         }
         let place = o.place.clone();
         Some(Placed { vs: Arc::new(vs), place, services: service_places, domain_names: name_places })
+    }
+}
+
+/// Who has no certificate could come by a plain port.
+fn warn_of_clients_in_clear(o: &Object<'_>, vs: &VirtualService) {
+    let required = vs.profile.clients.as_ref().is_some_and(|clients| clients.required);
+    let redirected = |port| {
+        vs.profile.http_to_https || vs.port_redirects.iter().any(|redirect| redirect.ports.contains(&port))
+    };
+    let mut plain = vs.services.iter().filter(|service| service.tls.is_none()).map(|it| it.addr.port());
+    if let Some(port) = plain.find(|port| required && !redirected(*port)) {
+        let what = format!(
+            "port {port} has no TLS: there nobody is asked for the certificate that the profile requires"
+        );
+        let help =
+            "give it `enable_ssl: true`, redirect it by `http_to_https: true`, or leave the service out";
+        o.dubious("services", what, help);
     }
 }
 

@@ -208,8 +208,9 @@ impl Over<'_> {
 
 fn tls(connection: &Connection) -> Option<Tls<'_>> {
     let facts = TlsFacts::of(connection.tls.as_deref()?)?;
-    let TlsFacts { version, cipher, sni, resumed, .. } = facts;
-    Some(Tls { version, cipher, sni: sni.as_deref(), resumed: *resumed })
+    let TlsFacts { version, cipher, sni, resumed, client_certificate, .. } = facts;
+    let client_subject = client_certificate.as_ref().map(|certificate| &*certificate.subject);
+    Some(Tls { version, cipher, sni: sni.as_deref(), resumed: *resumed, client_subject })
 }
 
 fn site(routed: &Routed) -> Option<SiteOutcome<'_>> {

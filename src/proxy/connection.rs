@@ -113,7 +113,7 @@ pub(super) async fn state_for(
                     vs.services.clone(),
                     connection.client,
                     connection.local,
-                    tls_facts(connection).cloned(),
+                    facts_for(connection, vs),
                     vs.connections_open.clone(),
                 ));
                 states.push((state.clone(), vs.clone()));
@@ -123,6 +123,23 @@ pub(super) async fn state_for(
     };
     state.accept(&vs.chain).await;
     state
+}
+
+/// Whether a virtual service that requires a certificate has it of this connection. A peer site answers for its clients.
+pub(super) fn is_certified(connection: &Connection, vs: &VirtualService) -> bool {
+    let required = vs.config.profile.clients.as_ref().filter(|clients| clients.required);
+    let (Some(clients), Some(facts)) = (required, tls_facts(connection)) else { return true };
+    facts.site.is_some() || facts.client_certificate.as_ref().is_some_and(|shown| shown.satisfies(clients))
+}
+
+/// The facts that rules of a virtual service see: a certificate that was verified by other authorities than its own is
+/// none of them.
+fn facts_for(connection: &Connection, vs: &VirtualService) -> Option<TlsFacts> {
+    let mut facts = tls_facts(connection)?.clone();
+    let clients = vs.config.profile.clients.as_deref();
+    facts.client_certificate =
+        facts.client_certificate.filter(|shown| clients.is_some_and(|clients| shown.satisfies(clients)));
+    Some(facts)
 }
 
 fn tls_facts(connection: &Connection) -> Option<&TlsFacts> {

@@ -71,6 +71,12 @@ async fn route(
     let vs = live
         .route(&snapshot, &connection.listener, host)
         .ok_or_else(|| Error::explain(ErrorType::HTTPStatus(421), "no virtual service here has this Host"))?;
+    if !connection::is_certified(connection, &vs) {
+        // It was asked for another name in its handshake.
+        let why =
+            "the virtual service requires a client certificate, and this connection has not shown one to it";
+        return Error::e_explain(ErrorType::HTTPStatus(421), why);
+    }
     let state = connection::state_for(connection, &vs).await;
     if let Some(field) = field {
         connection::remember_route(connection, &snapshot, field, &vs, &state);

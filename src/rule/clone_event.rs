@@ -169,6 +169,7 @@ mod tests {
             resumed: false,
             alpn: None,
             site: None,
+            client_certificate: None,
         };
         assert_eq!(simulator.connect(None).await.get("/").await.clones().len(), 1);
         assert_eq!(simulator.connect(Some(tls)).await.get("/").await.clones().len(), 0);

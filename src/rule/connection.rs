@@ -20,7 +20,7 @@ use super::{
 use crate::{
     metrics::Held,
     names::{PoolName, VsName},
-    tls::TlsFacts,
+    tls::{ClientCertificate, TlsFacts},
 };
 
 /// What the rules of one virtual service know of one client connection, and decided for all its requests.
@@ -239,6 +239,11 @@ impl<'a> TlsView<'a> {
     /// The cluster of a peer site that has proven itself by its certificate.
     pub fn site(&self) -> Option<&'a str> {
         self.0.site.as_deref()
+    }
+
+    /// The certificate that the client has shown, where the virtual service asks for one: iRules' `SSL::cert`.
+    pub fn peer_certificate(&self) -> Option<&'a ClientCertificate> {
+        self.0.client_certificate.as_deref()
     }
 
     /// Whether the client resumed an earlier session.

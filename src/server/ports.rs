@@ -27,7 +27,10 @@ use crate::{
     metrics::ConfigMetrics,
     proxy::Proxy,
     snapshot::{Listener, Live, Snapshot},
-    tls::{Acceptor, CertificateStore, CertifiedKey, PeerVerifier, chain_not_after},
+    tls::{
+        Acceptor, CertificateStore, CertifiedKey, ClientVerifier, ClientVerifiers, PeerVerifier,
+        chain_not_after,
+    },
 };
 
 pub(super) struct Ports {
@@ -56,6 +59,8 @@ pub(super) struct Sockets {
     tls: HashMap<SocketAddr, Tls>,
     /// When the certificates expire, in seconds since 1970.
     expiry: BTreeMap<String, i64>,
+    /// Who is asked for a certificate, for each acceptor.
+    clients: Vec<(Arc<TlsHandshake>, ClientVerifiers)>,
     /// For all acceptors; `None`: this site has no certificate for its peers.
     peers: Option<Arc<PeerVerifier>>,
 }
@@ -82,6 +87,7 @@ impl Ports {
             new: Vec::new(),
             settings: Vec::new(),
             certificates: Vec::new(),
+            clients: Vec::new(),
             tls: HashMap::new(),
             expiry: site_expiry(&snapshot.config),
             peers: peer_verifier(&snapshot.config, &live.clock)?,
@@ -104,6 +110,9 @@ impl Ports {
                     Some(Tls { profile: profile.clone(), acceptor: Arc::new(TlsHandshake(acceptor)) })
                 }
             };
+            if let Some(tls) = &tls {
+                sockets.clients.push((tls.acceptor.clone(), client_verifiers(listener, &live.clock)?));
+            }
             let settings = settings(listener, tls.as_ref());
             sockets.tls.extend(tls.map(|tls| (addr, tls)));
             if open.contains(&addr) {
@@ -127,11 +136,14 @@ impl Ports {
 
     /// Puts a change in force for connections that come from now on.
     pub fn apply(&self, sockets: Sockets) {
-        let Sockets { new, settings, certificates, tls, expiry, peers } = sockets;
+        let Sockets { new, settings, certificates, clients, tls, expiry, peers } = sockets;
         self.metrics.certificates(&expiry);
         self.due.store(new.len() + settings.len(), Relaxed);
         for (acceptor, store) in certificates {
             acceptor.0.set_certificates(store);
+        }
+        for (acceptor, verifiers) in clients {
+            acceptor.0.verify_clients(verifiers);
         }
         for tls in tls.values() {
             tls.acceptor.0.verify_peers(peers.clone());
@@ -186,6 +198,22 @@ fn certificates(listener: &Listener) -> Result<Option<(&Arc<SslProfile>, Certifi
         certificates.add(Arc::new(CertifiedKey::load(&tls.certificate)?), names);
     }
     Ok(Some((&first.profile, certificates)))
+}
+
+/// Asks clients for their certificates, by the virtual service that they ask for. One alone is meant whatever the name.
+fn client_verifiers(listener: &Listener, clock: &Clock) -> Result<ClientVerifiers, StartError> {
+    let mut verifiers = ClientVerifiers::default();
+    let alone = listener.virtual_services().count() == 1;
+    for vs in listener.virtual_services() {
+        let clients = vs.config.profile.clients.as_ref();
+        let verifier = clients.map(|clients| ClientVerifier::new(clients, clock.clone())).transpose();
+        let verifier = verifier.map_err(StartError::Authorities)?;
+        match alone {
+            true => verifiers.set_default(verifier),
+            false => verifiers.add(&vs.config.domain_names, verifier),
+        }
+    }
+    Ok(verifiers)
 }
 
 /// Asks peer sites for their certificates, where this site has one of the federated PKI profile.

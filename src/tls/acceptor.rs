@@ -12,8 +12,8 @@ use openssl::{
     error::ErrorStack,
     rand::rand_bytes,
     ssl::{
-        AlpnError, NameType, SslAcceptor, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
-        SslSessionCacheMode, SslVersion, select_next_proto,
+        AlpnError, ClientHelloResponse, NameType, SslAcceptor, SslContextBuilder, SslMethod, SslMode,
+        SslOptions, SslRef, SslSessionCacheMode, SslVersion, select_next_proto,
     },
 };
 use pingora::{
@@ -27,7 +27,9 @@ use pingora::{
 use zeroize::Zeroizing;
 
 use super::{
+    binding,
     certificates::CertificateStore,
+    client_certificate::ClientVerifiers,
     handshake::HandshakeError,
     identity::{self, TlsFacts},
     site::PeerVerifier,
@@ -49,10 +51,14 @@ impl Acceptor {
         certificates: CertificateStore,
         tickets: &TicketKeys,
     ) -> Result<Self, AcceptorError> {
-        let ssl = build(profile, tickets)
+        let clients = Arc::new(ArcSwap::from_pointee(ClientVerifiers::default()));
+        let ssl = build(profile, tickets, clients.clone())
             .map_err(|source| AcceptorError { profile: profile.name.clone(), source })?;
-        let certificates =
-            Certificates { shown: ArcSwap::from_pointee(certificates), peers: ArcSwapOption::empty() };
+        let certificates = Certificates {
+            shown: ArcSwap::from_pointee(certificates),
+            peers: ArcSwapOption::empty(),
+            clients,
+        };
         Ok(Self { ssl, certificates })
     }
 
@@ -67,6 +73,12 @@ impl Acceptor {
         self.certificates.peers.store(peers);
     }
 
+    /// Asks clients for their certificates from the next handshake on. Sessions that were begun otherwise are not
+    /// resumed.
+    pub fn verify_clients(&self, clients: ClientVerifiers) {
+        self.certificates.clients.store(Arc::new(clients));
+    }
+
     /// Shakes hands. The stream's digest has the [`TlsFacts`] of the connection.
     pub async fn accept<S: IO>(&self, stream: S) -> Result<SslStream<S>, HandshakeError> {
         Ok(handshake_with_callback(&self.ssl, stream, &self.certificates).await?)
@@ -76,6 +88,7 @@ impl Acceptor {
 struct Certificates {
     shown: ArcSwap<CertificateStore>,
     peers: ArcSwapOption<PeerVerifier>,
+    clients: Arc<ArcSwap<ClientVerifiers>>,
 }
 
 #[async_trait]
@@ -88,8 +101,15 @@ impl TlsAccept for Certificates {
     }
 
     async fn handshake_complete_callback(&self, ssl: &SslRef) -> Option<Arc<dyn Any + Send + Sync>> {
-        let site = self.peers.load().as_ref().and_then(|peers| peers.peer(ssl));
-        Some(Arc::new(TlsFacts { site, ..TlsFacts::read(ssl) }))
+        let facts = TlsFacts::read(ssl);
+        let peers = self.peers.load();
+        if let Some(peers) = peers.as_ref().filter(|peers| peers.is_asked(ssl)) {
+            return Some(Arc::new(TlsFacts { site: peers.peer(ssl), ..facts }));
+        }
+        let clients = self.clients.load();
+        let verifier = clients.find(facts.sni.as_deref());
+        let client_certificate = verifier.and_then(|verifier| verifier.certificate(ssl));
+        Some(Arc::new(TlsFacts { client_certificate, ..facts }))
     }
 }
 
@@ -97,6 +117,9 @@ impl Certificates {
     fn show(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
         if let Some(peers) = self.peers.load().as_ref().filter(|peers| peers.is_asked(ssl)) {
             return peers.ask(ssl);
+        }
+        if let Some(verifier) = self.clients.load().find(ssl.servername(NameType::HOST_NAME)) {
+            verifier.ask(ssl)?;
         }
         let certificates = self.shown.load();
         let shown = certificates.find(ssl.servername(NameType::HOST_NAME));
@@ -106,7 +129,11 @@ impl Certificates {
     }
 }
 
-fn build(profile: &SslProfile, tickets: &TicketKeys) -> Result<SslAcceptor, ErrorStack> {
+fn build(
+    profile: &SslProfile,
+    tickets: &TicketKeys,
+    clients: Arc<ArcSwap<ClientVerifiers>>,
+) -> Result<SslAcceptor, ErrorStack> {
     let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     context.set_min_proto_version(Some(version(profile.min_version)))?;
     context.set_max_proto_version(Some(version(profile.max_version)))?;
@@ -115,7 +142,14 @@ fn build(profile: &SslProfile, tickets: &TicketKeys) -> Result<SslAcceptor, Erro
     context.set_mode(SslMode::RELEASE_BUFFERS);
     context.set_read_ahead(true);
     // Without a context, resumption fails the handshake as soon as client certificates are asked for.
-    context.set_session_id_context(b"homing")?;
+    context.set_session_id_context(binding::FREE)?;
+    // Before a session can be resumed: only one that was begun under what the client's name asks for is.
+    context.set_client_hello_callback(move |ssl, _| {
+        if let Some(verifier) = clients.load().find(binding::hello_name(ssl)) {
+            binding::bind(ssl, &binding::context(Some(verifier.fingerprint())))?;
+        }
+        Ok(ClientHelloResponse::SUCCESS)
+    });
     context.set_session_cache_mode(SslSessionCacheMode::SERVER);
     if profile.session_tickets {
         set_ticket_keys(&mut context, tickets)?;

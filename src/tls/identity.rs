@@ -12,6 +12,7 @@
 use std::{
     ffi::{c_int, c_uchar, c_void},
     ptr, slice,
+    sync::Arc,
 };
 
 use foreign_types::ForeignTypeRef;
@@ -22,6 +23,8 @@ use openssl::{
 };
 use openssl_sys::{SSL, SSL_CTX, SSL_SESSION};
 use pingora::protocols::tls::SslDigest;
+
+use super::ClientCertificate;
 
 /// What a handshake settled. It is the extension of Pingora's `SslDigest`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct TlsFacts {
     pub alpn: Option<String>,
     /// The cluster of the peer site that the client has proven to be, by its certificate.
     pub site: Option<String>,
+    /// The certificate that the client has shown, where its virtual service asks for one.
+    pub client_certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl TlsFacts {
@@ -61,6 +66,7 @@ impl TlsFacts {
             cipher: ssl.current_cipher().map_or("", |cipher| cipher.name()),
             alpn,
             site: None,
+            client_certificate: None,
         }
     }
 }

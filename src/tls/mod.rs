@@ -7,8 +7,10 @@
 //! context.
 
 mod acceptor;
+mod binding;
 mod certificate_watch;
 mod certificates;
+mod client_certificate;
 mod connector;
 mod handshake;
 mod identity;
@@ -18,6 +20,7 @@ mod site;
 pub use acceptor::{Acceptor, AcceptorError, TicketKeys};
 pub use certificate_watch::CertificateWatch;
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey, chain_not_after};
+pub use client_certificate::{ClientCertificate, ClientVerifier, ClientVerifiers};
 pub use connector::{ConnectError, Connector, Server, ServerStream};
 pub use handshake::{HandshakeError, HandshakeReason};
 pub use identity::TlsFacts;

@@ -6,7 +6,8 @@
 
 use std::time::SystemTime;
 
-use openssl::x509::{CrlStatus, X509Crl, X509NameRef, X509Ref};
+use openssl::x509::{CrlStatus, X509Crl, X509NameRef, X509Ref, X509VerifyResult};
+use openssl_sys::{X509_V_ERR_CERT_REVOKED, X509_V_ERR_CRL_HAS_EXPIRED, X509_V_ERR_UNABLE_TO_GET_CRL};
 
 use crate::config::{common_name, is_current};
 
@@ -20,8 +21,21 @@ pub enum Revocation {
          names, and reload"
     )]
     Expired { issuer: String, expired: String },
-    #[error("there is no revocation list of `{issuer}`; add it to `crls` of the federated PKI profile")]
+    #[error("there is no revocation list of `{issuer}`; add it to `crls` of the PKI profile")]
     NoList { issuer: String },
+}
+
+impl Revocation {
+    /// The reason as OpenSSL knows it: the alert that ends the handshake tells it to the peer.
+    pub(super) fn openssls(&self) -> X509VerifyResult {
+        let number = match self {
+            Self::Revoked { .. } => X509_V_ERR_CERT_REVOKED,
+            Self::Expired { .. } => X509_V_ERR_CRL_HAS_EXPIRED,
+            Self::NoList { .. } => X509_V_ERR_UNABLE_TO_GET_CRL,
+        };
+        // SAFETY: the numbers are OpenSSL's own constants.
+        unsafe { X509VerifyResult::from_raw(number) }
+    }
 }
 
 /// Looks up every certificate of a chain that is not its own issuer. Without any list, nothing is looked up.

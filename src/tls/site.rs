@@ -15,7 +15,6 @@ use openssl::{
         store::{X509Store, X509StoreBuilder},
     },
 };
-use openssl_sys::{X509_V_ERR_CERT_REVOKED, X509_V_ERR_CRL_HAS_EXPIRED, X509_V_ERR_UNABLE_TO_GET_CRL};
 use parking_lot::Mutex;
 use pingora::{
     protocols::tls::{HandshakeCompleteHook, SslDigest},
@@ -209,16 +208,12 @@ impl PeerTls {
     }
 }
 
-/// The reason as OpenSSL knows it: the alert that ends the handshake tells it to the peer.
+/// The reason as OpenSSL knows it.
 fn openssls(refusal: &PeerRefusal) -> X509VerifyResult {
-    let number = match refusal {
-        PeerRefusal::Revocation(Revocation::Revoked { .. }) => X509_V_ERR_CERT_REVOKED,
-        PeerRefusal::Revocation(Revocation::Expired { .. }) => X509_V_ERR_CRL_HAS_EXPIRED,
-        PeerRefusal::Revocation(Revocation::NoList { .. }) => X509_V_ERR_UNABLE_TO_GET_CRL,
-        PeerRefusal::Stranger(_) | PeerRefusal::Unseen => return X509VerifyResult::APPLICATION_VERIFICATION,
-    };
-    // SAFETY: the numbers are OpenSSL's own constants.
-    unsafe { X509VerifyResult::from_raw(number) }
+    match refusal {
+        PeerRefusal::Revocation(revocation) => revocation.openssls(),
+        PeerRefusal::Stranger(_) | PeerRefusal::Unseen => X509VerifyResult::APPLICATION_VERIFICATION,
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod access_log;
 mod admin;
 mod adversity;
 mod balancing;
+mod client_certificates;
 mod clone_accounts;
 mod clone_faults;
 mod clone_rules;

@@ -30,6 +30,11 @@ pub enum Variable {
     Method,
     ClientIp,
     RequestId,
+    /// Of the client's certificate, see `ssl_client_certificate_mode`; empty where there is none, as the next three.
+    CertSubject,
+    CertIssuer,
+    CertSerial,
+    CertFingerprint,
     /// Of the path, what follows the text that it begins with.
     Rest,
     /// Of the path, a group of the regular expression.
@@ -130,7 +135,7 @@ impl fmt::Debug for Template {
     }
 }
 
-const NAMES: [(&str, Variable); 9] = [
+const NAMES: [(&str, Variable); 13] = [
     ("scheme", Variable::Scheme),
     ("host", Variable::Host),
     ("port", Variable::Port),
@@ -140,4 +145,8 @@ const NAMES: [(&str, Variable); 9] = [
     ("client_ip", Variable::ClientIp),
     ("request_id", Variable::RequestId),
     ("rest", Variable::Rest),
+    ("client_cert_subject", Variable::CertSubject),
+    ("client_cert_issuer", Variable::CertIssuer),
+    ("client_cert_serial", Variable::CertSerial),
+    ("client_cert_fingerprint", Variable::CertFingerprint),
 ];

@@ -19,6 +19,8 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("a-com.key", text(&own.signing_key.serialize_pem())),
         ("ca.pem", text(&ca)),
         ("ca.crl", text(&crl)),
+        ("partners-ca.pem", text(&ca)),
+        ("partners-ca.crl", text(&crl)),
         ("sp-site-a.pem", text(&site.0)),
         ("sp-site-a.key", text(&site.1)),
         ("other.key", text(&other.signing_key.serialize_pem())),

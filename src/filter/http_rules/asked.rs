@@ -85,6 +85,7 @@ impl<'a> Asked<'a> {
 
     fn say(&self, variable: Variable, matched: Option<&Texts>, text: &mut String) {
         let request = self.request;
+        let shown = || request.ssl().and_then(|ssl| ssl.peer_certificate());
         let group = |group| matched.and_then(|texts| texts.group(self.path, group)).unwrap_or_default();
         // Writing to a text cannot fail.
         let _ = match variable {
@@ -96,6 +97,10 @@ impl<'a> Asked<'a> {
             Variable::Method => text.write_str(request.method().as_str()),
             Variable::ClientIp => write!(text, "{}", request.client_ip()),
             Variable::RequestId => write!(text, "{}", request.request_id()),
+            Variable::CertSubject => text.write_str(shown().map_or("", |it| &it.subject)),
+            Variable::CertIssuer => text.write_str(shown().map_or("", |it| &it.issuer)),
+            Variable::CertSerial => text.write_str(shown().map_or("", |it| &it.serial)),
+            Variable::CertFingerprint => text.write_str(shown().map_or("", |it| &it.fingerprint)),
             Variable::Rest => {
                 text.write_str(matched.and_then(|texts| texts.rest(self.path)).unwrap_or_default())
             }

@@ -84,6 +84,18 @@ impl TlsClient {
         stream
     }
 
+    /// A full handshake; `None`: it fails.
+    pub async fn try_connect(&self, to: SocketAddr, sni: &str) -> Option<SslStream<TcpStream>> {
+        self.handshake(to, sni, None).await.ok()
+    }
+
+    /// A handshake that offers the newest session, whether it is resumed or not; `None`: it fails.
+    pub async fn try_resume(&self, to: SocketAddr, sni: &str) -> Option<SslStream<TcpStream>> {
+        let session = self.sessions.lock().last().cloned().expect("the server gave a session to resume");
+        let session = SslSession::from_der(&session).expect("OpenSSL reads what it wrote");
+        self.handshake(to, sni, Some(session)).await.ok()
+    }
+
     /// Whether a handshake succeeds.
     pub async fn can_connect(&self, to: SocketAddr, sni: &str) -> bool {
         self.handshake(to, sni, None).await.is_ok()
