@@ -240,7 +240,9 @@ impl Builder {
         let clock = Clock::system();
         let capacity = config.session_entries;
         let sessions = Arc::new(SessionTable::new(capacity, keys.seed, &metrics, clock.now()));
-        let ticket_keys = keys.tickets().map_or_else(TicketKeys::random, Ok).map_err(BuildError::Chance)?;
+        let saved = keys.tickets(clock.now());
+        let ticket_keys = saved.map_or_else(TicketKeys::random, Ok).map_err(BuildError::Chance)?;
+        ticket_keys.follow(&config.session_ticket_secrets, clock.now()).map_err(BuildError::Chance)?;
         let replay = Arc::new(ReplayGuard::new());
         let (drains, censuses) = Default::default();
         let mark_key = keys.mark;

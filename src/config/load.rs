@@ -3,6 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use super::{
     AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, ErrorPageProfile, EventFormat, Gslb,
@@ -19,7 +20,7 @@ use super::{
     seen::{Seen, Watched},
     site_tls,
     table::Table,
-    units::{self, days, seconds},
+    units::{self, days, hours, seconds},
     virtual_service::{Known, Placed},
     words,
     yaml::Node,
@@ -167,6 +168,10 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .field("session_snapshot_interval", units::duration(seconds(1)..=days(1)))
             .unwrap_or(seconds(30)),
         session_entries: o.field("session_entries", units::whole(1..=1_000_000_000)).unwrap_or(1_000_000),
+        session_ticket_rotation: o
+            .field("session_ticket_rotation", units::duration(seconds(60)..=days(30)))
+            .unwrap_or(hours(12)),
+        session_ticket_secrets: read_ticket_secrets(o),
         clone_mark_key: o
             .file("clone_mark_key_file")
             .and_then(|file| persistence::secret(o, "clone_mark_key_file", file)),
@@ -179,6 +184,26 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .map(|gslb| Arc::new(Gslb { site_tls, ..gslb })),
         dns: dns.map(Arc::new),
     }
+}
+
+/// One on each line, the one that seals first.
+fn read_ticket_secrets(o: &mut Object<'_>) -> Vec<Secret> {
+    const KEY: &str = "session_ticket_keys_file";
+    let Some((path, content)) = o.file(KEY) else { return Vec::new() };
+    let content = Zeroizing::new(content);
+    o.warn_if_others_read(KEY, &path);
+    if o.has("session_ticket_rotation") {
+        let help = "leave one of the two out: who writes the file changes the keys";
+        o.dubious("session_ticket_rotation", "no effect beside `session_ticket_keys_file`", help);
+    }
+    let lines = content.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let secrets: Option<Vec<_>> = lines.map(Secret::from_key_file).collect();
+    secrets.filter(|secrets| !secrets.is_empty()).unwrap_or_else(|| {
+        let what =
+            format!("file {} is not a list of keys of 64 hex digits, one on each line", path.display());
+        o.wrong(KEY, what, "make each with `homing keys new`; the first seals, the others open");
+        Vec::new()
+    })
 }
 
 /// Full logs that would go nowhere.

@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin;
+mod ciphers;
 mod client_certificates;
 mod clone;
 mod copied;
@@ -123,6 +124,10 @@ pub struct Config {
     pub session_snapshot_interval: Duration,
     /// The most entries that the session table holds before the least recently used leave; default 1,000,000.
     pub session_entries: u64,
+    /// How often the keys of session tickets change, where they are this node's own; default 12 h.
+    pub session_ticket_rotation: Duration,
+    /// What nodes make the keys of session tickets of, the one that seals first; none: each has its own.
+    pub session_ticket_secrets: Vec<Secret>,
     /// What the marks of copies are known by, beside the federation's site cookie keys.
     pub clone_mark_key: Option<Secret>,
     pub pools: Vec<Arc<Pool>>,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    ClientCertificates, RequestLimits,
+    ClientCertificates, RequestLimits, ciphers,
     pki::PkiProfile,
     read::Object,
     table::Table,
@@ -53,6 +53,10 @@ pub struct SslProfile {
     pub session_tickets: bool,
     /// Offer HTTP/2 by ALPN; default true.
     pub http2: bool,
+    /// OpenSSL's list for TLS 1.2; default: Mozilla's "intermediate".
+    pub accepted_ciphers: Option<String>,
+    /// The same for TLS 1.3; default: OpenSSL's.
+    pub ciphersuites: Option<String>,
     /// For the whole of a handshake; default 10 s.
     pub handshake_timeout: Duration,
 }
@@ -134,6 +138,8 @@ impl SslProfile {
             max_version: o.field("max_version", words::choice(&versions)).unwrap_or(default.max_version),
             session_tickets: o.field("session_tickets", units::flag).unwrap_or(default.session_tickets),
             http2: o.field("http2", units::flag).unwrap_or(default.http2),
+            accepted_ciphers: o.field("accepted_ciphers", ciphers::list),
+            ciphersuites: o.field("ciphersuites", ciphers::suites),
             handshake_timeout: o
                 .field("handshake_timeout", units::duration(milliseconds(1)..=hours(1)))
                 .unwrap_or(default.handshake_timeout),
@@ -155,6 +161,8 @@ impl Default for SslProfile {
             max_version: TlsVersion::Tls13,
             session_tickets: true,
             http2: true,
+            accepted_ciphers: None,
+            ciphersuites: None,
             handshake_timeout: seconds(10),
         }
     }

@@ -92,6 +92,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
             humantime::format_duration(config.session_snapshot_interval).to_string(),
         ),
         ("site", format!("{site:?}")),
+        ("session_ticket_rotation", humantime::format_duration(config.session_ticket_rotation).to_string()),
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
         ("dns", format!("{:?}", config.dns)),

@@ -1,5 +1,7 @@
 //! The keys that sessions hang on: who has them finds the sessions of the process that made them.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -26,9 +28,9 @@ impl Keys {
         Self { seed, mark, tickets: tickets.expose().to_vec() }
     }
 
-    /// `None`: they are of another length.
-    pub fn tickets(&self) -> Option<TicketKeys> {
-        self.tickets.as_slice().try_into().ok().map(TicketKeys::new)
+    /// `None`: they are of another form.
+    pub fn tickets(&self, now: Instant) -> Option<TicketKeys> {
+        TicketKeys::saved(&self.tickets, now)
     }
 }
 

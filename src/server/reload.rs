@@ -135,6 +135,7 @@ impl Instance {
                 return Err(Refused::Stopping);
             }
             self.live.access_log.set(access_log);
+            self.follow_ticket_keys(&snapshot.config);
             let gone = self.live.replace(snapshot);
             self.ports.apply(sockets);
             self.dns.apply(dns);
@@ -155,6 +156,13 @@ impl Instance {
         }
         let needs_restart = self.needs_restart(&new.config);
         Ok(Done { warnings, needs_restart, changes: changes::between(&old, &new) })
+    }
+
+    fn follow_ticket_keys(&self, config: &Config) {
+        let followed = self.live.ticket_keys.follow(&config.session_ticket_secrets, self.live.clock.now());
+        if let Err(error) = followed {
+            tracing::error!(%error, "openssl has no random bytes: the keys of session tickets stay as they are");
+        }
     }
 
     /// Counts, logs and keeps what came of a reload.

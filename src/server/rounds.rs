@@ -14,6 +14,7 @@ pub(super) fn spawn(live: &Arc<Live>, stop: &CancellationToken) {
     tokio::spawn(log_pools(live.clone(), stop.clone()));
     tokio::spawn(watch_keys(live.clone(), stop.clone()));
     tokio::spawn(watch_certificates(live.clone(), stop.clone()));
+    tokio::spawn(rotate_ticket_keys(live.clone(), stop.clone()));
 }
 
 async fn sweep_sessions(live: Arc<Live>, stop: CancellationToken) {
@@ -45,6 +46,25 @@ async fn watch_certificates(live: Arc<Live>, stop: CancellationToken) {
         }
         if stop.run_until_cancelled(tokio::time::sleep(KEY_WATCH_INTERVAL)).await.is_none() {
             return;
+        }
+    }
+}
+
+/// Changes the keys of session tickets by the clock, unless nodes share them.
+async fn rotate_ticket_keys(live: Arc<Live>, stop: CancellationToken) {
+    let mut rotated = live.clock.now();
+    while stop.run_until_cancelled(tokio::time::sleep(KEY_WATCH_INTERVAL)).await.is_some() {
+        let (now, snapshot) = (live.clock.now(), live.snapshot());
+        let due = now.saturating_duration_since(rotated) >= snapshot.config.session_ticket_rotation;
+        if !due || !snapshot.config.session_ticket_secrets.is_empty() {
+            continue;
+        }
+        rotated = now;
+        match live.ticket_keys.rotate(now) {
+            Ok(()) => tracing::info!("session tickets are sealed with a new key"),
+            Err(error) => {
+                tracing::error!(%error, "openssl has no random bytes: session tickets keep their key")
+            }
         }
     }
 }

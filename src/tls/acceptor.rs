@@ -1,6 +1,7 @@
 //! TLS on an accepted connection: one [`Acceptor`] per listener.
 //!
-//! Cipher suites and curves are Mozilla's "intermediate"; versions, tickets and HTTP/2 are the profile's. The
+//! Curves are Mozilla's "intermediate", and so are cipher suites unless the profile has its own; versions, tickets and
+//! HTTP/2 are the profile's. The
 //! certificate is chosen in the handshake, so certificates change without a new acceptor. A resumed session proves
 //! itself with its keys and is shown no certificate.
 
@@ -10,7 +11,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use openssl::{
     error::ErrorStack,
-    rand::rand_bytes,
     ssl::{
         AlpnError, ClientHelloResponse, NameType, SslAcceptor, SslContextBuilder, SslMethod, SslMode,
         SslOptions, SslRef, SslSessionCacheMode, SslVersion, select_next_proto,
@@ -24,7 +24,6 @@ use pingora::{
     },
     tls::ext,
 };
-use zeroize::Zeroizing;
 
 use super::{
     binding,
@@ -33,6 +32,7 @@ use super::{
     handshake::HandshakeError,
     identity::{self, TlsFacts},
     site::PeerVerifier,
+    tickets::{self, TicketKeys},
 };
 use crate::config::{SslProfile, TlsVersion};
 
@@ -137,6 +137,12 @@ fn build(
     let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     context.set_min_proto_version(Some(version(profile.min_version)))?;
     context.set_max_proto_version(Some(version(profile.max_version)))?;
+    if let Some(ciphers) = &profile.accepted_ciphers {
+        context.set_cipher_list(ciphers)?;
+    }
+    if let Some(suites) = &profile.ciphersuites {
+        context.set_ciphersuites(suites)?;
+    }
     context.set_options(SslOptions::NO_RENEGOTIATION);
     // An idle connection holds no record buffers, a busy one reads a record with one call.
     context.set_mode(SslMode::RELEASE_BUFFERS);
@@ -152,7 +158,7 @@ fn build(
     });
     context.set_session_cache_mode(SslSessionCacheMode::SERVER);
     if profile.session_tickets {
-        set_ticket_keys(&mut context, tickets)?;
+        tickets::use_keys(&mut context, tickets)?;
     } else {
         context.set_options(SslOptions::NO_TICKET);
     }
@@ -171,49 +177,6 @@ fn version(version: TlsVersion) -> SslVersion {
     }
 }
 
-fn set_ticket_keys(context: &mut SslContextBuilder, tickets: &TicketKeys) -> Result<(), ErrorStack> {
-    let keys = &tickets.0;
-    // SAFETY: the context is alive and not in use yet. OpenSSL reads `keys.len()` bytes and copies them; the pointer
-    // is mutable only because all uses of this call share one signature.
-    let set = unsafe {
-        openssl_sys::SSL_CTX_ctrl(
-            context.as_ptr(),
-            SSL_CTRL_SET_TLSEXT_TICKET_KEYS,
-            TICKET_KEYS_LENGTH as _,
-            keys.as_ptr().cast_mut().cast(),
-        )
-    };
-    if set == 1 { Ok(()) } else { Err(ErrorStack::get()) }
-}
-
-/// The keys that seal session tickets. One per instance, so that a client's session is the same on every listener.
-pub struct TicketKeys(Zeroizing<[u8; TICKET_KEYS_LENGTH]>);
-
-impl TicketKeys {
-    /// The keys of another process, whose clients' sessions are to go on here.
-    pub fn new(keys: [u8; TICKET_KEYS_LENGTH]) -> Self {
-        Self(Zeroizing::new(keys))
-    }
-
-    /// For a process that is to take over from this one.
-    pub fn expose(&self) -> &[u8; TICKET_KEYS_LENGTH] {
-        &self.0
-    }
-
-    /// New keys, from OpenSSL's generator.
-    pub fn random() -> Result<Self, ErrorStack> {
-        let mut keys = Zeroizing::new([0; TICKET_KEYS_LENGTH]);
-        rand_bytes(&mut *keys)?;
-        Ok(Self(keys))
-    }
-}
-
-impl fmt::Debug for TicketKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TicketKeys(…)")
-    }
-}
-
 /// An acceptor that OpenSSL does not make.
 #[derive(Debug, thiserror::Error)]
 #[error("ssl profile `{profile}`: openssl refuses its settings: {source}")]
@@ -221,10 +184,6 @@ pub struct AcceptorError {
     profile: String,
     source: ErrorStack,
 }
-
-/// Name, MAC key and cipher key, as OpenSSL 3 has them.
-const TICKET_KEYS_LENGTH: usize = 80;
-const SSL_CTRL_SET_TLSEXT_TICKET_KEYS: i32 = 59;
 
 #[cfg(test)]
 mod tests;

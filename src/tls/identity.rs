@@ -6,8 +6,7 @@
 //! application data*. A new session is given a random token there, and the server name that the client asked for,
 //! which a resumed TLS 1.2 handshake no longer tells. BIG-IP calls the identity `SSL::sessionid`.
 //!
-//! The bindings that `openssl` lacks are declared here; this is the crate's only unsafe code besides the acceptor's
-//! ticket keys.
+//! The bindings that `openssl` lacks are declared here; the others are in `binding` and `tickets`.
 
 use std::{
     ffi::{c_int, c_uchar, c_void},

@@ -16,8 +16,9 @@ mod handshake;
 mod identity;
 mod revocation;
 mod site;
+mod tickets;
 
-pub use acceptor::{Acceptor, AcceptorError, TicketKeys};
+pub use acceptor::{Acceptor, AcceptorError};
 pub use certificate_watch::CertificateWatch;
 pub use certificates::{CertificateError, CertificateStore, CertifiedKey, chain_not_after};
 pub use client_certificate::{ClientCertificate, ClientVerifier, ClientVerifiers};
@@ -26,3 +27,4 @@ pub use handshake::{HandshakeError, HandshakeReason};
 pub use identity::TlsFacts;
 pub use revocation::Revocation;
 pub use site::{PeerRefusal, PeerTls, PeerVerifier};
+pub use tickets::TicketKeys;

@@ -57,6 +57,7 @@ mod support;
 mod systemd;
 mod through;
 mod tls;
+mod tls_profiles;
 mod to_servers;
 mod tunnels;
 mod upgrade;

@@ -4,6 +4,7 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use openssl::ssl::{ShutdownState, SslConnector, SslSession, SslVerifyMode};
@@ -15,6 +16,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::site_cookie::Secret;
 use crate::tls::{CertifiedKey, HandshakeReason, certificates::tests::self_signed};
 
 fn profile(version: TlsVersion, session_tickets: bool, http2: bool) -> SslProfile {
@@ -186,6 +188,42 @@ async fn listeners_that_share_keys_share_sessions() {
         let (stranger, _) = servers[2].meet(&CLIENT, Some(seen.session)).await;
         assert!(!stranger.resumed, "{version:?}");
         assert_ne!(stranger.session_id, first.session_id, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_keys_ends_no_session() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let (keys, begun) = (TicketKeys::random().unwrap(), Instant::now());
+        let acceptor = Acceptor::new(&profile(version, true, true), store(&["a.com"]), &keys).unwrap();
+        let mut server = Server::start(Arc::new(acceptor)).await;
+        let (first, old) = server.meet(&CLIENT, None).await;
+        keys.rotate(begun).unwrap();
+        let (second, renewed) = server.meet(&CLIENT, Some(old.session.clone())).await;
+        assert!(second.resumed && second.session_id == first.session_id, "{version:?}");
+
+        // So long after that only what was sealed since opens.
+        keys.rotate(begun + Duration::from_secs(3 * 3600)).unwrap();
+        let (third, _) = server.meet(&CLIENT, Some(renewed.session)).await;
+        assert!(third.resumed && third.session_id == first.session_id, "{version:?}: it was sealed anew");
+        let (stranger, _) = server.meet(&CLIENT, Some(old.session)).await;
+        assert!(!stranger.resumed, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn nodes_with_the_same_secrets_resume_each_others_sessions() {
+    for version in [TlsVersion::Tls12, TlsVersion::Tls13] {
+        let start = async || {
+            let keys = TicketKeys::random().unwrap();
+            keys.follow(&[Secret::new([7; 32])], Instant::now()).unwrap();
+            let acceptor = Acceptor::new(&profile(version, true, true), store(&["a.com"]), &keys).unwrap();
+            Server::start(Arc::new(acceptor)).await
+        };
+        let mut nodes = [start().await, start().await];
+        let (first, seen) = nodes[0].meet(&CLIENT, None).await;
+        let (second, _) = nodes[1].meet(&CLIENT, Some(seen.session)).await;
+        assert!(second.resumed && second.session_id == first.session_id, "{version:?}");
     }
 }
 

@@ -105,10 +105,15 @@ impl Site {
 
     /// Adds a certificate that services may name.
     pub fn certificate(self, name: &str, cert: &Cert) -> Self {
-        self.file(&format!("{name}.pem"), &cert.certificate).file(&format!("{name}.key"), &cert.key).push(
+        self.certificate_files(name, cert).push(
             "ssl_keys_and_certificates",
             &format!("{{name: {name}, certificate_file: {name}.pem, key_file: {name}.key}}"),
         )
+    }
+
+    /// The files of a certificate that services name already.
+    pub fn certificate_files(self, name: &str, cert: &Cert) -> Self {
+        self.file(&format!("{name}.pem"), &cert.certificate).file(&format!("{name}.key"), &cert.key)
     }
 
     /// An HTTP profile for its virtual service, `keepalive_timeout: 1s` for example.
@@ -165,13 +170,18 @@ impl Site {
         self.file("federation.yaml", &fed.text())
     }
 
-    /// Writes everything; returns the path of the configuration.
-    pub fn write(&self, dir: &Path) -> PathBuf {
+    /// Writes what lies beside the configuration.
+    pub fn write_files(&self, dir: &Path) {
         for (name, content) in &self.files {
             let path = dir.join(name);
             std::fs::write(&path, content).expect("a file can be written");
             private(&path);
         }
+    }
+
+    /// Writes everything; returns the path of the configuration.
+    pub fn write(&self, dir: &Path) -> PathBuf {
+        self.write_files(dir);
         let path = dir.join("homing.yaml");
         let yaml = serde_yaml::to_string(&self.yaml).expect("the configuration is plain YAML");
         std::fs::write(&path, yaml).expect("the configuration can be written");

@@ -96,6 +96,11 @@ impl TlsClient {
         self.handshake(to, sni, Some(session)).await.ok()
     }
 
+    /// Whether a server gave it a session to resume.
+    pub fn has_session(&self) -> bool {
+        !self.sessions.lock().is_empty()
+    }
+
     /// Whether a handshake succeeds.
     pub async fn can_connect(&self, to: SocketAddr, sni: &str) -> bool {
         self.handshake(to, sni, None).await.is_ok()
