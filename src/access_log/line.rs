@@ -46,7 +46,7 @@ pub struct Line<'a> {
     /// The trace of a valid `traceparent` (W3C Trace Context).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
-    /// The site that passed the request on, where one did.
+    /// The site, or the trusted proxy, that passed the request on, where one did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -127,7 +127,7 @@ impl Line<'_> {
 pub enum Client {
     /// At the other end of the connection.
     Here(SocketAddr),
-    /// As a site tells that proved itself.
+    /// As a site tells that proved itself, or a proxy that is trusted.
     Told(IpAddr),
 }
 

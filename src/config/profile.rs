@@ -26,6 +26,8 @@ pub struct ApplicationProfile {
     pub keepalive_timeout: Duration,
     pub limits: RequestLimits,
     pub request_ids: RequestIds,
+    /// Client networks, of proxies in front, that are believed what they say of their clients; default: none.
+    pub trusted_proxies: Vec<IpNet>,
     /// Clients of services with TLS are asked for their certificates; default: nobody is.
     pub clients: Option<Arc<ClientCertificates>>,
 }
@@ -89,6 +91,7 @@ impl ApplicationProfile {
                 .unwrap_or(default.keepalive_timeout),
             limits: RequestLimits::read(o),
             request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
+            trusted_proxies: o.list("trusted_proxies", words::network).unwrap_or_default(),
             clients: ClientCertificates::read(o, pki_profiles).map(Arc::new),
         };
         if let Some(name) = name {
@@ -106,6 +109,7 @@ impl Default for ApplicationProfile {
             keepalive_timeout: seconds(60),
             limits: RequestLimits::default(),
             request_ids: RequestIds::default(),
+            trusted_proxies: Vec::new(),
             clients: None,
         }
     }

@@ -162,7 +162,7 @@ impl Over<'_> {
             trace_id: asked.trace_id(),
             peer: routed
                 .map(|routed| &routed.exchange)
-                .filter(|it| it.is_carried())
+                .filter(|it| it.is_carried() || it.client_is_told)
                 .map(|it| it.client_addr()),
             pool: self.attempt.map(|attempt| attempt.pool.name().as_str()),
             server: self.attempt.map(Attempt::server),
@@ -192,7 +192,9 @@ impl Over<'_> {
 
     fn client(&self, here: Option<SocketAddr>) -> Client {
         match &self.ctx.routed {
-            Some(routed) if routed.exchange.is_carried() => Client::Told(routed.exchange.client_ip()),
+            Some(routed) if routed.exchange.is_carried() || routed.exchange.client_is_told => {
+                Client::Told(routed.exchange.client_ip())
+            }
             Some(routed) => Client::Here(routed.exchange.client_addr()),
             None => Client::Here(here.unwrap_or(UNKNOWN)),
         }

@@ -27,7 +27,9 @@ pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareH
     let fields = &mut parts.headers;
     // Looked for in one pass, because nearly no request has any.
     if fields.keys().any(is_clients_word) {
-        let names: Vec<_> = fields.keys().filter(|name| is_clients_word(name)).cloned().collect();
+        let stays = |name: &HeaderName| exchange.client_is_told && is_proxys_word(name);
+        let names = fields.keys().filter(|name| is_clients_word(name) && !stays(name));
+        let names: Vec<_> = names.cloned().collect();
         for name in names {
             fields.remove(name);
         }
@@ -90,6 +92,12 @@ static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto"
 /// What a client may not say of itself: servers and frameworks believe it. What homing says itself is put in later.
 fn is_clients_word(name: &HeaderName) -> bool {
     strict::is_our_word(name.as_str().as_bytes()) || strict::poses(name)
+}
+
+/// What a trusted proxy may say of its client beyond what homing says again itself: the host and the port that it was
+/// asked for, a certificate that it has seen.
+fn is_proxys_word(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-")
 }
 
 /// Passes a chunk of the body on, to rules and taps too.

@@ -4,7 +4,7 @@
 //! | phase | here | rule events |
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
-//! | head arrived | `route.rs`, `strict.rs`, `limits.rs` | `http_request` |
+//! | head arrived | `route.rs`, `strict.rs`, `trusted.rs`, `limits.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `dial.rs`, `deadline.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs` | `http_response`, `http_response_data` |
@@ -27,6 +27,7 @@ mod reply;
 mod request_id;
 mod route;
 mod strict;
+mod trusted;
 mod tunnel;
 mod upstream;
 

@@ -10,7 +10,7 @@ use super::{
     exchange::{Ctx, Routed},
     fields::Survey,
     notes::Notes,
-    request_id, strict,
+    request_id, strict, trusted,
 };
 use crate::{
     listen::Connection,
@@ -55,6 +55,7 @@ pub(super) async fn find_virtual_service(
     let (id, tells) = request_id::of(head, &vs, &connection, is_logged)?;
     let mut exchange = Exchange::new(state, vs.services.clone(), id);
     exchange.tells_request_id = tells;
+    trusted::believe(&head.headers, &vs.config.profile.trusted_proxies, &mut exchange);
     exchange.decisions = is_logged.then(Box::<Decisions>::default);
     ctx.routed = Some(Box::new(Routed { vs, exchange, notes }));
     Ok(())

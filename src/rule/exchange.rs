@@ -36,6 +36,8 @@ pub struct Exchange {
     pub(crate) client: IpAddr,
     /// Whether the client speaks TLS, here or at the site where it came in.
     pub(crate) secure: bool,
+    /// A proxy in front, whom the configuration trusts, has told of the client.
+    pub(crate) client_is_told: bool,
     /// What a peer site said of the client's TLS session, where the request came over the hop.
     pub(crate) carried_session: Option<Vec<u8>>,
     pub(crate) destination: Destination,
@@ -87,6 +89,7 @@ impl Exchange {
             tells_request_id: false,
             client: connection.client().ip(),
             secure: connection.tls().is_some(),
+            client_is_told: false,
             carried_session: None,
             destination,
             fallback: Destination::Default,
@@ -109,7 +112,7 @@ impl Exchange {
         self.connection.virtual_service()
     }
 
-    /// The client's address: the connection's, or the one that a proven peer site told.
+    /// The client's address: the connection's, or the one that a proven peer site or a trusted proxy told.
     pub fn client_ip(&self) -> IpAddr {
         self.client
     }

@@ -59,6 +59,7 @@ mod through;
 mod tls;
 mod tls_profiles;
 mod to_servers;
+mod trusted_proxies;
 mod tunnels;
 mod upgrade;
 
