@@ -25,6 +25,7 @@ use super::{
     words,
     yaml::Node,
 };
+use crate::site_cookie::Secret;
 
 /// A configuration that can be run, and what is dubious about it.
 #[derive(Clone, Debug)]

@@ -158,7 +158,7 @@ impl Instance {
         Ok(Done { warnings, needs_restart, changes: changes::between(&old, &new) })
     }
 
-    fn follow_ticket_keys(&self, config: &Config) {
+    fn follow_ticket_keys(&self, config: &config::Config) {
         let followed = self.live.ticket_keys.follow(&config.session_ticket_secrets, self.live.clock.now());
         if let Err(error) = followed {
             tracing::error!(%error, "openssl has no random bytes: the keys of session tickets stay as they are");

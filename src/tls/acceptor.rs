@@ -5,15 +5,15 @@
 //! certificate is chosen in the handshake, so certificates change without a new acceptor. A resumed session proves
 //! itself with its keys and is shown no certificate.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use openssl::{
     error::ErrorStack,
     ssl::{
-        AlpnError, ClientHelloResponse, NameType, SslAcceptor, SslContextBuilder, SslMethod, SslMode,
-        SslOptions, SslRef, SslSessionCacheMode, SslVersion, select_next_proto,
+        AlpnError, ClientHelloResponse, NameType, SslAcceptor, SslMethod, SslMode, SslOptions, SslRef,
+        SslSessionCacheMode, SslVersion, select_next_proto,
     },
 };
 use pingora::{
