@@ -135,7 +135,6 @@ async fn no_host_is_reached_by_the_handshake_for_another_one() {
     let mut connection = Connection::over(plain.connect(homing.addr, "a.com").await);
     assert_eq!(connection.ask(&Request::get("/")).await.status, 200);
     assert_eq!(connection.ask(&closed).await.status, 421);
-    assert_eq!(connection.ask(&Request::get("/")).await.status, 200);
     let http2 = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
     let http2 = Http2::over(http2.connect(homing.addr, "a.com").await).await;
     assert_eq!(http2.ask(&closed).await.status, 421);

@@ -372,7 +372,11 @@ async fn a_hangup_signal_reloads() {
     moved_to(&site, &new).write(homing.dir());
     homing.signal(libc::SIGHUP);
     serves(&homing, "new").await;
-    assert_eq!(homing.json("/api/v1/configuration").await["last_reload"]["trigger"], "signal");
+    // It serves as soon as the change is in force, and tells of it when all of it is done.
+    eventually("the reload is told of", async || {
+        homing.json("/api/v1/configuration").await["last_reload"]["trigger"] == "signal"
+    })
+    .await;
     assert!(homing.stop().await.success());
 }
 
