@@ -38,7 +38,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`names`] [`clock`] [`limits`] [`metrics`] [`site_cookie`] |
+//! | 0 | [`names`] [`clock`] [`buckets`] [`limits`] [`metrics`] [`site_cookie`] |
 //! | 1 | [`config`] |
 //! | 2 | [`session`] [`tls`] [`listen`] [`access_log`] |
 //! | 3 | [`pool`] [`clone`] [`gslb`] |
@@ -72,6 +72,7 @@
 
 pub mod access_log;
 pub mod admin;
+pub mod buckets;
 pub mod cli;
 pub mod clock;
 pub mod clone;

@@ -8,6 +8,8 @@
 
 mod gslb_choice;
 mod listener;
+mod places;
+mod request_rates;
 mod virtual_service;
 
 use std::{
@@ -21,6 +23,8 @@ use parking_lot::Mutex;
 
 pub use gslb_choice::{GslbChoice, Member, Opinion, Source};
 pub use listener::Listener;
+pub use places::{Place, Places};
+pub use request_rates::{OverRate, RequestLimiter};
 pub use virtual_service::VirtualService;
 
 use crate::{

@@ -37,7 +37,14 @@ impl Reason {
         use Reason::*;
         matches!(
             self,
-            BadRequest | UriTooLong | HeadTooLarge | BodyTooLarge | NoVirtualService | ClientTimeout
+            RateLimited
+                | TooManyConnections
+                | BadRequest
+                | UriTooLong
+                | HeadTooLarge
+                | BodyTooLarge
+                | NoVirtualService
+                | ClientTimeout
         )
     }
 }
@@ -57,6 +64,10 @@ reasons! {
     HeadTooLarge = "head_too_large", false;
     /// The request's body is larger than its virtual service takes.
     BodyTooLarge = "body_too_large", false;
+    /// The client, or whoever it counts with, asks more often than it may.
+    RateLimited = "rate_limited", false;
+    /// The virtual service has as many client connections as it may.
+    TooManyConnections = "too_many_connections", false;
     /// No virtual service of the listener has this Host.
     NoVirtualService = "no_virtual_service", false;
     /// No server is up, or none of those that were tried could be reached.

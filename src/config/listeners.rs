@@ -144,6 +144,10 @@ fn check_agreement(addr: SocketAddr, uses: &[Use<'_>], report: &Report) {
             let help = "give their application profiles the same `client_max_uri_size`, `client_max_header_size`, `max_header_count` and `client_max_request_size`";
             disagree("have different limits of request heads", help);
         }
+        if a.client_limits != b.client_limits {
+            let help = "clients are counted before it is known which one they want: write the same `max_cps_per_client` and `max_concurrent_connections_per_client`";
+            disagree("have different limits of clients", help);
+        }
         if a.address_lists != b.address_lists {
             let help = "clients are refused before it is known which one they want: write the same `allow` and `deny`";
             disagree("have different address lists", help);

@@ -158,6 +158,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         access_log,
         log_format,
         threads: o.field("threads", units::whole(1..=1024)).unwrap_or_else(cores),
+        max_connections: o.field("max_connections", units::whole(1..=10_000_000)),
         grace_period: o
             .field("grace_period", units::duration(Duration::ZERO..=days(1)))
             .unwrap_or(seconds(20)),

@@ -11,6 +11,7 @@ mod access_log;
 mod admin;
 mod ciphers;
 mod client_certificates;
+mod client_limits;
 mod clone;
 mod copied;
 mod dates;
@@ -54,6 +55,7 @@ mod yaml;
 pub use access_log::{AccessLog, AnalyticsPolicy, EventFormat, FullClientLogs, LogFormat, LogPath};
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin, SHORTEST_TOKEN};
 pub use client_certificates::ClientCertificates;
+pub use client_limits::{ClientLimits, RateAction, RatePer, RequestRate};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
 pub use copied::{Copied, PathPattern, PathPrefix};
 pub use dates::{DateConcern, Validity, common_name, is_current};
@@ -110,6 +112,8 @@ pub struct Config {
     pub log_format: EventFormat,
     /// Worker threads; default: one per core.
     pub threads: usize,
+    /// Client connections at a time; default: as many as the limit of open files allows.
+    pub max_connections: Option<usize>,
     /// How long `SIGTERM` waits for what is in flight; default 20 s.
     pub grace_period: Duration,
     /// Load it again when a file that it was read from changes; default false.

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use ipnet::IpNet;
 
 use super::{
-    AnalyticsPolicy, ApplicationProfile, Certificate, CloneSection, ErrorPageProfile, HttpRule, Pool,
-    PortRedirect, RuleSpec, SslProfile, Token,
+    AnalyticsPolicy, ApplicationProfile, Certificate, ClientLimits, CloneSection, ErrorPageProfile, HttpRule,
+    Pool, PortRedirect, RequestRate, RuleSpec, SslProfile, Token,
     http_rule::{HttpRules, Scope},
     pool::is_sp_pool,
     problem::{Place, Report, shown},
@@ -38,6 +38,11 @@ pub struct VirtualService {
     /// What clients see where something failed.
     pub error_pages: Option<Arc<ErrorPageProfile>>,
     pub address_lists: AddressLists,
+    pub client_limits: ClientLimits,
+    /// Client connections at a time.
+    pub max_concurrent_connections: Option<u32>,
+    /// A request that is over any of them is refused.
+    pub request_rates: Vec<RequestRate>,
     /// What the access log has of its requests.
     pub analytics: AnalyticsPolicy,
 }
@@ -133,6 +138,9 @@ impl VirtualService {
                 allow: o.list("allow", words::network).unwrap_or_default(),
                 deny: o.list("deny", words::network).unwrap_or_default(),
             },
+            client_limits: ClientLimits::read(o),
+            max_concurrent_connections: o.object("performance_limits", read_performance_limits).flatten(),
+            request_rates: RequestRate::read_all(o),
             analytics: o.object("analytics_policy", AnalyticsPolicy::read).unwrap_or_default(),
         };
         warn_of_clients_in_clear(o, &vs);
@@ -159,6 +167,10 @@ fn warn_of_clients_in_clear(o: &Object<'_>, vs: &VirtualService) {
             "give it `enable_ssl: true`, redirect it by `http_to_https: true`, or leave the service out";
         o.dubious("services", what, help);
     }
+}
+
+fn read_performance_limits(o: &mut Object<'_>) -> Option<u32> {
+    o.field("max_concurrent_connections", units::whole(1..=10_000_000))
 }
 
 /// What site persistence does by itself, and what belongs to the GSLB service.

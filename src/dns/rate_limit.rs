@@ -2,16 +2,17 @@
 //! than some answers of one kind in a second. Of those over the limit, some go out empty and truncated, so that a
 //! true client comes again by TCP.
 //!
-//! The memory is fixed. Where more networks ask than there are places, those that were quiet for the longest time
-//! are forgotten, and start anew.
+//! The memory is fixed, see [`crate::buckets`].
 
 use std::{hash::Hasher, net::IpAddr, time::Instant};
 
 use ipnet::IpNet;
-use parking_lot::Mutex;
 use siphasher::sip::SipHasher13;
 
-use crate::config::DnsRateLimit;
+use crate::{
+    buckets::{Buckets, Over, Rate, write_address},
+    config::DnsRateLimit,
+};
 
 /// What becomes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,30 +36,14 @@ pub(super) enum Kind<'q> {
 /// The accounts of all networks.
 pub struct RateLimit {
     config: DnsRateLimit,
-    key: [u8; 16],
-    begun: Instant,
-    sets: Box<[Mutex<Set>]>,
-}
-
-type Set = [Account; ACCOUNTS_PER_SET];
-
-/// How many answers one network may still get of one kind.
-#[derive(Clone, Copy, Default)]
-struct Account {
-    /// Tells it from others in the set; 0: free.
-    mark: u32,
-    /// When it was last paid into, in milliseconds.
-    at: u32,
-    /// Thousandths of answers.
-    credit: u32,
-    /// Answers over the limit.
-    over: u32,
+    accounts: Buckets,
 }
 
 impl RateLimit {
     /// `key`: random, so that nobody can choose who shares a place with whom.
     pub fn new(config: DnsRateLimit, key: [u8; 16], begun: Instant) -> Self {
-        Self { config, key, begun, sets: (0..SETS).map(|_| Mutex::default()).collect() }
+        let rate = Rate::per_second(config.responses_per_second);
+        Self { config, accounts: Buckets::new(rate, ACCOUNTS, key, begun) }
     }
 
     pub fn config(&self) -> &DnsRateLimit {
@@ -67,91 +52,39 @@ impl RateLimit {
 
     /// Counts an answer.
     pub(super) fn pass(&self, client: IpAddr, kind: Kind<'_>, now: Instant) -> Pass {
-        let hash = self.hash(client, kind);
-        let mark = (hash >> 32) as u32 | 1;
-        let now = now.saturating_duration_since(self.begun).as_millis() as u32;
-        let mut set = self.sets[hash as usize % SETS].lock();
-        let found = set.iter().position(|account| account.mark == mark);
-        let account = match found {
-            Some(n) => &mut set[n],
-            None => {
-                let idle = |account: &Account| match account.mark {
-                    0 => u32::MAX,
-                    _ => now.wrapping_sub(account.at),
-                };
-                let quietest = set.iter_mut().max_by_key(|account| idle(account));
-                let account = quietest.expect("a set has accounts");
-                *account = Account { mark, at: now, credit: self.most(), over: 0 };
-                account
-            }
-        };
-        account.pay_in(self.config.responses_per_second, self.most(), now);
-        match account.credit.checked_sub(ONE) {
-            Some(credit) => {
-                account.credit = credit;
-                account.over = 0;
-                Pass::Whole
-            }
-            None => {
-                account.over = account.over.wrapping_add(1);
-                match self.config.slip {
-                    0 => Pass::Dropped,
-                    slip if account.over.is_multiple_of(slip) => Pass::Truncated,
-                    _ => Pass::Dropped,
-                }
-            }
+        match self.accounts.take(|name| self.write(name, client, kind), now) {
+            Ok(()) => Pass::Whole,
+            Err(Over { times, .. }) => match self.config.slip {
+                0 => Pass::Dropped,
+                slip if times.is_multiple_of(slip) => Pass::Truncated,
+                _ => Pass::Dropped,
+            },
         }
     }
 
-    /// A second's worth may be spent at once.
-    fn most(&self) -> u32 {
-        self.config.responses_per_second * ONE
-    }
-
-    fn hash(&self, client: IpAddr, kind: Kind<'_>) -> u64 {
+    fn write(&self, name: &mut SipHasher13, client: IpAddr, kind: Kind<'_>) {
         let prefix = match client {
             IpAddr::V4(_) => self.config.ipv4_prefix,
             IpAddr::V6(_) => self.config.ipv6_prefix,
         };
         let network = IpNet::new(client, prefix).map_or(client, |network| network.network());
-        let mut hasher = SipHasher13::new_with_key(&self.key);
-        match network {
-            IpAddr::V4(network) => hasher.write(&network.octets()),
-            IpAddr::V6(network) => hasher.write(&network.octets()),
-        }
+        write_address(name, network);
         match kind {
-            Kind::Answer(name, kind) => {
-                hasher.write_u16(kind);
-                hasher.write(name.as_bytes());
+            Kind::Answer(of, kind) => {
+                name.write_u16(kind);
+                name.write(of.as_bytes());
             }
             Kind::Negative(zone) => {
-                hasher.write_u32(1);
-                hasher.write(zone.as_bytes());
+                name.write_u32(1);
+                name.write(zone.as_bytes());
             }
-            Kind::Error => hasher.write_u32(2),
+            Kind::Error => name.write_u32(2),
         }
-        hasher.finish()
     }
 }
 
-impl Account {
-    fn pay_in(&mut self, per_second: u32, most: u32, now: u32) {
-        // Clocks of threads that read them a moment apart do not pay in twice.
-        let passed = now.wrapping_sub(self.at);
-        if passed > u32::MAX / 2 {
-            return;
-        }
-        self.at = now;
-        // Answers in a second are thousandths in a millisecond.
-        self.credit = self.credit.saturating_add(passed.saturating_mul(per_second)).min(most);
-    }
-}
-
-const ONE: u32 = 1000;
-
-/// With 16 bytes for an account, 1 MiB, beside the locks.
-const SETS: usize = 1 << 14;
-const ACCOUNTS_PER_SET: usize = 4;
+/// With 24 bytes for an account, 1.5 MiB, beside the locks.
+const ACCOUNTS: usize = 1 << 16;
 
 #[cfg(test)]
 mod tests {

@@ -62,6 +62,9 @@ pub fn vs(site: TestSite) -> VirtualService {
         http_rules: Vec::new(),
         error_pages: None,
         address_lists: AddressLists::default(),
+        client_limits: Default::default(),
+        max_concurrent_connections: None,
+        request_rates: Vec::new(),
         analytics: Default::default(),
     }
 }

@@ -23,7 +23,7 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use super::{HandshakeFailure, LeastPace, RefusedHead, framing::Framing};
+use super::{HandshakeFailure, LeastPace, RefusedHead, client_caps::Guest, framing::Framing};
 use crate::metrics::Held;
 
 /// A client connection, from the end of its handshake until its last request is gone.
@@ -165,7 +165,10 @@ pub trait ConnectionEvents: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Serve,
+    /// A rule rejects it.
     Refuse,
+    /// Its virtual service has as many as it takes.
+    Full,
 }
 
 /// Why a client was turned away before anything was known about it but its address.
@@ -179,6 +182,10 @@ pub enum Refusal {
     ProxyHeader(String),
     #[error("its PROXY header took too long")]
     ProxyTimeout,
+    #[error("its client has as many connections as it may")]
+    ClientConnections,
+    #[error("its client connects more often than it may")]
+    ClientRate,
     #[error("the tls handshake failed: {0}")]
     Handshake(HandshakeFailure),
     #[error("the tls handshake took too long")]
@@ -193,6 +200,8 @@ impl Refusal {
             Self::ProxyPeer => "proxy_peer",
             Self::ProxyHeader(_) => "proxy_header",
             Self::ProxyTimeout => "proxy_timeout",
+            Self::ClientConnections => "client_connections",
+            Self::ClientRate => "client_rate",
             Self::Handshake(_) => "tls_handshake",
             Self::HandshakeTimeout => "tls_handshake_timeout",
         }
@@ -237,12 +246,13 @@ impl From<Facts> for Connection {
 pub(super) struct Open {
     count: Arc<watch::Sender<usize>>,
     _gauge: Held,
+    _guest: Option<Guest>,
 }
 
 impl Open {
-    pub fn new(count: &Arc<watch::Sender<usize>>, gauge: Held) -> Self {
+    pub fn new(count: &Arc<watch::Sender<usize>>, gauge: Held, guest: Option<Guest>) -> Self {
         count.send_modify(|open| *open += 1);
-        Self { count: count.clone(), _gauge: gauge }
+        Self { count: count.clone(), _gauge: gauge, _guest: guest }
     }
 }
 

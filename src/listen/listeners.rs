@@ -155,6 +155,14 @@ where
         0
     }
 
+    /// Takes over how many clients are configured to be there at most. Says how many there is room for.
+    pub fn limit_clients(&self, most: Option<usize>) -> usize {
+        self.shared.room.limit(most);
+        // Who waits for room looks again.
+        self.shared.open.send_modify(|_| {});
+        self.shared.room.clients()
+    }
+
     /// The listening sockets, for another process to accept from too.
     pub fn sockets(&self) -> Vec<Arc<tokio::net::TcpListener>> {
         self.running.lock().values().map(|running| running.socket.clone()).collect()

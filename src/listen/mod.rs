@@ -9,6 +9,7 @@
 //! Known elsewhere as: BIG-IP's virtual server address with its `CLIENT_ACCEPTED` and `CLIENT_CLOSED` events,
 //! Envoy's listener manager, Pingora's `listening::Service`.
 
+mod client_caps;
 mod connection;
 mod framing;
 mod head;
@@ -24,6 +25,7 @@ mod unix;
 mod wire;
 mod workers;
 
+pub use client_caps::ClientCaps;
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;
 pub use head::{HeadRefusal, RefusedHead};

@@ -27,7 +27,8 @@ use tokio::{net::TcpStream, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Connection, ConnectionEvents, Refusal, Room, Verdict, Wire, Workers,
+    ClientCaps, Connection, ConnectionEvents, Refusal, Room, Verdict, Wire, Workers,
+    client_caps::Guest,
     connection::{Closing, Facts, Open},
     http1::{self, Terms},
     proxy_protocol::{self, Introduced},
@@ -87,6 +88,8 @@ pub struct ListenerSettings {
     /// For the whole of a TLS handshake.
     pub handshake_timeout: Duration,
     pub head_limits: HeadLimits,
+    /// What one client may have; `None`: whatever it likes.
+    pub client_caps: Option<Arc<ClientCaps>>,
 }
 
 impl ListenerSettings {
@@ -184,13 +187,27 @@ where
         if let Err(refusal) = settings.admits_peer(client) {
             return self.refuse(client, &refusal);
         }
-        let open = Open::new(&self.shared.open, self.counts.open());
+        let counted = match settings.proxy_peers.is_some() {
+            true => Ok(None), // once it is known who it is
+            false => self.count(client, &settings),
+        };
+        let guest = match counted {
+            Ok(guest) => guest,
+            Err(refusal) => return self.refuse(client, &refusal),
+        };
+        let open = Open::new(&self.shared.open, self.counts.open(), guest);
         let port = self.clone();
         let mut connections = self.connections.lock();
         while connections.try_join_next().is_some() {}
         self.shared.workers.serve(&mut connections, socket, move |socket, app| async move {
             port.connection(socket, client, &settings, open, &app).await;
         });
+    }
+
+    /// Counts a client's connection against what one client may have.
+    fn count(&self, client: SocketAddr, settings: &ListenerSettings) -> Result<Option<Guest>, Refusal> {
+        let count = |caps: &Arc<ClientCaps>| caps.admit(client.ip(), self.shared.clock.now());
+        settings.client_caps.as_ref().map(count).transpose()
     }
 
     /// Waits until no connection is open.
@@ -225,8 +242,8 @@ where
         // Both fail only for a client that is gone already.
         let Ok(local) = socket.local_addr() else { return };
         let _ = socket.set_nodelay(true);
-        let client = match self.client(&mut socket, peer, settings).await {
-            Ok(client) => client,
+        let (client, _guest) = match self.client(&mut socket, peer, settings).await {
+            Ok(known) => known,
             Err(refusal) => return self.refuse(peer, &refusal),
         };
         let stream = match self.handshake(pingora_stream(socket, client), settings).await {
@@ -245,8 +262,10 @@ where
         }));
         let events = &*self.shared.events;
         let _closing = Closing { events, connection: &connection };
-        if events.accepted(&connection).await == Verdict::Refuse {
-            return self.counts.refused(BY_RULE);
+        match events.accepted(&connection).await {
+            Verdict::Serve => {}
+            Verdict::Refuse => return self.counts.refused(BY_RULE),
+            Verdict::Full => return self.counts.refused(FULL),
         }
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
@@ -264,23 +283,25 @@ where
         }
     }
 
-    /// Who the client is: who connected, or the one that he speaks for.
+    /// Who the client is: who connected, or the one that he speaks for, who is counted then.
     async fn client(
         &self,
         socket: &mut TcpStream,
         peer: SocketAddr,
         settings: &ListenerSettings,
-    ) -> Result<SocketAddr, Refusal> {
+    ) -> Result<(SocketAddr, Option<Guest>), Refusal> {
         if settings.proxy_peers.is_none() {
-            return Ok(peer);
+            return Ok((peer, None));
         }
         let introduced = proxy_protocol::introduced(socket);
-        match tokio::time::timeout(settings.client_header_timeout, introduced).await {
-            Ok(Ok(Introduced::Client(client))) => settings.admits(client).map(|()| client),
-            Ok(Ok(Introduced::Sender)) => settings.admits(peer).map(|()| peer),
-            Ok(Err(why)) => Err(Refusal::ProxyHeader(why.to_string())),
-            Err(_) => Err(Refusal::ProxyTimeout),
-        }
+        let client = match tokio::time::timeout(settings.client_header_timeout, introduced).await {
+            Ok(Ok(Introduced::Client(client))) => client,
+            Ok(Ok(Introduced::Sender)) => peer,
+            Ok(Err(why)) => return Err(Refusal::ProxyHeader(why.to_string())),
+            Err(_) => return Err(Refusal::ProxyTimeout),
+        };
+        settings.admits(client)?;
+        Ok((client, self.count(client, settings)?))
     }
 
     async fn handshake(&self, socket: L4Stream, settings: &ListenerSettings) -> Result<Stream, Refusal> {
@@ -327,6 +348,7 @@ fn is_of_the_client(error: &io::Error) -> bool {
 
 /// A rule's `reject`, beside the labels of [`Refusal`].
 const BY_RULE: &str = "rule";
+const FULL: &str = "virtual_service_full";
 /// After an error such as too many open files, which only time can mend.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a listener that was removed looks whether its connections are gone.

@@ -4,7 +4,11 @@
 //! kernel's queue, those that are there are served, and what is left of the open files is for servers and the admin
 //! API. HAProxy does so at its `maxconn`.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Instant,
+};
 
 use crate::{
     clock::Episode,
@@ -14,29 +18,45 @@ use crate::{
 /// The room for client connections, shared by all listeners of an instance.
 pub struct Room {
     files: OpenFiles,
-    clients: usize,
+    /// What was configured, if that is less than the files allow.
+    configured: AtomicUsize,
     full: Episode,
     failing: Episode,
 }
 
 impl Room {
-    pub fn new(files: OpenFiles) -> Self {
-        Self { files, clients: files.clients(), full: Episode::default(), failing: Episode::default() }
+    /// For so many at most, as configured; never for more than the files allow.
+    pub fn new(files: OpenFiles, most: Option<usize>) -> Self {
+        let configured = AtomicUsize::new(most.unwrap_or(usize::MAX));
+        Self { files, configured, full: Episode::default(), failing: Episode::default() }
+    }
+
+    /// Takes over what is configured from now on.
+    pub(super) fn limit(&self, most: Option<usize>) {
+        self.configured.store(most.unwrap_or(usize::MAX), Relaxed);
+    }
+
+    /// How many clients there is room for.
+    pub fn clients(&self) -> usize {
+        self.files.clients().min(self.configured.load(Relaxed))
     }
 
     /// Whether so many connections are all there is room for.
     pub(super) fn is_full(&self, open: usize) -> bool {
-        open >= self.clients
+        open >= self.clients()
     }
 
     /// A listener waits for room.
     pub(super) fn filled(&self, now: Instant) {
         if self.full.seen(now) {
+            let help = match self.clients() < self.files.clients() {
+                true => "raise `max_connections`",
+                false => "raise the limit of open files (LimitNOFILE= of the unit, `ulimit -Hn`)",
+            };
             tracing::warn!(
-                clients = self.clients,
+                clients = self.clients(),
                 open_files = self.files.shown(),
-                "no room for more client connections; new ones wait until others end; \
-                 raise the limit of open files (LimitNOFILE= of the unit, `ulimit -Hn`)"
+                "no room for more client connections; new ones wait until others end; {help}"
             );
         }
     }

@@ -143,7 +143,7 @@ impl Fixture {
         let (sender, events) = mpsc::unbounded_channel();
         let recorder = Recorder { events: sender, verdict };
         let metrics = Metrics::new();
-        let (workers, room) = (Workers::here(app.clone()), Room::new(OpenFiles::allowed()));
+        let (workers, room) = (Workers::here(app.clone()), Room::new(OpenFiles::allowed(), None));
         let listeners = Listeners::new(workers, Arc::new(recorder), Clock::system(), room, metrics.clone());
         let addr = add(&listeners, spec("127.0.0.1:0".parse().unwrap(), settings)).unwrap();
         Self { listeners, app, addr, events, begun, metrics }
@@ -200,6 +200,7 @@ fn settings() -> ListenerSettings {
         keepalive_timeout: Duration::from_secs(60),
         handshake_timeout: Duration::from_secs(10),
         head_limits: HeadLimits::default(),
+        client_caps: None,
     }
 }
 

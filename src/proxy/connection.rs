@@ -13,7 +13,7 @@ use super::{Proxy, access_log};
 use crate::{
     listen::{Connection, ConnectionEvents, Refusal, RefusedHead, Verdict},
     rule::ConnectionState,
-    snapshot::{Live, Snapshot, VirtualService},
+    snapshot::{Live, Place, Snapshot, VirtualService},
     tls::TlsFacts,
 };
 
@@ -22,8 +22,15 @@ use crate::{
 struct States {
     /// For each virtual service that it brought requests to: one, but for HTTP/2 connections and clients that send
     /// several Hosts.
-    states: Mutex<Vec<(Arc<ConnectionState>, Arc<VirtualService>)>>,
+    states: Mutex<Vec<Visit>>,
     last: Mutex<Option<LastRoute>>,
+}
+
+/// What a connection is to one virtual service.
+struct Visit {
+    state: Arc<ConnectionState>,
+    vs: Arc<VirtualService>,
+    _place: Place,
 }
 
 /// Where the last request went, so that the next one with the same Host need not be routed.
@@ -45,16 +52,17 @@ impl ConnectionEvents for Proxy {
             self.live.route(&self.live.snapshot(), listener, &sni)
         };
         let Some(vs) = self.live.only(listener).or_else(by_sni) else { return Verdict::Serve };
-        match state_for(connection, &vs).await.is_rejected() {
-            true => Verdict::Refuse,
-            false => Verdict::Serve,
+        match state_for(connection, &vs).await {
+            None => Verdict::Full,
+            Some(state) if state.is_rejected() => Verdict::Refuse,
+            Some(_) => Verdict::Serve,
         }
     }
 
     fn closed(&self, connection: &Arc<Connection>) {
         let Some(states) = connection.state::<States>() else { return };
         let states: Vec<_> = states.states.lock().drain(..).collect();
-        for (state, vs) in states {
+        for Visit { state, vs, .. } in states {
             vs.chain.client_closed(&state);
         }
     }
@@ -97,17 +105,19 @@ pub(super) fn remember_route(
 }
 
 /// The state of this connection for this virtual service, made at first sight, after its `client_accepted`: streams
-/// of one HTTP/2 connection may arrive here together, and all wait for it.
+/// of one HTTP/2 connection may arrive here together, and all wait for it. `None`: the virtual service has as many
+/// connections as it may.
 pub(super) async fn state_for(
     connection: &Arc<Connection>,
     vs: &Arc<VirtualService>,
-) -> Arc<ConnectionState> {
+) -> Option<Arc<ConnectionState>> {
     let state = {
         let states = connection.state::<States>().expect("a connection has its states since it was accepted");
         let mut states = states.states.lock();
-        match states.iter().find(|(state, _)| state.virtual_service() == vs.name()) {
-            Some((state, _)) => state.clone(),
+        match states.iter().find(|visit| visit.state.virtual_service() == vs.name()) {
+            Some(visit) => visit.state.clone(),
             None => {
+                let _place = vs.places.take(vs.config.max_concurrent_connections)?;
                 let state = Arc::new(ConnectionState::new(
                     vs.name().clone(),
                     vs.services.clone(),
@@ -116,13 +126,13 @@ pub(super) async fn state_for(
                     facts_for(connection, vs),
                     vs.connections_open.clone(),
                 ));
-                states.push((state.clone(), vs.clone()));
+                states.push(Visit { state: state.clone(), vs: vs.clone(), _place });
                 state
             }
         }
     };
     state.accept(&vs.chain).await;
-    state
+    Some(state)
 }
 
 /// Whether a virtual service that requires a certificate has it of this connection. A peer site answers for its clients.

@@ -31,6 +31,8 @@ pub struct Ctx {
     /// A rule asked for another try after an answer.
     pub(super) retry_asked: bool,
     pub(super) retries: u32,
+    /// Its rate is counted when the rules have found out whose it is.
+    pub(super) is_uncounted: bool,
     /// Interim answers that servers gave to it.
     pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
@@ -84,6 +86,7 @@ impl Ctx {
             status: 0,
             retry_asked: false,
             retries: 0,
+            is_uncounted: false,
             interims: 0,
             reason: None,
         }

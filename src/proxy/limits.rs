@@ -1,13 +1,17 @@
 //! How much a virtual service takes of a request. The head of an HTTP/1 request was measured before anybody parsed it
 //! (see [`crate::listen`]); what is left is the head of an HTTP/2 request, and every body.
 
-use http::{Version, header};
+use http::{HeaderName, Version, header};
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{copies::content_length, exchange::Ctx, forward::asks_for_tunnel};
+use super::{copies::content_length, exchange::Ctx, fields, forward::asks_for_tunnel, reply::page};
 use crate::{
-    config::{HeadLimits, RequestLimits},
+    access_log::Reason,
+    config::{HeadLimits, RateAction, RequestLimits},
     listen::{Connection, LeastPace},
+    rule::Reply,
+    site_cookie::HOP_HEADER,
+    snapshot::{Live, OverRate},
 };
 
 /// Refuses a head that is too large or announces too large a body, and says how its body has to come.
@@ -31,6 +35,55 @@ pub(super) fn head(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         connection.demand_pace(LeastPace { rate, patience });
     }
     Ok(())
+}
+
+/// Counts the request against the rates of its virtual service, before any rule sees it. One that is over a rate is
+/// answered, or its connection is closed. What says that it comes from a peer site waits for [`count_hop`].
+pub(super) fn is_within_rate(live: &Live, session: &Session, ctx: &mut Ctx) -> Result<bool> {
+    if ctx.routed().vs.request_limiters.is_empty() {
+        return Ok(true);
+    }
+    ctx.is_uncounted = fields::has(&session.req_header().headers, &HOP);
+    match ctx.is_uncounted {
+        true => Ok(true),
+        false => count(live, session, ctx),
+    }
+}
+
+/// Counts what said that it comes from a peer site: by the client that the site tells, where that has proven itself.
+pub(super) fn count_hop(live: &Live, session: &Session, ctx: &mut Ctx) -> Result<()> {
+    if std::mem::take(&mut ctx.is_uncounted) {
+        count(live, session, ctx)?;
+    }
+    Ok(())
+}
+
+fn count(live: &Live, session: &Session, ctx: &mut Ctx) -> Result<bool> {
+    let routed = ctx.routed();
+    let (now, client) = (live.clock.now(), routed.exchange.client_ip());
+    let headers = &session.req_header().headers;
+    let counted = routed.vs.request_limiters.iter().try_for_each(|rate| rate.count(client, headers, now));
+    let Err(OverRate { action, wait }) = counted else { return Ok(true) };
+    match action {
+        RateAction::Close => {
+            ctx.reason = Some(Reason::RateLimited);
+            Error::e_explain(ErrorType::ConnectionClosed, "requests come more often than they may")
+        }
+        RateAction::Respond(status) => {
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let reply =
+                Reply::new(status).fallback_body(page(status)).header("Retry-After", &seconds.to_string());
+            routed.exchange.reply = Some(reply.map_err(|_| Error::new(ErrorType::InternalError))?);
+            ctx.reason = Some(Reason::RateLimited);
+            Ok(false)
+        }
+    }
+}
+
+/// The virtual service has as many connections as it may.
+pub(super) fn full(ctx: &mut Ctx) -> Box<Error> {
+    ctx.reason = Some(Reason::TooManyConnections);
+    Error::explain(ErrorType::HTTPStatus(503), "the virtual service has as many connections as it may")
 }
 
 /// Refuses a body that turns out to be too large.
@@ -78,6 +131,7 @@ fn http2_head(head: &RequestHeader, limits: &HeadLimits) -> Result<()> {
     Ok(())
 }
 
+const HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
 /// `: ` and CR LF.
 const LINE_OVERHEAD: usize = 4;
 

@@ -72,7 +72,10 @@ impl ProxyHttp for Proxy {
         forward::body_expected(session)?;
         route::find_virtual_service(&self.live, session, ctx).await?;
         limits::head(session, ctx)?;
-        route::run_rules(session, ctx).await?;
+        if limits::is_within_rate(&self.live, session, ctx)? {
+            route::run_rules(session, ctx).await?;
+            limits::count_hop(&self.live, session, ctx)?;
+        }
         if reply::answer_by_rule(session, ctx).await? {
             return Ok(true);
         }

@@ -39,7 +39,7 @@ pub(super) async fn answer_by_rule(session: &mut Session, ctx: &mut Ctx) -> Resu
     match ctx.routed().exchange.reply.take() {
         None => Ok(false),
         Some(reply) => {
-            ctx.reason = Some(Reason::RuleAnswered);
+            ctx.reason.get_or_insert(Reason::RuleAnswered);
             send(session, ctx, reply).await?;
             Ok(true)
         }
@@ -241,7 +241,7 @@ async fn send(session: &mut Session, ctx: &mut Ctx, mut reply: Reply) -> Result<
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One line that says what happened, and nothing of the inside.
-fn page(status: u16) -> Bytes {
+pub(super) fn page(status: u16) -> Bytes {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     Bytes::from(format!("{status} {}\n", reason.unwrap_or("Error")))
 }

@@ -9,6 +9,7 @@ use super::{
     connection, copies,
     exchange::{Ctx, Routed},
     fields::Survey,
+    limits,
     notes::Notes,
     request_id, strict, trusted,
 };
@@ -36,7 +37,11 @@ pub(super) async fn find_virtual_service(
     let (vs, state) = match field.and_then(|field| connection::last_route(live, &connection, field)) {
         Some(known) => known,
         // Boxed, because this is the first request's affair and the others should not carry it about.
-        None => Box::pin(route(live, &connection, &request_host(head, &survey)?, field)).await?,
+        None => {
+            let host = request_host(head, &survey)?;
+            let found = Box::pin(route(live, &connection, &host, field)).await?;
+            found.ok_or_else(|| limits::full(ctx))?
+        }
     };
     let Survey { cookies, marked, .. } = survey;
     let head = session.req_header_mut();
@@ -61,13 +66,13 @@ pub(super) async fn find_virtual_service(
     Ok(())
 }
 
-/// The virtual service of a host, and the state that the connection has for it.
+/// The virtual service of a host, and the state that the connection has for it. `None`: it is full.
 async fn route(
     live: &Arc<Live>,
     connection: &Arc<Connection>,
     host: &str,
     field: Option<&HeaderValue>,
-) -> Result<(Arc<VirtualService>, Arc<ConnectionState>)> {
+) -> Result<Option<(Arc<VirtualService>, Arc<ConnectionState>)>> {
     let snapshot = live.snapshot();
     let vs = live
         .route(&snapshot, &connection.listener, host)
@@ -78,11 +83,11 @@ async fn route(
             "the virtual service requires a client certificate, and this connection has not shown one to it";
         return Error::e_explain(ErrorType::HTTPStatus(421), why);
     }
-    let state = connection::state_for(connection, &vs).await;
+    let Some(state) = connection::state_for(connection, &vs).await else { return Ok(None) };
     if let Some(field) = field {
         connection::remember_route(connection, &snapshot, field, &vs, &state);
     }
-    Ok((vs, state))
+    Ok(Some((vs, state)))
 }
 
 /// Runs `http_request`.

@@ -22,6 +22,7 @@ pub(super) fn between(old: &Snapshot, new: &Snapshot) -> BTreeMap<String, Change
         a.profile == b.profile
             && a.address_lists == b.address_lists
             && a.proxy_peers == b.proxy_peers
+            && a.client_limits() == b.client_limits()
             && a.tls == b.tls
             && names(a) == names(b)
             && b.tls.iter().all(|(tls, _)| content_stays(&tls.certificate))
@@ -85,6 +86,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
     let site = (&config.site.name, &config.site.cluster_uuid);
     [
         ("grace_period", humantime::format_duration(config.grace_period).to_string()),
+        ("max_connections", config.max_connections.map_or_else(|| "none".into(), |most| most.to_string())),
         ("watch", config.watch.to_string()),
         ("session_snapshot", path(&config.session_snapshot)),
         (

@@ -45,9 +45,9 @@ pub(super) struct History {
 impl Instance {
     pub fn new(live: Arc<Live>, builder: Builder, workers: Workers<HttpProxy<Proxy>>) -> Self {
         let files = OpenFiles::allowed();
-        let room = Room::new(files);
-        tracing::info!(open_files = files.shown(), clients = files.clients(), "room for clients");
-        live.metrics.listeners.limit.set(files.clients().try_into().unwrap_or(i64::MAX));
+        let room = Room::new(files, live.snapshot().config.max_connections);
+        tracing::info!(open_files = files.shown(), clients = room.clients(), "room for clients");
+        live.metrics.listeners.limit.set(room.clients().try_into().unwrap_or(i64::MAX));
         let events = Arc::new(Proxy::new(live.clone()));
         let config = live.snapshot().config.clone();
         let loaded = live.clock.wall();

@@ -158,6 +158,11 @@ impl Ports {
         }
     }
 
+    /// Takes over how many clients there may be. Says how many there is room for.
+    pub fn limit_clients(&self, most: Option<usize>) -> usize {
+        self.listeners.limit_clients(most)
+    }
+
     /// Stops listening there; what ends with the last connection is given back.
     pub async fn remove(&self, addr: SocketAddr, grace: Duration) -> Option<JoinHandle<()>> {
         tracing::info!("no longer listening on {addr}");
@@ -239,6 +244,7 @@ fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
         keepalive_timeout: listener.profile.keepalive_timeout,
         handshake_timeout: tls.map_or(Duration::MAX, |tls| tls.profile.handshake_timeout),
         head_limits: listener.profile.limits.head,
+        client_caps: listener.client_caps.clone(),
     }
 }
 

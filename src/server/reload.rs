@@ -138,6 +138,8 @@ impl Instance {
             self.follow_ticket_keys(&snapshot.config);
             let gone = self.live.replace(snapshot);
             self.ports.apply(sockets);
+            let room = self.ports.limit_clients(self.live.snapshot().config.max_connections);
+            self.live.metrics.listeners.limit.set(room.try_into().unwrap_or(i64::MAX));
             self.dns.apply(dns);
             gone
         };

@@ -9,7 +9,10 @@ use std::{
 use ipnet::IpNet;
 
 use super::VirtualService;
-use crate::config::{AddressLists, ApplicationProfile, ServiceTls};
+use crate::{
+    config::{AddressLists, ApplicationProfile, ClientLimits, ServiceTls},
+    listen::ClientCaps,
+};
 
 /// One address, and the virtual services that share it.
 pub struct Listener {
@@ -18,6 +21,8 @@ pub struct Listener {
     pub address_lists: AddressLists,
     /// Who speaks for clients by the PROXY protocol; `None`: clients come themselves.
     pub proxy_peers: Option<Vec<IpNet>>,
+    /// What one client may have here, where that is limited.
+    pub client_caps: Option<Arc<ClientCaps>>,
     /// One for each virtual service, with the names that it serves; empty: plain.
     pub tls: Vec<(ServiceTls, Vec<String>)>,
     exact: HashMap<String, Arc<VirtualService>>,
@@ -31,6 +36,11 @@ impl Listener {
     /// Those that share the address, in the order of the file.
     pub fn virtual_services(&self) -> impl Iterator<Item = &Arc<VirtualService>> {
         self.virtual_services.iter()
+    }
+
+    /// What one client may have here.
+    pub fn client_limits(&self) -> ClientLimits {
+        self.client_caps.as_ref().map(|caps| caps.limits()).unwrap_or_default()
     }
 
     /// The virtual service of a host, which is lower case and without port: exact names first, then the
@@ -66,6 +76,7 @@ pub(super) fn listeners(virtual_services: &[Arc<VirtualService>]) -> BTreeMap<Ar
                 profile: vs.config.profile.clone(),
                 address_lists: vs.config.address_lists.clone(),
                 proxy_peers: service.proxy_peers.clone(),
+                client_caps: vs.client_caps.clone(),
                 tls: Vec::new(),
                 exact: HashMap::new(),
                 suffixes: Vec::new(),

@@ -7,12 +7,13 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::BuildError;
+use super::{BuildError, places::Places, request_rates::RequestLimiter};
 use crate::{
     access_log::Analytics,
     clone::{ClonePool, MarkKeys},
     config::{self, CloneSection, OnError},
     filter,
+    listen::ClientCaps,
     metrics::{Answered, Metrics, RequestMetrics},
     names::{PoolName, VsName},
     pool::Pool,
@@ -32,6 +33,12 @@ pub struct VirtualService {
     /// Counters of the other pools that rules chose.
     elsewhere: Mutex<HashMap<PoolName, Arc<RequestMetrics>>>,
     pub connections_open: IntGauge,
+    /// Its client connections, against what it may have.
+    pub places: Arc<Places>,
+    /// What one client may have, where that is limited.
+    pub client_caps: Option<Arc<ClientCaps>>,
+    /// How often requests may come; empty: as often as they like.
+    pub request_limiters: Vec<Arc<RequestLimiter>>,
     /// Which of its requests the access log has.
     pub analytics: Arc<Analytics>,
     /// Of the sections, then of rules' orders for other pools.
@@ -137,6 +144,9 @@ impl Builder<'_> {
             requests: RequestMetrics::new(self.metrics, name, own),
             elsewhere: Mutex::default(),
             connections_open: self.metrics.connections_open.with_label_values(&[name]),
+            places: self.previous.map(|previous| previous.places.clone()).unwrap_or_default(),
+            client_caps: self.client_caps(),
+            request_limiters: self.request_limiters(),
             analytics: self.analytics(),
             lanes: Mutex::new(self.lanes()?),
             chain: self.chain(registry)?,
@@ -147,6 +157,24 @@ impl Builder<'_> {
             marks: self.marks.clone(),
             metrics: self.metrics.clone(),
         })
+    }
+
+    /// What knows who is connected goes on to know it.
+    fn client_caps(&self) -> Option<Arc<ClientCaps>> {
+        let limits = self.vs.client_limits;
+        let known = self.previous.and_then(|previous| previous.client_caps.as_ref());
+        if limits.is_unlimited() {
+            return None;
+        }
+        let same = known.filter(|known| known.limits() == limits).cloned();
+        let connected = known.map(|known| known.connected()).unwrap_or_default();
+        let new = || Arc::new(ClientCaps::new(limits, connected, rand::random(), self.now));
+        Some(same.unwrap_or_else(new))
+    }
+
+    fn request_limiters(&self) -> Vec<Arc<RequestLimiter>> {
+        let previous = self.previous.map(|previous| &*previous.request_limiters).unwrap_or_default();
+        RequestLimiter::all(&self.vs.request_rates, previous, self.now)
     }
 
     /// The one that was, where nothing about it changed, with its time and its counts.

@@ -8,7 +8,7 @@ use std::{
 
 /// From the bottom; modules of one layer do not import one another, except in the top one.
 const LAYERS: [&[&str]; 10] = [
-    &["names", "metrics", "site_cookie", "clock", "limits"],
+    &["names", "metrics", "site_cookie", "clock", "buckets", "limits"],
     &["config"],
     &["session", "tls", "listen", "access_log"],
     &["pool", "clone", "gslb"],

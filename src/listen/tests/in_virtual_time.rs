@@ -41,6 +41,7 @@ fn pipe() -> Pipe {
         open: Open::new(
             &Arc::new(watch::Sender::new(0)),
             ListenerMetrics::new(&Metrics::new(), "test").open(),
+            None,
         ),
     }));
     let wire = Wire::http1(Box::new(server), connection.clone());

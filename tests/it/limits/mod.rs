@@ -1,4 +1,6 @@
 //! What one client may take of homing, and what it is told beyond that.
 
+mod caps;
+mod rates;
 mod sizes;
 mod slow;
