@@ -112,18 +112,18 @@ pub mod prelude {
             token,
         },
         config::{
-            CloneChoice, CloneRefresh, CloneSection, CloneSelection, ErrorPageProfile, FieldEdit, FieldMatch,
-            HeaderAction, HmDownRecovery, HttpAnswer, HttpMatch, HttpRule, Redirect, Rewrite, Template,
-            Texts, Token, Variable,
+            ClientMask, CloneChoice, CloneRefresh, CloneSection, CloneSelection, ErrorPageProfile, FieldEdit,
+            FieldMatch, HeaderAction, HmDownRecovery, HttpAnswer, HttpMatch, HttpRule, PersistBy,
+            PersistenceProfile, Redirect, Rewrite, Template, Texts, Token, Variable,
         },
         gslb::{
             Arrival, Cookie, Decision, Ending, MemberId, Membership, OnFailure, Outcome, OutcomeCounters,
-            PeerMember, PublicName, ReadCookie, Sites, Standing, carries_loop_token, decide,
-            private_cache_control, without_cookie,
+            PeerMember, PublicName, ReadCookie, SetCookie, Sites, Standing, carries_loop_token,
+            cookie_values, decide, private_cache_control, without_cookie,
         },
         metrics::Metrics,
         names::{PoolName, RuleName, VsName},
-        pool::{Pool, Server},
+        pool::{AdminState, NamedServer, Pool, Server, ServerCookie},
         rule::{
             Assign, ClientConn, CloneEvent, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request,
             RequestData, RequestId, RequestSend, Response, ResponseData, Rule, RuleError, RuleResult,
@@ -133,7 +133,7 @@ pub mod prelude {
         session::{Assigned, How, Refresh},
         site_cookie::{
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, LastOpened,
-            ReplayGuard,
+            Refusal, ReplayGuard,
         },
         tls::{ClientCertificate, TlsFacts},
     };

@@ -46,6 +46,10 @@ pub struct Metrics {
     /// Requests and tunnels in flight. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
     pub upstream: UpstreamFamilies,
+    /// Requests to pools with a persistence profile. `pool`, `outcome`.
+    pub persistence: IntCounterVec,
+    /// Cookies that were to name a server and were not believed. `pool`, `reason`.
+    pub persistence_cookies_refused: IntCounterVec,
     /// Copies that left. `vs`, `pool`, `server`, `outcome`, `reason`.
     pub clone_copies: IntCounterVec,
     /// Copies that never left. `vs`, `pool`, `reason`.
@@ -148,6 +152,17 @@ impl Metrics {
                 &["pool", "server"],
             ),
             upstream: UpstreamFamilies::new(&registry),
+            persistence: registry.counters(
+                "homing_pool_persistence_total",
+                "Requests to pools with a persistence profile, by what became of their sessions: kept, moved, new, \
+                 none (nothing names one), aborted (its server is down).",
+                &["pool", "outcome"],
+            ),
+            persistence_cookies_refused: registry.counters(
+                "homing_pool_persistence_cookies_refused_total",
+                "Cookies that were to name a server of the pool and were not believed, by reason.",
+                &["pool", "reason"],
+            ),
             clone_copies: registry.counters(
                 "homing_clone_copies_total",
                 "Copies that left for a clone member, by how they ended.",

@@ -35,6 +35,13 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
         num_servers: pool.servers().len() as u32,
         num_servers_up: pool.up_count() as u32,
         oper_status: pool_status(pool),
+        app_persistence: config.persistence.as_ref().map(|profile| view::AppPersistence {
+            application_persistence_profile_ref: profile.name.clone(),
+            persistence_type: profile.by.as_str().to_owned(),
+            server_hm_down_recovery: profile.recovery.as_str().to_owned(),
+            timeout: profile.by.timeout(),
+            session_table: profile.table(pool.name()),
+        }),
         site_persistence: site.map(|site| view::SpPool {
             gslb_sp_enabled: true,
             default_server_port: pool.servers().first().map(|server| server.addr().port()),

@@ -45,6 +45,9 @@ pub struct VirtualService {
     /// Absent where rules choose the pool.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool_ref: Option<String>,
+    /// What keeps sessions at their servers: the profile of its pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application_persistence_profile_ref: Option<String>,
     pub application_profile_ref: String,
     /// Redirects between ports, and rules by what they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -105,9 +108,29 @@ pub struct Pool {
     pub num_servers: u32,
     pub num_servers_up: u32,
     pub oper_status: OperStatus,
+    /// What keeps sessions at their servers, if anything does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app_persistence: Option<AppPersistence>,
     /// What only a site-persistence pool has.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
     pub site_persistence: Option<SpPool>,
+}
+
+/// How a pool keeps sessions at their servers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AppPersistence {
+    pub application_persistence_profile_ref: String,
+    /// As in YAML: `client_ip`, `http_cookie`, …
+    pub persistence_type: String,
+    /// As in YAML: `pick_new_server`, …
+    pub server_hm_down_recovery: String,
+    /// A session's idle time, or a cookie's lifetime; absent: no end.
+    #[serde(default, with = "some_duration", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub timeout: Option<Duration>,
+    /// Where its sessions are; absent: in cookies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_table: Option<String>,
 }
 
 /// The fields of a pool that homing made for a member of a site-persistent GSLB service.
@@ -357,6 +380,25 @@ mod duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         humantime::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+/// The same where there may be none.
+mod some_duration {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        match duration {
+            Some(duration) => super::duration::serialize(duration, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| humantime::parse_duration(&text).map_err(D::Error::custom)).transpose()
     }
 }
 

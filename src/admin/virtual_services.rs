@@ -36,6 +36,9 @@ fn virtual_service(config: &config::VirtualService, snapshot: &Snapshot) -> view
             })
             .collect(),
         pool_ref: config.pool.as_ref().map(|pool| pool.to_string()),
+        application_persistence_profile_ref: live
+            .and_then(|vs| vs.pool.as_ref()?.config().persistence.as_ref())
+            .map(|profile| profile.name.clone()),
         application_profile_ref: config.profile.name.clone(),
         http_rules: http_rules(config),
         clone: config

@@ -26,6 +26,8 @@ pub(super) struct Federation {
     sites: Table<SiteRef>,
     services: Vec<PlacedService>,
     pki_profiles: Vec<PkiProfile>,
+    /// Names of its persistence profiles.
+    pub(super) profiles: Vec<String>,
     place: Place,
 }
 
@@ -43,9 +45,7 @@ impl Federation {
         let mut defined = Defined::default();
         let mut pki_profiles = Vec::new();
         o.each("health_monitors", |o| HealthMonitor::read(o, FileKind::Federation, monitors));
-        o.each("application_persistence_profiles", |o| {
-            GslbSitePersistence::read(o, FileKind::Federation, &mut profiles)
-        });
+        o.each("application_persistence_profiles", |o| GslbSitePersistence::read(o, &mut profiles));
         o.each("pki_profiles", |o| pki_profiles.push(PkiProfile::read(o)));
         let head = o.object("gslb", |o| {
             let federation_id = o.required("federation_id", words::identifier).unwrap_or_default();
@@ -80,7 +80,8 @@ impl Federation {
             site_tls: None,
             checksum,
         });
-        Self { gslb, sites, services, pki_profiles, place: o.place.clone() }
+        let profiles = profiles.names().map(str::to_owned).collect();
+        Self { gslb, sites, services, pki_profiles, profiles, place: o.place.clone() }
     }
 
     /// Whether sites ask for one another over TLS.

@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{
     AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, ErrorPageProfile, EventFormat, Gslb,
-    GslbSitePersistence, HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile,
-    VirtualService,
+    HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile, VirtualService,
+    app_persistence::Profiles,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
     gslb::Unfederated,
@@ -110,7 +110,10 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         certificates: Table::new("certificate"),
         error_pages: Table::new("error page profile"),
     };
-    let pools = o.objects("pools", |o| Pool::read(o, &monitors, &mut known.pools));
+    let federated = federation.as_ref().map_or(&[][..], |federation| &federation.profiles);
+    let mut profiles = Profiles { own: Table::new("application persistence profile"), federated };
+    o.each("application_persistence_profiles", |o| profiles.read(o));
+    let pools = o.objects("pools", |o| Pool::read(o, &monitors, &profiles, &mut known.pools));
     let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
     let mut pki_profiles = Table::new("PKI profile");
     o.each("pki_profiles", |o| PkiProfile::read_own(o, &mut pki_profiles));
@@ -118,10 +121,6 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
     o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
     o.each("error_page_profiles", |o| ErrorPageProfile::read(o, &mut known.error_pages));
-    let mut profiles = Table::new("application persistence profile");
-    o.each("application_persistence_profiles", |o| {
-        GslbSitePersistence::read(o, FileKind::Site, &mut profiles)
-    });
     let mut names = Table::new("virtual service");
     let virtual_services = o.objects("virtual_services", |o| VirtualService::read(o, &known, &mut names));
     for key in ["gslb", "gslb_services"] {

@@ -9,6 +9,7 @@
 
 mod access_log;
 mod admin;
+mod app_persistence;
 mod ciphers;
 mod client_certificates;
 mod client_limits;
@@ -54,6 +55,7 @@ mod yaml;
 
 pub use access_log::{AccessLog, AnalyticsPolicy, EventFormat, FullClientLogs, LogFormat, LogPath};
 pub use admin::{Admin, AdminListen, AdminUrl, NotAnAdminUrl, PeerAdmin, SHORTEST_TOKEN};
+pub use app_persistence::{ClientMask, PersistBy, PersistenceProfile};
 pub use client_certificates::ClientCertificates;
 pub use client_limits::{ClientLimits, RateAction, RatePer, RequestRate};
 pub use clone::{CloneRefresh, CloneSection, CloneSelection, OnOverflow, Token};
@@ -76,7 +78,7 @@ pub use http_rule::{
 };
 pub use load::{Loaded, load, load_from, load_seen};
 pub use patience::Patience;
-pub use persistence::{GslbSitePersistence, SameSite, SiteCookieOptions};
+pub use persistence::{CookieOptions, GslbSitePersistence, SameSite};
 pub use pool::{LbAlgorithm, Pool, Server};
 pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, RequestIds, SslProfile, TlsVersion};

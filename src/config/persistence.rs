@@ -1,4 +1,5 @@
-//! Application persistence profiles. Of these, GSLB site persistence.
+//! Profiles of GSLB site persistence, and the cookies that they and pools make. Profiles that pools name are in
+//! `app_persistence`.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,12 +25,12 @@ pub struct GslbSitePersistence {
     /// The longest silence of a home that is asked. Longer than its pools' `read_timeout`, or an app that is slow
     /// would pass for a home that is away.
     pub home_read_timeout: Duration,
-    pub cookie: SiteCookieOptions,
+    pub cookie: CookieOptions,
 }
 
-/// How the site cookie is made; see the attributes in RFC 6265bis.
+/// How the site cookie is made, or the one that names an app's server; see the attributes in RFC 6265bis.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SiteCookieOptions {
+pub struct CookieOptions {
     pub name: String,
     /// Lifetime; `None`: as long as the browser's session.
     pub timeout: Option<Duration>,
@@ -44,7 +45,7 @@ pub struct SiteCookieOptions {
     pub avi_compatible: bool,
     /// Two-level stickiness: the cookie names the app server at home, too.
     pub server_tag: bool,
-    /// Exactly one of them is active.
+    /// Exactly one of them is active. Only a cookie that names an app's server may do without any.
     pub keys: Vec<Key>,
 }
 
@@ -57,21 +58,13 @@ pub enum SameSite {
 }
 
 impl GslbSitePersistence {
-    pub(super) fn read(o: &mut Object<'_>, kind: FileKind, profiles: &mut Table<Arc<Self>>) {
+    pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
         let name = o.name();
-        let is_federated = o.is_federated(kind);
-        let is_gslb_site = o.required("persistence_type", persistence_type).is_some();
+        let is_federated = o.is_federated(FileKind::Federation);
+        o.required("persistence_type", persistence_type);
         let recovery = o.field("server_hm_down_recovery", words::choice(&RECOVERIES)).unwrap_or_default();
         let home_read_timeout = o.field("home_read_timeout", units::duration(milliseconds(1)..=days(1)));
-        let cookie = o.required_object("http_cookie_persistence_profile", SiteCookieOptions::read);
-        if is_gslb_site && kind == FileKind::Site && !is_federated {
-            let what = "a profile of type gslb_site that is not federated";
-            o.wrong(
-                "persistence_type",
-                what,
-                "move it to the file that `federation` names, with `is_federated: true`",
-            );
-        }
+        let cookie = o.required_object("http_cookie_persistence_profile", CookieOptions::read);
         let Some(name) = name else { return };
         let profile = Self {
             name: name.clone(),
@@ -89,13 +82,14 @@ fn persistence_type(node: &Node) -> Result<(), Wrong> {
     match word.as_str() {
         "gslb_site" | "PERSISTENCE_TYPE_GSLB_SITE" => Ok(()),
         _ => {
-            let what = format!("persistence of type {} is not supported", shown(&word));
-            Err(Wrong::new(what, "write `gslb_site`, the one that is"))
+            let what = format!("persistence of type {} is not federated", shown(&word));
+            let help = "write `gslb_site`, or move the profile to the site's own file, for a pool";
+            Err(Wrong::new(what, help))
         }
     }
 }
 
-impl Default for SiteCookieOptions {
+impl Default for CookieOptions {
     fn default() -> Self {
         Self {
             name: String::new(),
@@ -113,8 +107,26 @@ impl Default for SiteCookieOptions {
     }
 }
 
-impl SiteCookieOptions {
+impl CookieOptions {
     fn read(o: &mut Object<'_>) -> Self {
+        let mut options = Self::attributes(o);
+        options.server_tag = o.field("server_tag", units::flag).unwrap_or(false);
+        options.keys = o.required_objects("keys", read_key);
+        options.check(o);
+        options
+    }
+
+    /// The same for a cookie that names an app's server.
+    pub(super) fn read_of_server(o: &mut Object<'_>) -> Self {
+        let mut options = Self::attributes(o);
+        options.keys = o.objects("keys", read_key);
+        o.not_empty("keys", "write at least one, or leave the key out");
+        options.check(o);
+        options
+    }
+
+    /// All but its keys and what it says.
+    fn attributes(o: &mut Object<'_>) -> Self {
         let sites = [
             ("lax", "Lax", SameSite::Lax),
             ("strict", "Strict", SameSite::Strict),
@@ -122,7 +134,7 @@ impl SiteCookieOptions {
         ];
         let default = Self::default();
         let name = o.required("cookie_name", |node| words::cookie_name(&words::text(node)?));
-        let options = Self {
+        Self {
             name: name.unwrap_or_default(),
             timeout: o.field("timeout", units::duration(seconds(1)..=days(400))),
             path: o.field("path", cookie_path).unwrap_or(default.path),
@@ -132,12 +144,8 @@ impl SiteCookieOptions {
             http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
             persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),
             avi_compatible: o.field("avi_compatible", units::flag).unwrap_or(default.avi_compatible),
-            server_tag: o.field("server_tag", units::flag).unwrap_or(default.server_tag),
-            keys: o.required_objects("keys", read_key),
-        };
-        options.check(o);
-        check_keys(o, &options.keys);
-        options
+            ..default
+        }
     }
 
     /// What the options forbid each other; RFC 6265bis for the prefixes.
@@ -165,6 +173,7 @@ impl SiteCookieOptions {
         if self.persistent && self.timeout.is_none() {
             o.wrong("persistent", "a persistent cookie needs an end", "add `timeout`, as in `timeout: 8h`");
         }
+        check_keys(o, &self.keys);
     }
 }
 
@@ -241,7 +250,7 @@ impl HmDownRecovery {
     }
 }
 
-const RECOVERIES: [(&str, &str, HmDownRecovery); 3] = [
+pub(super) const RECOVERIES: [(&str, &str, HmDownRecovery); 3] = [
     ("pick_new_server", "HM_DOWN_PICK_NEW_SERVER", HmDownRecovery::PickNewServer),
     ("abort_connection", "HM_DOWN_ABORT_CONNECTION", HmDownRecovery::AbortConnection),
     (

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, HashKey, HealthMonitor, Patience, SiteTls,
+    CaCerts, HashKey, HealthMonitor, Patience, PersistenceProfile, SiteTls,
+    app_persistence::Profiles,
     problem::{Wrong, shown},
     read::Object,
     table::Table,
@@ -25,6 +26,8 @@ pub struct Pool {
     pub monitors: Vec<Arc<HealthMonitor>>,
     /// A server is up while so many of them pass; default: all.
     pub min_health_monitors_up: Option<u32>,
+    /// What keeps sessions at their servers.
+    pub persistence: Option<Arc<PersistenceProfile>>,
     /// Connect to servers; default 5 s.
     pub connect_timeout: Duration,
     /// The longest silence of a server while its answer is awaited or flows, apart from what an upload may take;
@@ -76,10 +79,11 @@ impl Pool {
     pub(super) fn read(
         o: &mut Object<'_>,
         monitors: &Table<Arc<HealthMonitor>>,
+        profiles: &Profiles<'_>,
         pools: &mut Table<Arc<Pool>>,
     ) -> Option<Arc<Pool>> {
         let name = o.required("name", pool_name);
-        refuse_sp_keys(o, name.as_deref().unwrap_or_default());
+        refuse_sp_keys(o);
         let default_port = o.field("default_server_port", units::port).unwrap_or(80);
         let timeouts = || units::duration(milliseconds(1)..=hours(1));
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
@@ -93,6 +97,7 @@ impl Pool {
             servers: Server::read_all(o, default_port),
             monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
             min_health_monitors_up: o.field("min_health_monitors_up", units::whole(1..=50)),
+            persistence: profiles.of_pool(o, name.as_deref().unwrap_or_default()),
             connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(default.connect_timeout),
             read_timeout: o
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
@@ -130,6 +135,7 @@ impl Pool {
             servers: servers.into_iter().map(server).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
+            persistence: None,
             connect_timeout: seconds(5),
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
@@ -160,18 +166,13 @@ pub(super) fn is_sp_pool(name: &str) -> bool {
 }
 
 /// What belongs to site-persistence pools alone.
-fn refuse_sp_keys(o: &mut Object<'_>, name: &str) {
+fn refuse_sp_keys(o: &mut Object<'_>) {
     let help = "leave it out; a pool of a site-persistent GSLB service is made by homing";
     o.misplaced(
         "gslb_sp_enabled",
         "only site-persistence pools have it, and they cannot be configured",
         help,
     );
-    if let Some(profile) = o.peek("application_persistence_profile_ref") {
-        let what = format!("pool {} names persistence profile {} itself", shown(name), shown(profile));
-        let help = "leave it out; a gslb_site profile is named by a GSLB service in the federation file";
-        o.misplaced("application_persistence_profile_ref", &what, help);
-    }
 }
 
 /// Refuses pool groups, above all of site-persistence pools.

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     AnalyticsPolicy, ApplicationProfile, Certificate, ClientLimits, CloneSection, ErrorPageProfile, HttpRule,
-    Pool, PortRedirect, RequestRate, RuleSpec, SslProfile, Token,
+    PersistBy, Pool, PortRedirect, RequestRate, RuleSpec, SslProfile, Token,
     http_rule::{HttpRules, Scope},
     pool::is_sp_pool,
     problem::{Place, Report, shown},
@@ -119,6 +119,7 @@ impl VirtualService {
             report.problem(o.place.clone(), what, "write `pool_ref: …`, or `rule_refs: […]`");
         }
         refuse_persistence_keys(o, own_name);
+        warn_of_persistence_by_tls(o, known, &services);
         let vs = Self {
             name: own_name.into(),
             uuid: o.field("uuid", words::identifier).map(Into::into),
@@ -173,12 +174,27 @@ fn read_performance_limits(o: &mut Object<'_>) -> Option<u32> {
     o.field("max_concurrent_connections", units::whole(1..=10_000_000))
 }
 
+/// Sessions of plain clients are known by no TLS session.
+fn warn_of_persistence_by_tls(o: &Object<'_>, known: &Known, services: &[Service]) {
+    let pool = o.peek("pool_ref").and_then(|name| known.pools.find(name));
+    let profile = pool.and_then(|pool| pool.persistence.as_deref());
+    let by_tls = profile.filter(|profile| matches!(profile.by, PersistBy::Tls { .. }));
+    if let Some(profile) = by_tls.filter(|_| services.iter().all(|service| service.tls.is_none())) {
+        let what = format!(
+            "its persistence profile {} is of type tls, but no service of this virtual service has TLS",
+            shown(&profile.name)
+        );
+        o.dubious("pool_ref", what, "add `enable_ssl: true` to a service, or name a profile of another type");
+    }
+}
+
 /// What site persistence does by itself, and what belongs to the GSLB service.
 fn refuse_persistence_keys(o: &mut Object<'_>, name: &str) {
     if let Some(profile) = o.peek("application_persistence_profile_ref") {
         let what =
             format!("virtual service {} names persistence profile {} itself", shown(name), shown(profile));
-        let help = "leave it out; a gslb_site profile is named by a GSLB service in the federation file";
+        let help =
+            "name it at the pool; a gslb_site profile is named by a GSLB service in the federation file";
         o.misplaced("application_persistence_profile_ref", &what, help);
     }
     let what = format!("virtual service {} names site-persistence pools itself", shown(name));

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::{https_redirect::HttpsRedirect, location::location};
+use super::{https_redirect::HttpsRedirect, location::location, own_cookie};
 use crate::prelude::*;
 
 /// The rule of one virtual service that is a member of a site-persistent GSLB service.
@@ -122,8 +122,7 @@ impl SitePersistence {
     }
 
     fn read_cookie(&self, request: &Request<'_>, now: u64) -> ReadCookie {
-        let cookies = request.headers().iter().filter(|(name, _)| **name == COOKIE);
-        let mut cookies = cookies.map(|(_, field)| field.as_bytes()).peekable();
+        let mut cookies = own_cookie::fields(request.headers()).peekable();
         let membership = &self.site.membership;
         if cookies.peek().is_none() {
             return membership.read_cookie(cookies, now);
@@ -149,17 +148,7 @@ impl SitePersistence {
 
     /// Takes the site cookie off what an app server, or a peer that is to become home, gets.
     fn remove_site_cookie(&self, send: &mut RequestSend<'_>) -> RuleResult {
-        let cookies = send.headers().iter().find(|(name, _)| **name == COOKIE).map(|(_, cookies)| cookies);
-        let rest = cookies.map(|cookies| {
-            without_cookie(cookies.as_bytes(), self.site.membership.cookie_name())
-                .map(|rest| rest.into_owned())
-        });
-        match rest {
-            Some(Some(rest)) => send.set_header("cookie", rest)?,
-            Some(None) => drop(send.pingora().remove_header(&COOKIE)),
-            None => {}
-        }
-        Ok(())
+        own_cookie::remove(send, self.site.membership.cookie_name())
     }
 
     /// The `Set-Cookie` value that is due with an answer of this site.
@@ -301,13 +290,10 @@ impl Rule for SitePersistence {
             }
             return Ok(());
         }
-        if let Some(cookie) = self.due_cookie(&decided, response) {
-            response.append_header("Set-Cookie", &cookie)?;
-            if let Some(private) = private_cache_control(response.joined("cache-control").as_deref()) {
-                response.set_header("Cache-Control", &*private)?;
-            }
+        match self.due_cookie(&decided, response) {
+            Some(cookie) => own_cookie::hand_out(response, &cookie),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn http_finished(&self, finished: &mut Finished<'_>) -> RuleResult {
@@ -344,7 +330,6 @@ fn refused(refusal: HomeRefusal) -> Result<Reply, RuleError> {
 }
 
 static HOP: HeaderName = HeaderName::from_static(HOP_HEADER);
-static COOKIE: HeaderName = HeaderName::from_static("cookie");
 /// RFC 8586.
 static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 

@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::config::{
-    AddressLists, ApplicationProfile, DownResponse, GroupChoosing, Gslb, GslbAlgorithm, GslbGroup,
-    GslbMember, GslbService, GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope, MemberPort,
-    MonitorType, PoolAlgorithm, SameSite, Site, SiteCookieOptions, SiteMode, SitePersistenceMode, SiteRef,
+    AddressLists, ApplicationProfile, CookieOptions, DownResponse, GroupChoosing, Gslb, GslbAlgorithm,
+    GslbGroup, GslbMember, GslbService, GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope,
+    MemberPort, MonitorType, PoolAlgorithm, SameSite, Site, SiteMode, SitePersistenceMode, SiteRef,
     VirtualService,
 };
 use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
@@ -147,8 +147,8 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
     }
 }
 
-pub fn cookie_options() -> SiteCookieOptions {
-    SiteCookieOptions {
+pub fn cookie_options() -> CookieOptions {
+    CookieOptions {
         name: "FOO".into(),
         timeout: Some(Duration::from_secs(8 * 3600)),
         path: "/".into(),

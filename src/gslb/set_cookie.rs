@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt::Write};
 
-use crate::config::{SameSite, SiteCookieOptions};
+use crate::config::{CookieOptions, SameSite};
 
 /// Renders `Set-Cookie` for one profile.
 #[derive(Clone, Debug)]
@@ -18,7 +18,7 @@ pub struct SetCookie {
 }
 
 impl SetCookie {
-    pub fn new(options: &SiteCookieOptions) -> Self {
+    pub fn new(options: &CookieOptions) -> Self {
         Self {
             name: options.name.clone(),
             plain: attributes(options, false),
@@ -50,7 +50,7 @@ pub fn private_cache_control(present: Option<&str>) -> Option<Cow<'static, str>>
     Some(value.into())
 }
 
-fn attributes(options: &SiteCookieOptions, tls: bool) -> String {
+fn attributes(options: &CookieOptions, tls: bool) -> String {
     if options.avi_compatible {
         return "; path=/".into();
     }
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
     use crate::gslb::fixtures;
 
-    fn rendered(secure: bool, change: impl FnOnce(&mut SiteCookieOptions)) -> String {
+    fn rendered(secure: bool, change: impl FnOnce(&mut CookieOptions)) -> String {
         let mut options = fixtures::cookie_options();
         change(&mut options);
         SetCookie::new(&options).render("v", secure)
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_option_is_rendered() {
-        type Change = fn(&mut SiteCookieOptions);
+        type Change = fn(&mut CookieOptions);
         let cases: [(Change, &str); 9] = [
             (|o| o.path = "/pay".into(), "FOO=v; Path=/pay; HttpOnly; SameSite=Lax"),
             (|o| o.domain = Some("a.com".into()), "FOO=v; Path=/; Domain=a.com; HttpOnly; SameSite=Lax"),

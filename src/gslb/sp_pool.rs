@@ -46,6 +46,7 @@ impl SpPool {
                 site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),
                 min_health_monitors_up: None,
+                persistence: None,
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,

@@ -14,11 +14,13 @@ mod lease;
 pub mod monitor;
 mod response_time;
 mod server;
+mod server_cookie;
 
 pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
 pub use lease::Lease;
 pub use server::{Health, Server, State, Status};
+pub use server_cookie::{NamedServer, ServerCookie};
 
 use std::{
     net::SocketAddr,
@@ -187,6 +189,7 @@ mod fixture {
             servers: ratios.iter().enumerate().map(server).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
+            persistence: None,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),

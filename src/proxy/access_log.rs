@@ -202,7 +202,7 @@ impl Over<'_> {
 
     /// What became of the session's server, where it had one.
     fn persistence(&self, routed: &Routed) -> Option<&'static str> {
-        let preferred = routed.exchange.preferred?;
+        let preferred = routed.exchange.preferred.as_ref()?.server;
         let server = self.attempt?.server();
         Some(if server == preferred { "kept" } else { "moved" })
     }

@@ -28,7 +28,7 @@ use crate::{
     config,
     names::PoolName,
     pool::{Asking, Lease, Pool, Server},
-    rule::{Destination, LbEvent, LbPhase, host},
+    rule::{Destination, LbEvent, LbPhase, Preferred, Reselect, host},
     snapshot::Live,
 };
 
@@ -52,8 +52,10 @@ pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Resul
         if let Some(reply) = &routed.exchange.reply {
             return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
         }
-        if reselect {
-            ctx.tried.push(lease.server().addr());
+        if let Some(reselect) = reselect {
+            if reselect == Reselect::Others {
+                ctx.tried.push(lease.server().addr());
+            }
             continue;
         }
         let mut peer = peer(&pool, lease.server().config(), || host(session.req_header()).to_owned());
@@ -225,7 +227,7 @@ fn report_failure(
     let phase = LbPhase::Failed { pool, server, reason, resendable };
     let mut event = LbEvent::new(session.req_header(), &mut routed.exchange, phase);
     routed.vs.chain.lb_failed(&mut event).map_err(|_| rule_failed_closed())?;
-    Ok(if event.wants_reselect() { Next::Reselect } else { Next::GiveUp })
+    Ok(if event.wants_reselect().is_some() { Next::Reselect } else { Next::GiveUp })
 }
 
 fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
@@ -237,16 +239,21 @@ fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<(Arc<Pool>,
         let lease = vs.services.with_rng(|mut rng| pool.pick_for(&mut rng, &asking))?;
         Some((pool.clone(), lease))
     };
+    let persistent = |pool: &Arc<Pool>, own: bool| {
+        let Preferred { server, even_down, .. } = exchange.preferred_in(pool.name(), own)?;
+        let untried = || pool.server(*server).filter(|_| !tried.contains(server));
+        let server = if *even_down { untried() } else { named(pool, *server, tried) }?;
+        Some((pool.clone(), server.lease()))
+    };
     match &exchange.destination {
         Destination::Default => {
             let pool = vs.pool.as_ref()?;
-            let preferred = exchange.preferred.filter(|_| !exchange.persist_none);
-            match preferred.and_then(|server| named(pool, server, tried)) {
-                Some(server) => Some((pool.clone(), server.lease())),
-                None => balanced(pool),
-            }
+            persistent(pool, true).or_else(|| balanced(pool))
         }
-        Destination::Pool(name) => balanced(vs.services.pools().named(name.as_str()).ok()?),
+        Destination::Pool(name) => {
+            let pool = vs.services.pools().named(name.as_str()).ok()?;
+            persistent(pool, false).or_else(|| balanced(pool))
+        }
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
             // A rule's choice is persistence: a server that drains keeps what it has.

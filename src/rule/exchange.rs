@@ -44,8 +44,8 @@ pub struct Exchange {
     /// Where it goes if the server that only a rule knows cannot have it.
     pub(crate) fallback: Destination,
     pub(crate) persist_none: bool,
-    /// The server of the virtual service's own pool that the session had last.
-    pub(crate) preferred: Option<SocketAddr>,
+    /// The server that the session had last.
+    pub(crate) preferred: Option<Preferred>,
     /// The hash of what a rule said the balancer shall go by.
     pub(crate) custom_hash: Option<u64>,
     pub(crate) clones: Vec<CloneOrder>,
@@ -58,6 +58,16 @@ pub struct Exchange {
     pub(crate) state: State,
     /// What rules decide, where there is an access log to tell.
     pub(crate) decisions: Option<Box<Decisions>>,
+}
+
+/// A server that a request gets if it may be had.
+#[derive(Clone, Debug)]
+pub(crate) struct Preferred {
+    /// `None`: the virtual service's own pool.
+    pub pool: Option<PoolName>,
+    pub server: SocketAddr,
+    /// Also while it is down.
+    pub even_down: bool,
 }
 
 /// Where a request goes.
@@ -210,6 +220,24 @@ impl Exchange {
     /// Whether the request goes to a server of this pool, by [`Request::server_of`](super::Request::server_of).
     pub fn goes_to(&self, pool: &Arc<Pool>) -> bool {
         matches!(&self.destination, Destination::Handle(chosen, _) if Arc::ptr_eq(chosen, pool))
+    }
+
+    /// The pool in which the request's session may have a server: `own`, the virtual service's, unless a rule named
+    /// another. `None`: a rule chose the very server, or said [`persist_none`](super::Request::persist_none).
+    pub fn persistent_pool<'a>(&'a self, own: Option<&'a PoolName>) -> Option<&'a PoolName> {
+        match &self.destination {
+            _ if self.persist_none => None,
+            Destination::Default => own,
+            Destination::Pool(pool) => Some(pool),
+            Destination::Server(..) | Destination::Handle(..) => None,
+        }
+    }
+
+    /// The server of this pool that was preferred, `own`: it is the virtual service's.
+    pub(crate) fn preferred_in(&self, pool: &PoolName, own: bool) -> Option<&Preferred> {
+        let preferred = self.preferred.as_ref().filter(|_| !self.persist_none)?;
+        let is_of_pool = preferred.pool.as_ref().map_or(own, |of| of == pool);
+        is_of_pool.then_some(preferred)
     }
 
     /// Whether a party that proved itself told who the client is: the connection is not the client's own.

@@ -7,7 +7,7 @@ use pingora::http::RequestHeader;
 
 use super::{
     RuleError,
-    exchange::{CloneOrder, Exchange, Reply},
+    exchange::{CloneOrder, Exchange, Preferred, Reply},
 };
 use crate::names::PoolName;
 
@@ -18,7 +18,16 @@ pub struct LbEvent<'a> {
     head: &'a RequestHeader,
     exchange: &'a mut Exchange,
     phase: LbPhase<'a>,
-    reselect: bool,
+    reselect: Option<Reselect>,
+}
+
+/// What is chosen from again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reselect {
+    /// All but the server that was chosen.
+    Others,
+    /// A server that is preferred; else all.
+    Preferred,
 }
 
 /// What the balancer reports.
@@ -38,7 +47,7 @@ pub enum LbPhase<'a> {
 
 impl<'a> LbEvent<'a> {
     pub(crate) fn new(head: &'a RequestHeader, exchange: &'a mut Exchange, phase: LbPhase<'a>) -> Self {
-        Self { head, exchange, phase, reselect: false }
+        Self { head, exchange, phase, reselect: None }
     }
 
     /// The pool that was chosen from.
@@ -100,7 +109,15 @@ impl<'a> LbEvent<'a> {
     /// Chooses again, from the same pool: iRules' `LB::reselect`.
     pub fn reselect(&mut self) {
         self.exchange.decided("reselect");
-        self.reselect = true;
+        self.reselect = Some(Reselect::Others);
+    }
+
+    /// Chooses again, this server of the same pool if it may be had. Nothing is held against the one that was chosen.
+    pub fn reselect_server(&mut self, server: SocketAddr) {
+        let pool = Some(self.pool().clone());
+        self.exchange.decided("reselect");
+        self.exchange.preferred = Some(Preferred { pool, server, even_down: false });
+        self.reselect = Some(Reselect::Preferred);
     }
 
     /// Chooses again, from this pool.
@@ -109,7 +126,7 @@ impl<'a> LbEvent<'a> {
     /// There is no such pool.
     pub fn reselect_from(&mut self, pool: &str) -> Result<(), RuleError> {
         self.exchange.set_pool(pool)?;
-        self.reselect = true;
+        self.reselect = Some(Reselect::Others);
         Ok(())
     }
 
@@ -117,7 +134,7 @@ impl<'a> LbEvent<'a> {
     pub fn reselect_here(&mut self) {
         self.exchange.decided("reselect");
         self.exchange.come_home();
-        self.reselect = true;
+        self.reselect = Some(Reselect::Others);
     }
 
     /// Orders a copy, for a request of which none was wanted before.
@@ -131,7 +148,7 @@ impl<'a> LbEvent<'a> {
         self.exchange.reply = Some(reply);
     }
 
-    pub(crate) fn wants_reselect(&self) -> bool {
+    pub(crate) fn wants_reselect(&self) -> Option<Reselect> {
         self.reselect
     }
 }

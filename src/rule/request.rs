@@ -11,10 +11,13 @@ use pingora::http::RequestHeader;
 
 use super::{
     RuleError,
-    exchange::{CloneOrder, Destination, Exchange, Reply},
+    exchange::{CloneOrder, Destination, Exchange, Preferred, Reply},
     request_id::{RequestId, X_REQUEST_ID},
 };
-use crate::pool::{self, Pool};
+use crate::{
+    names::PoolName,
+    pool::{self, Pool},
+};
 
 holds_exchange!(Request, RequestData, RequestSend);
 edits_headers!(Request, RequestSend);
@@ -117,7 +120,17 @@ impl<'a> Request<'a> {
     /// [`persist_none`](Self::persist_none).
     #[doc(alias = "persist")]
     pub fn prefer(&mut self, server: SocketAddr) {
-        self.exchange.preferred = Some(server);
+        self.exchange.preferred = Some(Preferred { pool: None, server, even_down: false });
+    }
+
+    /// The same for a server of a named pool, which counts where the balancer is to choose from that one.
+    pub fn prefer_of(&mut self, pool: &PoolName, server: SocketAddr) {
+        self.exchange.preferred = Some(Preferred { pool: Some(pool.clone()), server, even_down: false });
+    }
+
+    /// The same, also while the server is down.
+    pub fn insist_on(&mut self, pool: &PoolName, server: SocketAddr) {
+        self.exchange.preferred = Some(Preferred { pool: Some(pool.clone()), server, even_down: true });
     }
 
     /// Pools with `lb_algorithm_hash: consistent_hash_custom_string` choose the server by this text: requests with the

@@ -121,6 +121,11 @@ impl<'a> Pools<'a> {
         self.0.pools.get(pool).and_then(|pool| pool.server(server)).is_some_and(|server| server.is_up())
     }
 
+    /// Every pool of the configuration, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &'a Arc<Pool>> + use<'a> {
+        self.0.pools.values()
+    }
+
     /// A pool as an engine sees it.
     ///
     /// # Errors

@@ -26,20 +26,27 @@ use super::{
 
 /// Why a cookie is like none. The words are those of the metric's `outcome`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("{}", self.as_str())]
 pub enum Refusal {
-    #[error("undecryptable")]
     Undecryptable,
-    #[error("unknown_key")]
     UnknownKey,
-    #[error("future")]
     Future,
-    #[error("expired")]
     Expired,
-    #[error("wrong_service")]
     WrongService,
 }
 
 impl Refusal {
+    /// As metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undecryptable => "undecryptable",
+            Self::UnknownKey => "unknown_key",
+            Self::Future => "future",
+            Self::Expired => "expired",
+            Self::WrongService => "wrong_service",
+        }
+    }
+
     /// Why, for people. `said`: what the cookie says, where it can be opened.
     pub fn why(self, said: Option<&Claims>, now: u64) -> &'static str {
         match self {

@@ -216,8 +216,8 @@ impl Builder<'_> {
         self.services.pools().named(name.as_str()).expect("a checked configuration names known pools").clone()
     }
 
-    /// Site persistence decides first and clone pools last, so that users' rules see who the client is and may
-    /// still choose what is copied.
+    /// Site persistence decides first, app persistence and clone pools last, so that users' rules see who the client
+    /// is and may still choose the pool and what is copied.
     fn chain(&self, registry: &Registry) -> Result<Chain, BuildError> {
         let null = serde_yaml::Value::Null;
         let setup = |config| Setup {
@@ -249,6 +249,9 @@ impl Builder<'_> {
                 reason,
             })?;
             add(spec.name.as_str(), spec.on_error, rule);
+        }
+        if let Some(rule) = filter::AppPersistence::for_virtual_service(&setup(&null)) {
+            add("app_persistence", OnError::FailOpen, rule);
         }
         if let Some(rule) = filter::ErrorPages::for_virtual_service(&setup(&null)) {
             add("error_pages", OnError::FailOpen, rule);

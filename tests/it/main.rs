@@ -28,6 +28,7 @@ mod listen;
 mod metrics;
 mod openapi;
 mod operate;
+mod persistence;
 mod pools;
 mod proxy_protocol;
 mod redirects;

@@ -242,6 +242,7 @@ fn homings_own_features_need_nothing_but_the_public_prelude() {
     let _: MakesOne = filter::HttpsRedirect::for_virtual_service;
     let _: MakesOne = filter::HttpRules::for_virtual_service;
     let _: MakesOne = filter::ErrorPages::for_virtual_service;
+    let _: MakesOne = filter::AppPersistence::for_virtual_service;
     let _: fn(&Setup<'_>) -> Vec<Arc<dyn Rule>> = filter::ClonePools::for_virtual_service;
 }
 

@@ -11,6 +11,7 @@ pub(crate) fn virtual_services() -> Vec<VirtualService> {
             domain_names: vec!["a.com".into(), "*.a.com".into()],
             services: vec![service("127.0.0.11", 80, false), service("127.0.0.11", 443, true)],
             pool_ref: Some("pay".into()),
+            application_persistence_profile_ref: Some("by-address".into()),
             application_profile_ref: "System-HTTP".into(),
             http_rules: vec![HttpRule {
                 name: "to-https".into(),
@@ -35,6 +36,7 @@ pub(crate) fn virtual_services() -> Vec<VirtualService> {
             domain_names: vec![],
             services: vec![service("127.0.0.11", 81, false)],
             pool_ref: None,
+            application_persistence_profile_ref: None,
             application_profile_ref: "System-HTTP".into(),
             http_rules: vec![],
             clone: vec![],
@@ -83,6 +85,13 @@ pub(crate) fn pools() -> Vec<Pool> {
                 ),
             ],
             num_servers: 2,
+            app_persistence: Some(AppPersistence {
+                application_persistence_profile_ref: "by-address".into(),
+                persistence_type: "client_ip".into(),
+                server_hm_down_recovery: "pick_new_server".into(),
+                timeout: Some(Duration::from_secs(300)),
+                session_table: Some("persist:pay".into()),
+            }),
             ..pool("pay", "hm-http", 1)
         },
         Pool { oper_status: OperStatus::new(OperState::OperUnknown), ..pool("empty", "hm-http", 0) },
@@ -314,6 +323,7 @@ fn pool(name: &str, monitor: &str, num_servers_up: u32) -> Pool {
         num_servers: num_servers_up,
         num_servers_up,
         oper_status: up(),
+        app_persistence: None,
         site_persistence: None,
     }
 }

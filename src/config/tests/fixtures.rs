@@ -30,6 +30,7 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("admin.token", text("let-me-in-let-me-in\n")),
         ("empty.token", text("\n")),
         ("site-cookie.key", text(&format!("{}\n", "0f".repeat(32)))),
+        ("app-cookie.key", text(&format!("{}\n", "a0".repeat(32)))),
         ("short.key", text("0f0f\n")),
         ("ticket.keys", text(&format!("{}\n{}\n", "0a".repeat(32), "a0".repeat(32)))),
         ("clone-mark.key", text(&format!("{}\n", "f0".repeat(32)))),
