@@ -74,7 +74,7 @@ fn head(headers: &HeaderMap, seq: u64) -> CopyHead<'_> {
         session: 0x9f86_d081_884c_7d65,
         seq,
         request_id: "00c0ffee00c0ffee",
-        drop_cookie: Some("site"),
+        drop_cookies: [Some("site"), None],
         body: BodyKind::None,
     }
 }

@@ -36,8 +36,8 @@ pub struct CopyHead<'a> {
     pub seq: u64,
     /// In logs too; letters, digits and `-_.:`.
     pub request_id: &'a str,
-    /// A cookie that is not copied: the site cookie.
-    pub drop_cookie: Option<&'a str>,
+    /// Homing's own cookies, which are not copied: the site cookie, and the one that names the app's server.
+    pub drop_cookies: [Option<&'a str>; 2],
     pub body: BodyKind,
 }
 
@@ -170,13 +170,14 @@ impl Framing {
     }
 }
 
-/// One `Cookie` field from all of the request's, without the cookie that must not be copied.
+/// One `Cookie` field from all of the request's, without the cookies that must not be copied.
 fn write_cookies(head: &CopyHead<'_>, out: &mut Vec<u8>) {
+    let dropped = |name: &[u8]| head.drop_cookies.iter().flatten().any(|own| name == own.as_bytes());
     let mut separator: &[u8] = b"cookie: ";
     for field in head.headers.get_all(header::COOKIE) {
         for pair in field.as_bytes().split(|byte| *byte == b';').map(<[u8]>::trim_ascii) {
             let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end();
-            if pair.is_empty() || head.drop_cookie.is_some_and(|dropped| name == dropped.as_bytes()) {
+            if pair.is_empty() || dropped(name) {
                 continue;
             }
             out.extend_from_slice(separator);
@@ -224,7 +225,7 @@ mod tests {
             session: 0xabc,
             seq: 7,
             request_id: "0000000000000123",
-            drop_cookie,
+            drop_cookies: [drop_cookie, None],
             body: BodyKind::None,
         };
         let mut out = Vec::new();
@@ -353,7 +354,7 @@ mod tests {
                 session: 0,
                 seq: 0,
                 request_id: "0000000000000000",
-                drop_cookie: None,
+                drop_cookies: [None; 2],
                 body: BodyKind::None,
             };
             assert_eq!(recipe.write(&head, &mut Vec::new()).is_ok(), good, "{host:?} {target:?}");

@@ -151,7 +151,7 @@ mod tests {
             session: 0xabc,
             seq: 7,
             request_id: "0000000000000123",
-            drop_cookie: None,
+            drop_cookies: [None; 2],
             body: BodyKind::None,
         };
         let mut out = Vec::new();

@@ -53,7 +53,15 @@ pub struct ClientMask {
 impl PersistenceProfile {
     /// The name of the session table that it has at a pool; `None`: cookies carry its sessions.
     pub fn table(&self, pool: &PoolName) -> Option<String> {
-        (!matches!(self.by, PersistBy::HttpCookie { .. })).then(|| format!("persist:{pool}"))
+        self.cookie_name().is_none().then(|| format!("persist:{pool}"))
+    }
+
+    /// The cookie of ours that carries its sessions, if one does.
+    pub fn cookie_name(&self) -> Option<&str> {
+        match &self.by {
+            PersistBy::HttpCookie { cookie, .. } => Some(&cookie.name),
+            _ => None,
+        }
     }
 }
 

@@ -154,6 +154,7 @@ impl Federation {
                     check_local_member(placed, member, local, report);
                     if let Some(local) = local {
                         check_patience(placed, local, pools, report);
+                        check_cookies(placed, local, pools, report);
                     }
                 }
             }
@@ -296,6 +297,23 @@ fn check_local_member(
         let help =
             format!("set `http_to_https: true` in application profile {}", shown(&local.vs.profile.name));
         report.problem(local.place.clone(), what, help);
+    }
+}
+
+/// Of two cookies with one name each would take the place of the other.
+fn check_cookies(placed: &PlacedService, local: &Placed, pools: &[Arc<Pool>], report: &Report) {
+    let (Some(site), Some(pool)) = (&placed.service.site_persistence, &local.vs.pool) else { return };
+    let pool = pools.iter().find(|known| known.name == *pool);
+    let profile = pool.and_then(|pool| pool.persistence.as_deref());
+    if let Some(profile) = profile.filter(|profile| profile.cookie_name() == Some(&site.cookie.name)) {
+        let what = format!(
+            "its pool's persistence profile {} and {} of GSLB service {} have the same cookie, {}",
+            shown(&profile.name),
+            shown(&site.name),
+            named(placed),
+            shown(&site.cookie.name)
+        );
+        report.problem(local.place.clone(), what, "choose another `cookie_name` for one of them");
     }
 }
 

@@ -122,7 +122,7 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             session: order.session,
             seq: order.seq,
             request_id: exchange.request_id().text(&mut digits),
-            drop_cookie: vs.site.as_ref().map(|site| site.membership.cookie_name()),
+            drop_cookies: vs.own_cookies(),
             body,
         };
         let tap = lanes.tap(order.server, &copy);

@@ -73,6 +73,13 @@ impl VirtualService {
         Some(clone_pool)
     }
 
+    /// The cookies that are homing's own: of the site, and of the app's server.
+    pub fn own_cookies(&self) -> [Option<&str>; 2] {
+        let profile = self.pool.as_ref().and_then(|pool| pool.config().persistence.as_deref());
+        let site = self.site.as_ref().map(|site| site.membership.cookie_name());
+        [site, profile.and_then(|profile| profile.cookie_name())]
+    }
+
     /// Tells the log of copies that were lost; call it now and then.
     pub fn log_clone_losses(&self, now: Instant) {
         let all = self.lanes.lock().clone();

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -18,6 +19,7 @@ use homing::{
     gslb::choice::{Availability, Directory, Health, Member},
     listen::proxy_protocol,
     metrics::Metrics,
+    pool::{NamedServer, ServerCookie},
     site_cookie::{
         Claims, ClientScheme, Codec, HopFields, HopKeys, Key, KeyFile, KeyRing, KeyState, LastOpened,
         ReplayGuard, Secret,
@@ -46,6 +48,26 @@ fn no_spoilt_cookie_opens() {
         opened
     };
     fuzz(good, opens);
+}
+
+#[test]
+fn no_spoilt_cookie_names_a_server() {
+    let servers = [1, 2, 3].map(|n| SocketAddr::from(([192, 0, 2, n], 80)));
+    let options = config::CookieOptions {
+        name: "APP".into(),
+        keys: ring().keys().to_vec(),
+        ..config::CookieOptions::default()
+    };
+    let cookie = ServerCookie::new(&config::Pool::of("app".into(), servers), &options);
+    let good = |rng: &mut StdRng| {
+        let server = servers.choose(rng).expect("there are three");
+        cookie.issue(*server, NOW, rng.random()).expect("it is in the pool").into_bytes()
+    };
+    let names_a_server = |value: &[u8]| {
+        let named = cookie.read([b"", value], NOW, &mut LastOpened::default());
+        matches!(named, NamedServer::Server { .. })
+    };
+    fuzz(good, names_a_server);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Bench {
             session,
             seq,
             request_id: "000000000000001d",
-            drop_cookie: None,
+            drop_cookies: [None; 2],
             body,
         };
         self.pool.tap(to, &head).ok()

@@ -7,11 +7,11 @@ use homing::{
     server,
 };
 
-use super::{HEADER, of, servers, site};
+use super::{COOKIE, HEADER, of, servers, site};
 use crate::{
     rules::run_here,
     support::{
-        client::Request,
+        client::{Browser, Request},
         copies::{Mark, copies},
         origin::Origin,
     },
@@ -63,6 +63,19 @@ async fn a_rule_may_refuse_persistence_and_the_pool_that_it_chooses_has_its_own(
     assert_eq!(balanced, ["a", "b", "c"], "its turns are as if there were no session");
     assert_eq!(ask("/").await, home);
     running.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn the_cookie_that_names_the_server_is_not_copied() {
+    let (servers, clone) = (servers().await, Origin::start("clone").await);
+    let homing = site(&servers.each_ref(), COOKIE).clone_to(&[&clone]).start().await;
+    let mut browser = Browser::default();
+    browser.cookies.insert("theme".into(), "dark".into());
+    for _ in 0..3 {
+        browser.get(homing.addr, "/").await;
+    }
+    assert!(browser.cookies.contains_key("APP"));
+    assert!(clone.got(3).await.iter().all(|copy| copy.cookies() == "theme=dark"));
 }
 
 #[tokio::test]
