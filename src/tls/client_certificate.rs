@@ -90,7 +90,8 @@ impl ClientVerifiers {
     }
 
     pub(super) fn find(&self, name: Option<&str>) -> Option<&Arc<ClientVerifier>> {
-        let Some(name) = name else { return self.default.as_ref() };
+        let nameless = self.exact.is_empty() && self.wildcard.is_empty();
+        let Some(name) = name.filter(|_| !nameless) else { return self.default.as_ref() };
         let name = name.to_ascii_lowercase();
         let parents = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
         let found =

@@ -39,7 +39,7 @@ struct Text {
     regex: Option<Regex>,
 }
 
-/// The key of the texts, and whether the reader asks for `match_case`.
+/// Under which key the texts stand, and what they are compared with.
 #[derive(Clone, Copy)]
 pub(super) struct Keys {
     pub(super) list: &'static str,
@@ -156,6 +156,9 @@ impl Text {
     }
 
     fn fits(&self, how: Comparison, any_case: bool, value: &str) -> bool {
+        if let Some(regex) = &self.regex {
+            return regex.is_match(value);
+        }
         let (text, value) = (self.written.as_bytes(), value.as_bytes());
         let same = |one: &[u8]| if any_case { one.eq_ignore_ascii_case(text) } else { one == text };
         match how {
@@ -164,10 +167,7 @@ impl Text {
             Comparison::EndsWith => value.len() >= text.len() && same(&value[value.len() - text.len()..]),
             Comparison::Contains if any_case => value.windows(text.len()).any(same),
             Comparison::Contains => memchr::memmem::find(value, text).is_some(),
-            Comparison::Regex => {
-                let value = std::str::from_utf8(value).unwrap_or_default();
-                self.regex.as_ref().is_some_and(|regex| regex.is_match(value))
-            }
+            Comparison::Regex => false, // it has one, or was refused
             Comparison::Exists => true,
         }
     }
