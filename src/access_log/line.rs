@@ -198,7 +198,7 @@ pub struct CloneOutcome<'a> {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct RuleDecision<'a> {
     pub rule: &'a str,
-    pub decision: &'static str,
+    pub decision: &'a str,
 }
 
 impl Line<'_> {

@@ -164,9 +164,9 @@ impl Chain {
     pub(crate) fn decisions<'a>(
         &'a self,
         exchange: &'a Exchange,
-    ) -> impl Iterator<Item = (&'a RuleName, &'static str)> {
+    ) -> impl Iterator<Item = (&'a RuleName, &'a str)> {
         let made = exchange.decisions.as_deref().map(Decisions::made).unwrap_or_default();
-        made.iter().filter_map(|(n, decision)| Some((&self.entries.get(*n)?.name, *decision)))
+        made.iter().filter_map(|(n, decision)| Some((&self.entries.get(*n)?.name, &**decision)))
     }
 
     /// Runs `client_closed` of every rule: nothing is left that could be stopped.

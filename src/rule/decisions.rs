@@ -1,10 +1,12 @@
 //! What the rules of a chain decided about a request, for its line in the access log.
 
+use std::borrow::Cow;
+
 /// Decisions in their order, each with the place of its rule in the chain.
 #[derive(Default)]
 pub(crate) struct Decisions {
     running: usize,
-    made: Vec<(usize, &'static str)>,
+    made: Vec<(usize, Cow<'static, str>)>,
 }
 
 impl Decisions {
@@ -12,11 +14,11 @@ impl Decisions {
         self.running = rule;
     }
 
-    pub(super) fn add(&mut self, decision: &'static str) {
-        self.made.push((self.running, decision));
+    pub(super) fn add(&mut self, decision: impl Into<Cow<'static, str>>) {
+        self.made.push((self.running, decision.into()));
     }
 
-    pub(super) fn made(&self) -> &[(usize, &'static str)] {
+    pub(super) fn made(&self) -> &[(usize, Cow<'static, str>)] {
         &self.made
     }
 }

@@ -262,6 +262,13 @@ impl Exchange {
         &self.clones
     }
 
+    /// Adds a word to what the access log says of the rule that is running, where there is a log. It should be one of few.
+    pub fn note(&mut self, word: &str) {
+        if let Some(decisions) = &mut self.decisions {
+            decisions.add(word.to_owned());
+        }
+    }
+
     /// A rule that is running decided something.
     pub(super) fn decided(&mut self, decision: &'static str) {
         if let Some(decisions) = &mut self.decisions {

@@ -1,11 +1,14 @@
 //! `http_rules` and error pages: what is done with which requests, as configured.
 
+use serde_json::json;
+
 use crate::support::{
     certs::cert_for,
     client::{Answer, Connection, Request},
     config::{Federation, Site},
     eventually,
     http2::Http2,
+    lines::{lines, logged},
     origin::{Mode, Origin},
     site_cookie::{B, Cookie},
     tls::{self, Profile, TlsClient},
@@ -121,7 +124,7 @@ async fn the_first_rule_that_fits_chooses_the_pool_and_header_actions_add_up() {
           hdr_action: [{ action: add, hdr: x-from, value: beta }, { action: remove, hdr: x-secret }],
           response_hdr_action: [{ action: set, hdr: x-variant, value: beta }, { action: remove, hdr: x-server }] }";
     let site = Site::new(&[&app]).pool("api", &[&api]).pool("beta", &[&beta]);
-    let homing = with_rules(site, rules).start().await;
+    let homing = with_rules(logged(site, ""), rules).start().await;
 
     let answer = Request::get("/api/x?q=1").send(homing.addr).await;
     assert_eq!((answer.server(), answer.header("x-variant")), ("api", None));
@@ -144,6 +147,12 @@ async fn the_first_rule_that_fits_chooses_the_pool_and_header_actions_add_up() {
     let got = beta.take().remove(0);
     assert_eq!((&*got.target, got.headers.all("x-from")), ("/beta", vec!["me", "beta"]));
     assert_eq!(Request::get("/").send(homing.addr).await.server(), "app");
+
+    let lines = lines(&homing, 4).await;
+    let decision = |word: &str| json!({"rule": "http_rules", "decision": word});
+    let of = |path: &str| lines.iter().find(|line| line["path"] == path).expect("each request has a line");
+    assert_eq!(of("/api/y")["rules"], json!([decision("api"), decision("beta"), decision("pool")]));
+    assert!(of("/").get("rules").is_none());
 }
 
 #[tokio::test]

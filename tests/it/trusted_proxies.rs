@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use serde_json::json;
+
 use crate::support::{
     client::{Connection, Request},
     config::Site,
     copies::{Mark, copies},
-    net,
+    lines::{lines, logged},
     origin::{Origin, Record},
 };
 
@@ -58,13 +60,11 @@ async fn a_trusted_proxy_is_believed_who_its_client_is_and_nobody_else() {
 #[tokio::test]
 async fn each_request_of_a_proxys_connection_has_its_own_client() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
-    let log = net::free_addr().port();
     let site = Site::new(&[&app])
         .http("trusted_proxies: [127.0.0.1]")
         .clone_to(&[&clone])
-        .clone_section("tokens", "[source_ip]")
-        .with(|yaml| yaml["access_log"]["path"] = format!("access-{log}.log").into());
-    let homing = site.start().await;
+        .clone_section("tokens", "[source_ip]");
+    let homing = logged(site, "").start().await;
     let mut proxy = Connection::open(homing.addr).await;
     for client in ["203.0.113.7", "203.0.113.8", "203.0.113.7"] {
         proxy.ask(&Request::get("/").header("X-Forwarded-For", client)).await;
@@ -77,11 +77,10 @@ async fn each_request_of_a_proxys_connection_has_its_own_client() {
     sessions.sort();
     sessions.dedup();
     assert_eq!(sessions.len(), 3);
-    let path = homing.dir().join(format!("access-{log}.log"));
-    let lines = async || std::fs::read_to_string(&path).unwrap_or_default();
-    crate::support::eventually("the log names the clients", async || {
-        let lines = lines().await;
-        ["\"203.0.113.7\"", "\"203.0.113.8\""].iter().all(|client| lines.contains(client))
-    })
-    .await;
+    let lines = lines(&homing, 4).await;
+    let clients: Vec<_> = lines.iter().map(|line| (&line["client"], line["peer"].is_string())).collect();
+    assert_eq!(
+        clients[..3],
+        [(&json!("203.0.113.7"), true), (&json!("203.0.113.8"), true), (&json!("203.0.113.7"), true)]
+    );
 }

@@ -41,6 +41,7 @@ struct Decided<'r> {
     rewrite: Option<&'r Rewrite>,
     pool: Option<&'r PoolName>,
     clones: Option<&'r CloneChoice>,
+    fitted: Vec<&'r str>,
     reply: Option<Reply>,
 }
 
@@ -62,7 +63,7 @@ impl HttpRules {
     fn decide(&self, request: &Request<'_>) -> Result<Decided<'_>, RuleError> {
         let asked = Asked::of(request);
         let mut decided = Decided::default();
-        for Counted { rule: HttpRule { matches, action, .. }, hits } in &self.rules {
+        for Counted { rule: HttpRule { name, matches, action }, hits } in &self.rules {
             if !asked.fits(matches) {
                 continue;
             }
@@ -72,6 +73,7 @@ impl HttpRules {
                 decided.reply = Some(reply);
             }
             hits.inc();
+            decided.fitted.push(name);
             let plan = &mut decided.plan;
             if let (Some(rewrite), None) = (&action.rewrite, decided.rewrite) {
                 decided.rewrite = Some(rewrite);
@@ -100,7 +102,8 @@ impl Plan {
 #[async_trait]
 impl Rule for HttpRules {
     async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
-        let Decided { plan, pool, clones, reply, .. } = self.decide(request)?;
+        let Decided { plan, pool, clones, reply, fitted, .. } = self.decide(request)?;
+        fitted.into_iter().for_each(|name| request.note(name));
         if !plan.is_empty() {
             request.insert(Arc::new(plan));
         }
