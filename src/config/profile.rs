@@ -136,10 +136,23 @@ impl SslProfile {
         ];
         let name = o.name();
         let default = Self::default();
+        let oldest = o.field("min_version", words::choice(&versions));
+        let newest = o.field("max_version", words::choice(&versions));
+        let accepted = o.list("accepted_versions", words::choice(&versions)).unwrap_or_default();
+        o.not_empty("accepted_versions", "write `[tls1.2, tls1.3]`, or leave the key out");
+        if let Some(key) =
+            ["min_version", "max_version"].into_iter().find(|key| o.has(key) && o.has("accepted_versions"))
+        {
+            o.wrong(
+                "accepted_versions",
+                format!("the versions are said twice, here and by `{key}`"),
+                "leave one of the two out",
+            );
+        }
         let profile = Self {
             name: name.clone().unwrap_or_default(),
-            min_version: o.field("min_version", words::choice(&versions)).unwrap_or(default.min_version),
-            max_version: o.field("max_version", words::choice(&versions)).unwrap_or(default.max_version),
+            min_version: oldest.or_else(|| accepted.iter().min().copied()).unwrap_or(default.min_version),
+            max_version: newest.or_else(|| accepted.iter().max().copied()).unwrap_or(default.max_version),
             session_tickets: o.field("session_tickets", units::flag).unwrap_or(default.session_tickets),
             http2: o.field("http2", units::flag).unwrap_or(default.http2),
             accepted_ciphers: o.field("accepted_ciphers", ciphers::list),

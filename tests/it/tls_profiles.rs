@@ -26,6 +26,15 @@ async fn a_profile_says_which_ciphers_are_offered() {
 }
 
 #[tokio::test]
+async fn a_profile_says_which_versions_are_offered() {
+    let app = Origin::start("app").await;
+    let profile = "{name: System-Standard, accepted_versions: [SSL_VERSION_TLS1_3]}";
+    let homing = Site::new(&[&app]).tls(&cert_for(&["a.com"])).push("ssl_profiles", profile).start().await;
+    assert!(TlsClient::new(Profile::TLS13).can_connect(homing.addr, "a.com").await);
+    assert!(!TlsClient::new(Profile::TLS12).can_connect(homing.addr, "a.com").await);
+}
+
+#[tokio::test]
 async fn nodes_that_share_ticket_keys_resume_each_others_sessions_through_a_change_of_keys() {
     let app = Origin::start("app").await;
     let (old, new) = ("0a".repeat(32), "1b".repeat(32));
