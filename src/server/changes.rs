@@ -1,6 +1,11 @@
 //! What a reload changes, object by object, for the people who asked for it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use crate::{
     admin::view::Changes,
@@ -95,6 +100,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
         ),
         ("site", format!("{site:?}")),
         ("session_ticket_rotation", humantime::format_duration(config.session_ticket_rotation).to_string()),
+        ("session_ticket_keys_file", ticket_keys(config)),
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
         ("dns", format!("{:?}", config.dns)),
@@ -102,6 +108,13 @@ fn settings(config: &Config) -> Vec<(String, String)> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .into()
+}
+
+/// Tells the keys from others, and not what they are.
+fn ticket_keys(config: &Config) -> String {
+    let mut hasher = DefaultHasher::new();
+    config.session_ticket_secrets.iter().for_each(|secret| secret.expose().hash(&mut hasher));
+    hasher.finish().to_string()
 }
 
 fn path(path: &Option<PathBuf>) -> String {

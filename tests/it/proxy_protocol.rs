@@ -10,6 +10,7 @@ use crate::support::{
     config::{CLONES, Site, parse},
     copies::{Mark, copies},
     homing::Homing,
+    lines::{lines, logged},
     origin::Origin,
     soon,
     tls::{Profile, TlsClient},
@@ -48,7 +49,7 @@ async fn ask(homing: &Homing, header: &[u8]) -> Answer {
 #[tokio::test]
 async fn the_client_is_who_the_balancer_says_it_is() {
     let app = Origin::start("app").await;
-    let homing = behind_a_balancer(&app).start().await;
+    let homing = logged(behind_a_balancer(&app), "").start().await;
     let unix = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x31\x00\xd8"[..], &[b'/'; 216]].concat();
     for (header, client) in [
         (V1, "203.0.113.7"),
@@ -63,6 +64,9 @@ async fn the_client_is_who_the_balancer_says_it_is() {
         let got = app.take().remove(0);
         assert_eq!(got.headers.all("x-forwarded-for"), [client]);
     }
+    let logged = lines(&homing, 6).await;
+    let is_logged = |client: &str| logged.iter().any(|line| line["client"] == client);
+    assert!(is_logged("203.0.113.7:50000") && is_logged("[2001:db8::9]:50000"), "{logged:#?}");
     let mut connection = introduced(&homing, V1).await;
     for _ in 0..2 {
         connection.ask(&Request::get("/")).await;

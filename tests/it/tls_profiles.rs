@@ -55,7 +55,9 @@ async fn nodes_that_share_ticket_keys_resume_each_others_sessions_through_a_chan
         }
         // First all nodes learn to open the new key, then they seal with it.
         two.1 = two.1.file("tickets.keys", &format!("{new}\n{old}\n"));
-        two.0.reloaded(&two.1).await;
+        let reload = two.0.reloaded(&two.1).await;
+        let changed = &reload["changes"]["settings"]["changed"];
+        assert_eq!(*changed, serde_json::json!(["session_ticket_keys_file"]));
         let resumed = client.resume(two.0.addr, "a.com").await;
         assert_eq!(Connection::over(resumed).ask(&Request::get("/")).await.status, 200);
         two.1 = two.1.file("tickets.keys", &old);
