@@ -23,6 +23,12 @@ fn read(node: &Node, set: impl Fn(&mut SslContextBuilder, &str) -> bool) -> Resu
     let list = words::text(node)?;
     let mut context = SslContextBuilder::new(SslMethod::tls_server())
         .map_err(|_| Wrong::new("OpenSSL cannot be asked about ciphers", "see to its installation"))?;
+    // OpenSSL takes other separators, too.
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_+!@=:".contains(&byte);
+    if !list.bytes().all(fits) {
+        let help = "write names as of `openssl ciphers -v`, with colons between them";
+        return Err(Wrong::new(format!("{} is no list of ciphers", shown(&list)), help));
+    }
     for part in list.split(':') {
         let excludes = part.starts_with(['!', '-', '+']);
         let weak = WEAK.iter().find(|weak| part.split('+').any(|word| word.eq_ignore_ascii_case(weak)));

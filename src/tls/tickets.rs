@@ -21,7 +21,7 @@ use openssl::{
     error::ErrorStack,
     ex_data::Index,
     rand::rand_bytes,
-    ssl::{SslContext, SslContextBuilder, SslRef},
+    ssl::{SslContext, SslContextBuilder, SslRef, SslVersion},
 };
 use openssl_sys::{EVP_CIPHER_CTX, EVP_MAC_CTX, OSSL_PARAM, SSL, SSL_CTX};
 use sha2::Sha256;
@@ -198,8 +198,11 @@ extern "C" fn key_of_ticket(
     match keys.named(name) {
         None => UNKNOWN,
         Some((key, _)) if !set_keys(&key, iv, cipher, mac, false) => FAILED,
-        Some((_, true)) => FITS,
-        Some((_, false)) => FITS_BUT_RENEW,
+        // A ticket of TLS 1.3 is for one use: two connections with the same could be told to be of one client.
+        Some((_, seals)) => match seals && ssl.version2() != Some(SslVersion::TLS1_3) {
+            true => FITS,
+            false => FITS_BUT_RENEW,
+        },
     }
 }
 
