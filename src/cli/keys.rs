@@ -1,4 +1,5 @@
-//! `homing keys new`: a fresh key for site cookies. `homing keys list`: those that a configuration has.
+//! `homing keys new`: a fresh key for site cookies. `homing keys list`: those that a configuration has. `homing keys ds`:
+//! what vouches for the keys that sign DNS answers.
 
 use std::{path::PathBuf, time::SystemTime};
 
@@ -9,6 +10,7 @@ use super::{Error, check, client::Client, table};
 use crate::{
     admin::view,
     config::{AdminListen, AdminUrl, Config},
+    dns,
     server::Builder,
     site_cookie::{KeyConcern, KeyFileError, Secret, write_new_secret},
 };
@@ -23,6 +25,12 @@ pub enum Keys {
         /// Leave FILE as it is where there is one, for scripts that run more than once
         #[arg(long, requires = "out")]
         keep: bool,
+    },
+    /// Prints the DS records that the zones above the DNS responder's zones are to have, as zone files have them
+    Ds {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = "conf/homing.yaml")]
+        config: PathBuf,
     },
     /// Lists the keys of a configuration, their states and ages, never their secrets; with what a running homing
     /// has sealed with each, if one answers
@@ -51,6 +59,13 @@ pub async fn keys(builder: &Builder, keys: Keys) -> Result<String, Error> {
             Ok(format!("{} is kept\n", file.display()))
         }
         Keys::New { out, .. } => Ok(new(out)?),
+        Keys::Ds { config } => {
+            let config = check::load(builder, &config)?.config;
+            Ok(match &*dns::delegation_signers(&config) {
+                [] => "Nothing is signed: `dns` has no `dnssec`, or no zone.\n".to_owned(),
+                lines => lines.iter().map(|line| format!("{line}\n")).collect(),
+            })
+        }
         Keys::List { config, admin, token_file } => {
             let config = check::load(builder, &config)?.config;
             // One that does not run, or will not tell, is no failure: the column stays empty.

@@ -7,7 +7,7 @@ use std::{fmt, net::IpAddr, net::SocketAddr, time::Duration};
 use zeroize::Zeroizing;
 
 use super::{
-    Gslb,
+    Dnssec, Gslb,
     problem::{Wrong, shown},
     read::Object,
     units::{self, days, hours, milliseconds, seconds},
@@ -31,6 +31,8 @@ pub struct Dns {
     /// What `version.bind` is answered with.
     pub version: Option<String>,
     pub query_log: bool,
+    /// `None`: nothing is signed.
+    pub dnssec: Option<Dnssec>,
 }
 
 /// A zone that this node has authority for.
@@ -119,6 +121,7 @@ impl Dns {
             cookie_secrets: cookie_secrets(o),
             version: o.field("version", version),
             query_log: o.field("query_log", units::flag).unwrap_or(false),
+            dnssec: o.object("dnssec", Dnssec::read).flatten(),
             listen,
             zones,
         };

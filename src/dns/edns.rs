@@ -16,6 +16,8 @@ pub(super) struct Edns {
     /// The longest answer over UDP that it takes.
     pub payload: u16,
     pub version: u8,
+    /// It wants signatures (DO).
+    pub dnssec_ok: bool,
     pub subnet: Option<Subnet>,
     pub cookie: Option<Cookie>,
 }
@@ -42,8 +44,8 @@ pub(super) struct Malformed;
 impl Edns {
     /// Of an OPT record's class, time to live and data.
     pub fn read(class: u16, ttl: u32, data: &[u8]) -> Result<Self, Malformed> {
-        let [_, version, ..] = ttl.to_be_bytes();
-        let mut edns = Self { payload: class, version, subnet: None, cookie: None };
+        let [_, version, flags, _] = ttl.to_be_bytes();
+        let mut edns = Self { payload: class, version, dnssec_ok: flags & DNSSEC_OK != 0, ..Self::default() };
         // Options of a version that is not known may mean anything.
         if version != 0 {
             return Ok(edns);
@@ -97,6 +99,8 @@ impl Cookie {
 pub(super) struct Said {
     /// The longest query over UDP that we take.
     pub payload: u16,
+    /// Whether the client has said so (RFC 3225).
+    pub dnssec_ok: bool,
     /// The subnet that was asked for, and for which networks around it the answer holds.
     pub subnet: Option<(Subnet, u8)>,
     /// Ours to a client that sent one.
@@ -107,7 +111,7 @@ impl Said {
     /// As a record, with the high bits of an rcode.
     pub fn record(&self, rcode_high: u8) -> Opt {
         let mut opt = Opt::new();
-        opt.set_max_payload(self.payload).set_rcode_high(rcode_high);
+        opt.set_max_payload(self.payload).set_rcode_high(rcode_high).set_dnssec_ok(self.dnssec_ok);
         if let Some((Subnet { address, prefix }, scope)) = self.subnet {
             opt.options_mut().insert(EdnsOption::Subnet(ClientSubnet::new(address, prefix, scope)));
         }
@@ -136,6 +140,9 @@ fn padded<const N: usize>(octets: &[u8]) -> Result<[u8; N], Malformed> {
     all.get_mut(..octets.len()).ok_or(Malformed)?.copy_from_slice(octets);
     Ok(all)
 }
+
+/// In the upper byte of the flags.
+const DNSSEC_OK: u8 = 0x80;
 
 const SUBNET: u16 = 8;
 const COOKIE: u16 = 10;
@@ -210,7 +217,7 @@ mod tests {
             let subnet = Subnet { address: address.parse().unwrap(), prefix };
             for subnet in [None, Some((subnet, 16))] {
                 for cookie in [None, Some(([1; 8], [2; 16]))] {
-                    let said = Said { payload: 1232, subnet, cookie };
+                    let said = Said { payload: 1232, dnssec_ok: true, subnet, cookie };
                     let mut bytes = Vec::new();
                     said.record(1).emit(&mut BinEncoder::new(&mut bytes)).unwrap();
                     assert_eq!(bytes.len(), usize::from(said.length()));

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use hickory_proto::{
+    ProtoError,
     op::{Query, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
@@ -14,8 +15,10 @@ use hickory_proto::{
 };
 
 use super::{
+    denial,
+    dnssec::Signer,
     edns::Subnet,
-    name::absolute,
+    name::{absolute, upwards},
     reply::{Answers, Sections},
     zones::{Standing, Zone, Zones, seconds},
 };
@@ -35,6 +38,7 @@ pub(super) struct Lookup {
     https: Box<[Option<SVCB>]>,
     /// What `version.bind` is answered with.
     version: Option<String>,
+    signer: Option<Signer>,
 }
 
 /// Who asks and when, as far as it matters to what there is.
@@ -74,13 +78,10 @@ impl Lookup {
     ) -> Self {
         let services = directory.iter().flat_map(|directory| directory.services());
         let https = services.map(|it| https(it.config(), &config.virtual_services));
-        Self {
-            zones: Zones::new(dns, config.gslb.as_deref()),
-            https: https.collect(),
-            version: dns.version.clone(),
-            directory,
-            health,
-        }
+        let mut zones = Zones::new(dns, config.gslb.as_deref());
+        let signer = dns.dnssec.as_ref().map(Signer::new);
+        signer.iter().for_each(|signer| zones.publish(signer));
+        Self { zones, signer, https: https.collect(), version: dns.version.clone(), directory, health }
     }
 
     /// `name`: that of the question, in lower case.
@@ -111,7 +112,9 @@ impl Lookup {
         at: &Circumstances,
     ) -> Found<'a> {
         let found = match question.query_type {
-            RecordType::SOA | RecordType::NS if name == &*zone.name => of_zone(question, name, zone),
+            RecordType::SOA | RecordType::NS | RecordType::DNSKEY if name == &*zone.name => {
+                of_zone(question, name, zone)
+            }
             RecordType::ANY => Found::one(question, ANY_TTL, refused_any()),
             RecordType::AAAA => self.chosen(question, Family::V6, (zone, service), at),
             _ => self.chosen(question, Family::V4, (zone, service), at),
@@ -156,6 +159,60 @@ impl Lookup {
         Found { choice, scope: if subnet.is_some() { scope } else { 0 }, ..found }
     }
 
+    /// What was found, signed; `None`: there is nothing to sign, or nobody who would.
+    ///
+    /// # Errors
+    /// A record that cannot be one.
+    pub fn sign(
+        &self,
+        question: &Query,
+        name: &str,
+        found: &Found<'_>,
+        unix_seconds: u64,
+    ) -> Result<Option<Signed>, ProtoError> {
+        let (Some(signer), Some(zone)) = (&self.signer, found.zone) else { return Ok(None) };
+        let sign = |mut records| signer.sign(&mut records, zone.apex(), unix_seconds).map(|()| records);
+        let answers = sign(found.sections.answers.records(question))?;
+        let mut authority = sign(found.sections.authority.to_vec())?;
+        if !authority.is_empty() {
+            for proof in self.denial(question, name, zone, found.service.is_some()) {
+                authority.extend(sign(vec![proof])?);
+            }
+        }
+        Ok(Some(Signed { answers, authority }))
+    }
+
+    /// Proofs that what is asked for is not there.
+    fn denial(&self, question: &Query, name: &str, zone: &Zone, is_service: bool) -> Vec<Record> {
+        let ttl = zone.negative[0].ttl;
+        let standing = zone.standing(name);
+        if !is_service && matches!(standing, Standing::Absent) {
+            let exists = |name: &&str| {
+                self.service(name).is_some() || !matches!(zone.standing(name), Standing::Absent)
+            };
+            let encloser = upwards(name).skip(1).find(exists).unwrap_or(&zone.name);
+            return denial::of_name(&question.name, &question.name.trim_to(labels(encloser)), ttl);
+        }
+        let mut types = Vec::new();
+        if is_service {
+            // Each of them may be there for another client, or a moment later.
+            types.extend([RecordType::A, RecordType::AAAA, RecordType::HTTPS]);
+        }
+        match standing {
+            Standing::Host(host) => types.extend(host.addresses.iter().map(|ip| match ip {
+                IpAddr::V4(_) => RecordType::A,
+                IpAddr::V6(_) => RecordType::AAAA,
+            })),
+            Standing::Apex => {
+                types.extend([RecordType::SOA, RecordType::DNSKEY]);
+                types.extend(zone.ns.first().map(|_| RecordType::NS));
+            }
+            Standing::Between | Standing::Absent => {}
+        }
+        types.retain(|kind| *kind != question.query_type);
+        denial::of_type(&question.name, &types, ttl).into_iter().collect()
+    }
+
     /// The class in which servers are asked about themselves.
     fn chaos<'a>(&'a self, question: &Query, name: &str) -> Found<'a> {
         let asks =
@@ -173,12 +230,36 @@ impl Lookup {
     }
 }
 
+/// An answer with its signatures.
+pub(super) struct Signed {
+    answers: Vec<Record>,
+    authority: Vec<Record>,
+}
+
+impl Signed {
+    /// In the place of what was found.
+    pub fn sections<'a>(&'a self, found: &Sections<'a>) -> Sections<'a> {
+        Sections {
+            answers: Answers::Stored(&self.answers),
+            authority: &self.authority,
+            additionals: found.additionals,
+        }
+    }
+}
+
+fn labels(name: &str) -> usize {
+    name.split('.').count()
+}
+
 /// What a zone has of a name that is no service's.
 fn of_zone<'a>(question: &Query, name: &str, zone: &'a Zone) -> Found<'a> {
     let nothing = Found::nothing(zone, ResponseCode::NoError);
     match (zone.standing(name), question.query_type) {
         (Standing::Absent, _) => Found::nothing(zone, ResponseCode::NXDomain),
         (Standing::Apex, RecordType::SOA) => Found::answers(Answers::Stored(&zone.soa)),
+        (Standing::Apex, RecordType::DNSKEY) if !zone.keys.is_empty() => {
+            Found::answers(Answers::Stored(&zone.keys))
+        }
         (Standing::Apex, RecordType::NS) if !zone.ns.is_empty() => {
             let mut found = Found::answers(Answers::Stored(&zone.ns));
             found.sections.additionals = &zone.glue;

@@ -42,6 +42,20 @@ pub(super) enum Answers<'a> {
     Stored(&'a [Record]),
 }
 
+impl Answers<'_> {
+    /// As records.
+    pub fn records(&self, question: &Query) -> Vec<Record> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Addresses { addresses, ttl } => {
+                addresses.iter().map(|ip| address(question.name.clone(), *ttl, *ip)).collect()
+            }
+            Self::One(record) => vec![(**record).clone()],
+            Self::Stored(records) => records.to_vec(),
+        }
+    }
+}
+
 impl Reply<'_> {
     /// Writes it to `out`, which it empties first.
     ///

@@ -118,11 +118,23 @@ impl Responder {
         head.response_code = code;
         head.authoritative = found.zone.is_some();
         head.truncation = pass == Pass::Truncated;
+        let wants_signatures = request.edns.is_some_and(|edns| edns.dnssec_ok);
+        let signed = match (&request.question, name) {
+            (Some(question), Some(name)) if wants_signatures && !head.truncation => {
+                match self.lookup.sign(question, name, &found, asker.unix_seconds) {
+                    Ok(signed) => signed,
+                    // Half an answer would be taken for a forged one.
+                    Err(_) => return false,
+                }
+            }
+            _ => None,
+        };
         let nothing = Sections::default();
+        let sections = signed.as_ref().map(|signed| signed.sections(&found.sections));
         let reply = Reply {
             head,
             question: request.question.as_ref(),
-            sections: if head.truncation { &nothing } else { &found.sections },
+            sections: if head.truncation { &nothing } else { sections.as_ref().unwrap_or(&found.sections) },
             said: said.as_ref(),
             limit: self.limit(request.edns.as_ref(), asker.over),
         };
@@ -147,6 +159,7 @@ impl Responder {
         let server = |client| self.cookies.server(client, address, asker.unix_seconds as u32);
         Said {
             payload: self.udp_size,
+            dnssec_ok: edns.dnssec_ok,
             subnet: edns.subnet.map(|subnet| (subnet, scope)),
             cookie: edns.cookie.map(|cookie| (cookie.client, server(cookie.client))),
         }

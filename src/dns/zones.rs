@@ -11,7 +11,10 @@ use hickory_proto::rr::{
     rdata::{A, AAAA, NS, SOA},
 };
 
-use super::name::{absolute, upwards};
+use super::{
+    dnssec::Signer,
+    name::{absolute, upwards},
+};
 use crate::config::{Dns, DnsZone, Gslb, GslbService};
 
 /// By name, in lower case.
@@ -24,6 +27,8 @@ pub(super) struct Zone {
     /// The same as it goes with the news that something is not there.
     pub negative: [Record; 1],
     pub ns: Vec<Record>,
+    /// Empty where nothing is signed.
+    pub keys: Vec<Record>,
     /// The addresses of the name servers in the zone.
     pub glue: Vec<Record>,
     hosts: HashMap<Box<str>, Host>,
@@ -79,6 +84,18 @@ impl Zones {
         upwards(name).find_map(|name| self.0.get(name)).map(|zone| &**zone)
     }
 
+    /// The zones themselves.
+    pub fn apexes(&self) -> impl Iterator<Item = &Name> {
+        self.0.values().map(|zone| zone.apex())
+    }
+
+    /// Gives every zone its keys.
+    pub fn publish(&mut self, signer: &Signer) {
+        for zone in self.0.values_mut() {
+            zone.keys = signer.keys(zone.apex(), zone.soa[0].ttl).collect();
+        }
+    }
+
     fn of_mut(&mut self, name: &str) -> Option<&mut Zone> {
         let zone = self.of(name)?.name.clone();
         self.0.get_mut(&zone).map(|zone| &mut **zone)
@@ -125,6 +142,7 @@ impl Zone {
             soa: [record(ttl, RData::SOA(soa.clone()))],
             negative: [record(negative_ttl.min(ttl), RData::SOA(soa))],
             ns: Vec::new(),
+            keys: Vec::new(),
             glue: Vec::new(),
             hosts: HashMap::new(),
             between: HashSet::new(),
@@ -140,6 +158,10 @@ impl Zone {
             }
         }
         Some(zone)
+    }
+
+    pub fn apex(&self) -> &Name {
+        &self.soa[0].name
     }
 
     /// What there is of a name in the zone, in lower case.

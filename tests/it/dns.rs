@@ -7,16 +7,18 @@ use std::{
 };
 
 use hickory_proto::{
+    dnssec::{DigestType, rdata::DNSSECRData},
     op::ResponseCode,
-    rr::{Name, RecordType},
+    rr::{Name, RData, RecordType},
 };
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::support::{
+    certs,
     config::{Federation, Site, parse},
     dns::{DnsConnection, addresses, ask, query, try_ask},
     eventually,
-    homing::Homing,
+    homing::{Homing, run},
     net,
     origin::Origin,
     soon,
@@ -63,6 +65,22 @@ async fn clients_are_sent_to_the_member_that_the_service_recommends() {
     homing.settles(queries, &[("service", "gs"), ("type", "A"), ("rcode", "NOERROR")], 50.0).await;
     homing.settles(queries, &[("service", "-"), ("rcode", "NXDOMAIN")], 1.0).await;
     homing.settles("homing_gslb_dns_answers_total", &[("service", "gs"), ("member", "site_A")], 50.0).await;
+}
+
+#[tokio::test]
+async fn a_signed_zone_has_the_keys_that_the_zone_above_is_to_vouch_for() {
+    let key = certs::dnssec_key();
+    let (site, dns) = site(&Federation::new(), "dnssec: {key_file: dnssec.key}").await;
+    let homing = site.file("dnssec.key", &key).start().await;
+    let mut connection = DnsConnection::open(dns).await;
+    let answer = connection.ask("a.com.", RecordType::DNSKEY).await.expect("an answer");
+    let RData::DNSSEC(DNSSECRData::DNSKEY(key)) = &answer.answers[0].data else { panic!("{answer:?}") };
+    let config = homing.dir().join("homing.yaml");
+    let told = run(&["keys", "ds", "--config", config.to_str().expect("plain")]).await;
+    let digest = key.to_digest(&Name::from_ascii("a.com.").unwrap(), DigestType::SHA256).unwrap();
+    let digest = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+    let expected = format!("a.com. IN DS {} 13 2 {digest}\n", key.calculate_key_tag().unwrap());
+    assert_eq!(told.stdout.to_uppercase(), expected.to_uppercase(), "{}", told.text());
 }
 
 #[tokio::test]

@@ -46,6 +46,9 @@ impl World {
             (site.with(|yaml| yaml["dns"] = parse(&format!("{{listen: ['{dns}']}}"))), dns)
         });
         let running = [a.0.start().await, b.0.start().await];
+        // site_A began when site_B was not there yet.
+        let b_is_up = [("service", "gs"), ("member", "site_B"), ("source", "monitors")];
+        running[0].settles("homing_gslb_member_up", &b_is_up, 1.0).await;
         Self { sites: [a, b], _running: running, _apps: apps }
     }
 

@@ -14,9 +14,15 @@ use hickory_proto::{
     rr::{Name, RData, RecordType},
 };
 
+use openssl::{
+    ec::{EcGroup, EcKey},
+    nid::Nid,
+    pkey::PKey,
+};
+
 use crate::{
     config,
-    dns::{Kept, Over, Responder, rate_limit::RateLimit, responder::Asker},
+    dns::{Kept, Over, Responder, delegation_signers, rate_limit::RateLimit, responder::Asker},
     gslb::choice::{Availability, Directory, Health, Member},
     metrics::Metrics,
 };
@@ -57,13 +63,22 @@ impl Server {
         let site = format!(
             "site: {{ name: site_A, cluster_uuid: cluster-a }}\nfederation: federation.yaml\ndns:\n  {dns}\n"
         );
-        let files: BTreeMap<PathBuf, Vec<u8>> =
-            [("homing.yaml", site.into()), ("federation.yaml", federation().into())]
-                .map(|(name, text): (&str, Vec<u8>)| (name.into(), text))
-                .into();
+        let files: BTreeMap<PathBuf, Vec<u8>> = [
+            ("homing.yaml", site.into()),
+            ("federation.yaml", federation().into()),
+            ("one.key", key()),
+            ("two.key", [key(), key()].concat()),
+        ]
+        .map(|(name, text): (&str, Vec<u8>)| (name.into(), text))
+        .into();
         let loaded = config::load_from(&files, Path::new("homing.yaml"), &[]);
         let config = loaded.unwrap_or_else(|problems| panic!("{problems}")).config;
         Self::build(config, Vec::new())
+    }
+
+    /// What the zones above are told.
+    pub fn delegation_signers(&self) -> Vec<String> {
+        delegation_signers(&self.config)
     }
 
     /// The same while all members of some sites are down.
@@ -123,6 +138,13 @@ impl Deref for Heard {
     }
 }
 
+/// A fresh one of DNSSEC.
+fn key() -> Vec<u8> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).expect("a curve");
+    let key = PKey::from_ec_key(EcKey::generate(&group).expect("a key")).expect("a key");
+    key.private_key_to_pem_pkcs8().expect("it can be written")
+}
+
 /// The addresses in the answer section.
 pub fn addresses(heard: &Heard) -> Vec<IpAddr> {
     let address = |data: &RData| match data {
@@ -141,6 +163,7 @@ pub struct Ask {
     pub class: u16,
     /// Payload, version and options.
     pub edns: Option<(u16, u8, Vec<u8>)>,
+    pub dnssec_ok: bool,
 }
 
 impl Ask {
@@ -149,7 +172,13 @@ impl Ask {
         let mut name: Vec<u8> =
             labels.iter().flat_map(|label| [&[label.len() as u8], label].concat()).collect();
         name.push(0);
-        Self { name, kind: kind.into(), class: 1, edns: None }
+        Self { name, kind: kind.into(), class: 1, edns: None, dnssec_ok: false }
+    }
+
+    /// With the wish for signatures.
+    pub fn signed(mut self) -> Self {
+        self.edns = Some((1232, 0, Vec::new()));
+        Self { dnssec_ok: true, ..self }
     }
 
     pub fn class(self, class: u16) -> Self {
@@ -176,7 +205,7 @@ impl Ask {
         if let Some((payload, version, options)) = &self.edns {
             packet.extend([0, 0, 41]);
             packet.extend(payload.to_be_bytes());
-            packet.extend([0, *version, 0, 0]);
+            packet.extend([0, *version, u8::from(self.dnssec_ok) << 7, 0]);
             packet.extend((options.len() as u16).to_be_bytes());
             packet.extend(options);
         }

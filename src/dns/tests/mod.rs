@@ -1,5 +1,6 @@
 //! The responder as a whole, packet by packet, against what the RFCs ask for.
 
+mod dnssec;
 mod edns;
 mod fixtures;
 mod limits;

@@ -34,6 +34,11 @@ pub fn cert_valid(names: &[&str], days: RangeInclusive<i64>) -> Cert {
     }
 }
 
+/// A private key that DNS answers can be signed with, PEM.
+pub fn dnssec_key() -> String {
+    key().serialize_pem()
+}
+
 fn valid(names: &[&str], days: RangeInclusive<i64>) -> CertificateParams {
     let names = names.iter().map(|name| name.to_string()).collect::<Vec<_>>();
     let mut params = CertificateParams::new(names.clone()).expect("the names can be in a certificate");
