@@ -35,6 +35,7 @@ use pingora::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use crate::dns::delegation_signers;
 pub use crate::limits::OpenFiles;
 pub use crate::snapshot::BuildError;
 use crate::{

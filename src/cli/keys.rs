@@ -10,8 +10,7 @@ use super::{Error, check, client::Client, table};
 use crate::{
     admin::view,
     config::{AdminListen, AdminUrl, Config},
-    dns,
-    server::Builder,
+    server::{Builder, delegation_signers},
     site_cookie::{KeyConcern, KeyFileError, Secret, write_new_secret},
 };
 
@@ -61,7 +60,7 @@ pub async fn keys(builder: &Builder, keys: Keys) -> Result<String, Error> {
         Keys::New { out, .. } => Ok(new(out)?),
         Keys::Ds { config } => {
             let config = check::load(builder, &config)?.config;
-            Ok(match &*dns::delegation_signers(&config) {
+            Ok(match &*delegation_signers(&config) {
                 [] => "Nothing is signed: `dns` has no `dnssec`, or no zone.\n".to_owned(),
                 lines => lines.iter().map(|line| format!("{line}\n")).collect(),
             })
