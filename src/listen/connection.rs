@@ -10,12 +10,13 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::{
     http::ResponseHeader,
     protocols::{Digest, raw_connect::ProxyDigest, tls::SslDigest},
@@ -23,7 +24,7 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-use super::{HandshakeFailure, LeastPace, RefusedHead, client_caps::Guest, framing::Framing};
+use super::{HandshakeFailure, LeastPace, RefusedHead, Tunnel, client_caps::Guest, framing::Framing};
 use crate::metrics::Held;
 
 /// A client connection, from the end of its handshake until its last request is gone.
@@ -41,7 +42,8 @@ pub struct Connection {
     pub accepted_at: Instant,
     state: OnceLock<Box<dyn Any + Send + Sync>>,
     shutdown: ShutdownWatch,
-    request_done: AtomicBool,
+    phase: AtomicU8,
+    tunnel: Mutex<Option<Arc<Tunnel>>>,
     framing: AtomicU8,
     /// 0: not read yet, or not well formed.
     head_length: AtomicU32,
@@ -76,7 +78,27 @@ impl Connection {
     /// upgrade. What the client sends from then on is its next request and waits until this one is answered;
     /// without the call, Pingora takes an early next request for an error of this one.
     pub fn request_done(&self) {
-        self.request_done.store(true, Ordering::Release);
+        self.set_phase(Phase::Done);
+    }
+
+    /// To be called when the request asks for a tunnel and is about to go to a server: what the client sends from then
+    /// on waits for the answer. With a `tunnel` the client may end its direction before the server does.
+    pub fn ask_for_tunnel(&self, tunnel: Option<Arc<Tunnel>>) {
+        *self.tunnel.lock() = tunnel;
+        self.set_phase(Phase::TunnelAsked);
+    }
+
+    /// To be called when a tunnel that was asked for is opened or refused, before the answer is written. It means
+    /// nothing of other requests.
+    pub fn answer_tunnel(&self, opened: bool) {
+        match self.phase() {
+            Phase::TunnelAsked if opened => self.set_phase(Phase::TunnelOpen),
+            Phase::TunnelAsked => {
+                *self.tunnel.lock() = None;
+                self.set_phase(Phase::Reading);
+            }
+            _ => {}
+        }
     }
 
     /// What the bytes read so far say about the chunk framing of an HTTP/1 request's body. It means something
@@ -111,8 +133,18 @@ impl Connection {
         (rate > 0).then(|| LeastPace { rate, patience: patience() })
     }
 
-    pub(super) fn is_request_done(&self) -> bool {
-        self.request_done.load(Ordering::Acquire)
+    pub(super) fn phase(&self) -> Phase {
+        [Phase::Reading, Phase::Done, Phase::TunnelAsked, Phase::TunnelOpen]
+            [usize::from(self.phase.load(Ordering::Acquire))]
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// The tunnel that is open, for the one who reads from the client.
+    pub(super) fn take_tunnel(&self) -> Option<Arc<Tunnel>> {
+        self.tunnel.lock().take()
     }
 
     pub(super) fn set_framing(&self, framing: Framing) {
@@ -121,7 +153,7 @@ impl Connection {
 
     /// A new HTTP/1 request begins: nothing of the last one holds any more.
     pub(super) fn begin_request(&self) {
-        self.request_done.store(false, Ordering::Release);
+        self.set_phase(Phase::Reading);
         self.set_framing(Framing::Unfinished);
         self.least_rate.store(0, Ordering::Release);
     }
@@ -142,6 +174,19 @@ impl fmt::Debug for Connection {
             .field("local", &self.local)
             .finish_non_exhaustive()
     }
+}
+
+/// How far the request on a connection is. What the client sends means something else in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// It is part of the request.
+    Reading,
+    /// It is the next request's.
+    Done,
+    /// It is for the server, if that agrees to a tunnel.
+    TunnelAsked,
+    /// It is the tunnel's.
+    TunnelOpen,
 }
 
 /// What the app is told about connections.
@@ -231,7 +276,8 @@ impl From<Facts> for Connection {
             accepted_at: facts.accepted_at,
             state: OnceLock::new(),
             shutdown: facts.shutdown,
-            request_done: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Reading as u8),
+            tunnel: Mutex::default(),
             framing: AtomicU8::new(Framing::Unfinished.word()),
             head_length: AtomicU32::new(0),
             least_rate: AtomicU32::new(0),

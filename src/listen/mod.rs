@@ -21,6 +21,7 @@ mod port;
 pub mod proxy_protocol;
 mod room;
 mod socket;
+mod tunnel;
 mod unix;
 mod wire;
 mod workers;
@@ -35,6 +36,7 @@ pub use pace::LeastPace;
 pub use port::{Handshake, HandshakeFailure, ListenerSettings, ListenerSpec, Secured};
 pub use room::Room;
 pub use socket::{BindError, bind, bind_shared};
+pub use tunnel::{AfterHeads, Side, Tunnel};
 pub use unix::{IfTaken, SocketFile, UnixBindError, Users, bind_unix};
 
 pub use wire::WRITE_TIMEOUT;

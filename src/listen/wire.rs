@@ -35,7 +35,9 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{Connection, HeadRefusal, framing::Check, pace::Pace};
+use super::{
+    AfterHeads, Connection, HeadRefusal, Side, Tunnel, connection::Phase, framing::Check, pace::Pace,
+};
 use crate::config::HeadLimits;
 
 /// A client's connection as Pingora sees it.
@@ -61,6 +63,16 @@ pub struct Wire {
     stalled: Option<Pin<Box<Sleep>>>,
     answered: bool,
     ended: bool,
+    tunnel: Option<TunnelEnd>,
+}
+
+/// The client's end of a tunnel.
+struct TunnelEnd {
+    tunnel: Arc<Tunnel>,
+    /// What Pingora writes begins with the answer's head.
+    written: AfterHeads,
+    /// The client was told that nothing more comes.
+    told: bool,
 }
 
 /// What has come of a client that was waited for.
@@ -115,6 +127,7 @@ impl Wire {
             stalled: None,
             answered: false,
             ended: false,
+            tunnel: None,
         })
     }
 
@@ -194,12 +207,16 @@ impl Wire {
 
     /// Hands out bytes of this request only, and what they mean to the framing check.
     fn poll_request(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.connection.is_request_done() {
+        match self.connection.phase() {
+            Phase::Reading => {}
             // That the client has gone matters to a request that is being answered; all else waits for its turn.
-            if self.ahead.is_empty() && !ready!(self.poll_ahead(cx))? {
-                return Poll::Ready(Ok(()));
+            Phase::Done | Phase::TunnelAsked => {
+                if self.ahead.is_empty() && !ready!(self.poll_ahead(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            Phase::TunnelOpen => return self.poll_tunnel(cx, buf),
         }
         if self.ahead.is_empty() {
             let before = buf.filled().len();
@@ -240,6 +257,49 @@ impl Wire {
         self.pace.get_or_insert_with(|| Box::new(Pace::new(least))).wait(Instant::now());
     }
 
+    /// Hands out what the client says in a tunnel, and its end when the server's end has come too.
+    fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.enter_tunnel();
+        let (stream, sent_all) = (self.stream.as_mut().expect(STREAM), self.gathered.is_empty());
+        if let Some(end) = &mut self.tunnel {
+            if end.tunnel.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            if !end.told && sent_all && end.tunnel.is_through(Side::Client) {
+                ready!(Pin::new(stream).poll_shutdown(cx))?;
+                end.told = true;
+            }
+            if self.ended {
+                return Poll::Pending;
+            }
+        }
+        let before = buf.filled().len();
+        if self.ahead.is_empty() {
+            ready!(Pin::new(self.stream()).poll_read(cx, buf))?;
+        } else {
+            let offered = self.ahead.split_to(self.ahead.len().min(buf.remaining()));
+            buf.put_slice(&offered);
+        }
+        let read = buf.filled().len() - before;
+        self.ended = read == 0;
+        let Some(end) = &self.tunnel else { return Poll::Ready(Ok(())) };
+        end.tunnel.gives(Side::Client, read);
+        if self.ended {
+            end.tunnel.ends(Side::Client);
+            // The server's end is to look, in this same task, and this one to look again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Keeps the tunnel that was opened, where its ends may end one after the other.
+    fn enter_tunnel(&mut self) {
+        if let Some(tunnel) = self.connection.take_tunnel() {
+            self.tunnel = Some(TunnelEnd { tunnel, written: AfterHeads::default(), told: false });
+        }
+    }
+
     fn poll_preface(
         &mut self,
         cx: &mut Context<'_>,
@@ -272,6 +332,23 @@ impl Wire {
         self.gathered.clear();
         self.gathered_sent = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes bytes to be sent: small ones together, large ones at once.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.answered = true;
+        if self.gathered.len() + data.len() > WRITE_BUFFER {
+            ready!(self.poll_gathered(cx))?;
+        }
+        if data.len() >= WRITE_BUFFER {
+            let written = Pin::new(self.stream()).poll_write(cx, data);
+            return self.watched(written, cx);
+        }
+        if self.gathered.capacity() == 0 {
+            self.gathered.reserve_exact(data.len().max(SMALL_ANSWER));
+        }
+        self.gathered.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
     }
 
     /// What came of a write: one that has been pending for long is an error. HTTP/2 has its own watch over each
@@ -318,19 +395,14 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.answered = true;
-        if self.gathered.len() + data.len() > WRITE_BUFFER {
-            ready!(self.poll_gathered(cx))?;
+        let written = ready!(self.poll_gather(cx, data))?;
+        if self.connection.phase() == Phase::TunnelOpen {
+            self.enter_tunnel();
+            if let Some(end) = &mut self.tunnel {
+                end.tunnel.takes(Side::Client, end.written.of(&data[..written]));
+            }
         }
-        if data.len() >= WRITE_BUFFER {
-            let written = Pin::new(self.stream()).poll_write(cx, data);
-            return self.watched(written, cx);
-        }
-        if self.gathered.capacity() == 0 {
-            self.gathered.reserve_exact(data.len().max(SMALL_ANSWER));
-        }
-        self.gathered.extend_from_slice(data);
-        Poll::Ready(Ok(data.len()))
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -350,7 +422,7 @@ impl Drop for Wire {
     /// bytes would reset it, and a reset throws away what the client has not read yet. And of an answer that was cut
     /// it gets what there is.
     fn drop(&mut self) {
-        let sending = self.answered && !self.connection.is_request_done();
+        let sending = self.answered && self.connection.phase() != Phase::Done;
         let unsent = self.gathered.split_off(self.gathered_sent);
         if self.mode != Mode::Http1 || self.ended || (!sending && unsent.is_empty()) {
             return;

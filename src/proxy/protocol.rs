@@ -8,6 +8,8 @@
 //! Answers' trailers, which gRPC ends with, pass where both legs are HTTP/2. Pingora's HTTP/1.1 reads and drops a
 //! server's and writes none; requests' trailers it passes in neither.
 
+use std::sync::Arc;
+
 use http::{HeaderValue, Version, header};
 use pingora::{
     Result,
@@ -17,12 +19,17 @@ use pingora::{
 };
 
 use super::{fields, forward::asks_for_tunnel, tunnel};
-use crate::config;
+use crate::{config, listen::Connection};
 
 /// Sets what is spoken with the peer for this request; until now that is HTTP/1.1.
-pub(super) fn choose(peer: &mut HttpPeer, pool: &config::Pool, head: &RequestHeader) {
+pub(super) fn choose(
+    peer: &mut HttpPeer,
+    pool: &config::Pool,
+    head: &RequestHeader,
+    client: Option<&Arc<Connection>>,
+) {
     if asks_for_tunnel(head) {
-        return tunnel::on_its_own_connection(peer);
+        return tunnel::on_its_own_connection(peer, client);
     }
     let needs_http1 = expects_continue(head) || !head.raw_path_is_utf8();
     peer.options.alpn = match (pool.enable_http2, pool.enable_ssl) {
@@ -95,7 +102,7 @@ mod tests {
             let pool = config::Pool { enable_http2, enable_ssl, ..config::Pool::of("p".into(), []) };
             let mut peer = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
             peer.options.alpn = ALPN::H1;
-            choose(&mut peer, &pool, head);
+            choose(&mut peer, &pool, head, None);
             assert_eq!(peer.options.alpn, alpn, "HTTP/2: {enable_http2}, TLS: {enable_ssl}, {head:?}");
             let of_http1 = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
             let apart = peer.reuse_hash() != of_http1.reuse_hash();

@@ -56,12 +56,21 @@ pub(super) fn from_server(session: &Session, head: &mut ResponseHeader, ctx: &mu
                 .map_err(|error| error.into_up());
         }
     }
-    if head.status == SWITCHED && !asks_for_tunnel(session.req_header()) {
-        return Error::e_explain(ErrorType::InvalidHTTPHeader, "the server switched protocols unasked")
-            .map_err(|error| error.into_up());
+    if head.status == SWITCHED && !(asks_for_tunnel(session.req_header()) && opens_tunnel(head)) {
+        return Error::e_explain(
+            ErrorType::InvalidHTTPHeader,
+            "the server switched to what was not asked for",
+        )
+        .map_err(|error| error.into_up());
     }
     remove_connection_fields(head);
     Ok(())
+}
+
+/// Whether a 101 is to the one protocol that is asked for.
+fn opens_tunnel(head: &ResponseHeader) -> bool {
+    let mut to = head.headers.get_all(header::UPGRADE).iter();
+    to.next().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket")) && to.next().is_none()
 }
 
 /// Fields that the server's `Connection` names are for its connection with us alone (RFC 9110, 7.6.1).
@@ -112,7 +121,9 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
         notes.answer(head);
     }
     ctx.status = head.status.as_u16();
-    if Connection::of(session.digest()).is_some_and(|connection| connection.draining()) {
+    let Some(connection) = Connection::of(session.digest()) else { return Ok(()) };
+    connection.answer_tunnel(head.status == SWITCHED);
+    if connection.draining() {
         session.set_keepalive(None);
     }
     Ok(())

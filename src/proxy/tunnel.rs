@@ -6,14 +6,17 @@
 //! never there at first: after homing has spoken, the first look for what the server says finds nothing, and the
 //! next one follows at once.
 //!
-//! Nothing else is different for a tunnel, and nothing here sees what it carries. Pingora calls this a custom L4
-//! connector with a virtual socket.
+//! And a server without TLS may end its direction before the client does, and the client before the server:
+//! [`listen::Tunnel`](crate::listen::Tunnel). Under TLS nobody can count what the tunnel carries here, and there
+//! one end is the other's too.
+//!
+//! Nothing else is different for a tunnel. Pingora calls this a custom L4 connector with a virtual socket.
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -34,23 +37,32 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::listen::{AfterHeads, Connection, Side, Tunnel};
+
 /// Gives a request that may become a tunnel a connection of its own: none that was kept, and none to be kept where
 /// the server declines. The peer's `total_connection_timeout` is the one that holds for it.
-pub(super) fn on_its_own_connection(peer: &mut HttpPeer) {
+pub(super) fn on_its_own_connection(peer: &mut HttpPeer, client: Option<&Arc<Connection>>) {
+    let tunnel = (!peer.is_tls()).then(Arc::<Tunnel>::default);
     peer.group_key ^= TUNNELS;
     peer.options.idle_timeout = Some(AT_ONCE);
-    peer.options.custom_l4 = Some(Arc::new(Connector));
+    peer.options.custom_l4 = Some(Arc::new(Connector { tunnel: tunnel.clone() }));
+    if let Some(client) = client {
+        client.ask_for_tunnel(tunnel);
+    }
 }
 
 #[derive(Debug)]
-struct Connector;
+struct Connector {
+    tunnel: Option<Arc<Tunnel>>,
+}
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, server: &SocketAddr) -> Result<Stream> {
         let server = server.as_inet().expect("servers have IP addresses");
         let tcp = ext::connect(server, None).await?;
-        let socket = Socket { tcp, spoke: false, turns: TURNS };
+        let end = self.tunnel.clone().map(TunnelEnd::new);
+        let socket = Socket { tcp, spoke: false, turns: TURNS, end };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
     }
 }
@@ -62,6 +74,30 @@ struct Socket {
     spoke: bool,
     /// How often a read will still be put off.
     turns: u8,
+    end: Option<TunnelEnd>,
+}
+
+/// The server's end of a tunnel.
+#[derive(Debug)]
+struct TunnelEnd {
+    tunnel: Arc<Tunnel>,
+    written: AfterHeads,
+    read: AfterHeads,
+    ended: bool,
+    /// The server was told that nothing more comes.
+    told: bool,
+}
+
+impl TunnelEnd {
+    fn new(tunnel: Arc<Tunnel>) -> Self {
+        Self {
+            tunnel,
+            written: AfterHeads::default(),
+            read: AfterHeads::default(),
+            ended: false,
+            told: false,
+        }
+    }
 }
 
 impl AsyncRead for Socket {
@@ -76,14 +112,39 @@ impl AsyncRead for Socket {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+        let Socket { tcp, end, .. } = &mut *self;
+        let Some(end) = end else { return Pin::new(tcp).poll_read(cx, buf) };
+        if !end.told && end.tunnel.is_through(Side::Server) {
+            ready!(Pin::new(&mut *tcp).poll_shutdown(cx))?;
+            end.told = true;
+        }
+        if end.ended {
+            return if end.tunnel.is_over() { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(tcp).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        if !read.is_empty() {
+            end.tunnel.gives(Side::Server, end.read.of(read));
+        } else if end.read.are_over() {
+            end.ended = true;
+            end.tunnel.ends(Side::Server);
+            // The client's end is to look, in this same task, and this one to look again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.spoke = true;
-        Pin::new(&mut self.tcp).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, bytes))?;
+        if let Some(end) = &mut self.end {
+            end.tunnel.takes(Side::Server, end.written.of(&bytes[..written]));
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -129,7 +190,8 @@ mod tests {
     async fn connected() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = SocketAddr::from(listener.local_addr().unwrap());
-        let (ours, accepted) = tokio::join!(Connector.connect(&addr), listener.accept());
+        let connector = Connector { tunnel: None };
+        let (ours, accepted) = tokio::join!(connector.connect(&addr), listener.accept());
         (ours.unwrap(), accepted.unwrap().0)
     }
 

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     config,
+    listen::Connection,
     names::PoolName,
     pool::{Asking, Lease, Pool, Server},
     rule::{Destination, LbEvent, LbPhase, Preferred, Reselect, host},
@@ -60,7 +61,8 @@ pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Resul
         }
         let mut peer = peer(&pool, lease.server().config(), || host(session.req_header()).to_owned());
         let tunnel = asks_for_tunnel(session.req_header());
-        protocol::choose(&mut peer, pool.config(), session.req_header());
+        let client = Connection::of(session.digest());
+        protocol::choose(&mut peer, pool.config(), session.req_header(), client);
         // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
         // request.
         let has_body = !tunnel && !session.is_body_empty();

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
     time::timeout,
 };
@@ -15,12 +16,13 @@ use crate::{
     support::{
         certs::cert_for,
         client::{Connection, Request},
-        config::{APP, Site},
+        config::{APP, Site, parse},
         eventually,
         homing::Homing,
         net,
         origin::{Mode, Origin},
-        soon,
+        soon, tls,
+        wire::Wire,
     },
 };
 
@@ -116,6 +118,177 @@ async fn a_tunnels_connect_timeout_is_that_of_its_pool() {
         assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&took), "{took:?}");
     }
 }
+
+#[tokio::test]
+async fn a_client_that_has_said_everything_hears_the_server_out() {
+    for tls in [false, true] {
+        let mut tunnel = Tunnel::open(tls, SWITCHED).await;
+        tunnel.client.write("ping").await.expect("the tunnel takes bytes");
+        tunnel.client.shutdown().await.expect("the client ends its direction");
+        assert_eq!(rest(&mut tunnel.server).await, b"ping", "TLS: {tls}");
+        let much = vec![7; 1 << 20];
+        let (said, heard) = tokio::join!(
+            async {
+                tunnel.server.write(&much).await?;
+                tunnel.server.shutdown().await
+            },
+            rest(&mut tunnel.client),
+        );
+        said.expect("the tunnel takes bytes");
+        assert!(heard == much, "TLS: {tls}: {} bytes", heard.len());
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_said_everything_hears_the_client_out() {
+    for tls in [false, true] {
+        let mut tunnel = Tunnel::open(tls, SWITCHED).await;
+        tunnel.server.write("bye").await.expect("the tunnel takes bytes");
+        tunnel.server.shutdown().await.expect("the server ends its direction");
+        assert_eq!(rest(&mut tunnel.client).await, b"bye", "TLS: {tls}");
+        let much = vec![7; 1 << 20];
+        let (said, heard) = tokio::join!(
+            async {
+                tunnel.client.write(&much).await?;
+                tunnel.client.shutdown().await
+            },
+            rest(&mut tunnel.server),
+        );
+        said.expect("the tunnel takes bytes");
+        assert!(heard == much, "TLS: {tls}: {} bytes", heard.len());
+    }
+}
+
+#[tokio::test]
+async fn what_is_said_right_behind_the_heads_is_the_tunnels() {
+    let (listener, site) = in_front_of_one().await;
+    let homing = site.start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.wire.write([&websocket().bytes()[..], b"early"].concat()).await.expect("homing reads");
+    let mut server = accepted(&listener).await;
+    let after = timeout(Duration::from_millis(200), server.bytes()).await;
+    assert!(after.is_err(), "a server that may decline hears nothing yet: {after:?}");
+    server.write(format!("HTTP/1.1 103 Early Hints\r\n\r\n{SWITCHED}behind")).await.expect("homing reads");
+    assert_eq!(soon("the client's words", server.exactly(5)).await.expect("they come"), "early");
+    assert_eq!(client.head().await.expect("an answer").status(), 101);
+    assert_eq!(soon("the server's words", client.wire.exactly(6)).await.expect("they come"), "behind");
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_declined_leaves_the_connection_for_other_requests() {
+    let app = Origin::start("app").await;
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for status in [426, 200, 403] {
+        app.set(Mode::Status(status));
+        assert_eq!(client.ask(&websocket()).await.status, status);
+        app.set(Mode::Ok);
+        assert_eq!(client.ask(&Request::get("/")).await.status, 200, "after {status}");
+    }
+    assert_eq!(client.ask(&websocket()).await.status, 101, "and for a tunnel");
+}
+
+#[tokio::test]
+async fn a_switch_to_something_else_is_no_tunnel() {
+    for answer in [
+        "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\nevil",
+        "HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\n\r\nevil",
+        "HTTP/1.1 101 Switching\r\n\r\nevil",
+    ] {
+        let (listener, site) = in_front_of_one().await;
+        let homing = site.start().await;
+        let mut client = Connection::open(homing.addr).await;
+        client.send(&websocket()).await.expect("homing reads");
+        accepted(&listener).await.write(answer).await.expect("homing reads");
+        let said = String::from_utf8_lossy(&client.closed().await).into_owned();
+        assert!(said.starts_with("HTTP/1.1 502 ") && !said.contains("evil"), "{answer:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn both_ends_of_a_tunnel_say_much_at_once() {
+    let (listener, site) = in_front_of_one().await;
+    let homing = site.start().await;
+    let mut client = TcpStream::connect(homing.addr).await.expect("homing listens");
+    client.write_all(&websocket().bytes()).await.expect("homing reads");
+    let (mut server, _) = soon("homing connects", listener.accept()).await.expect("it can be accepted");
+    server.write_all(SWITCHED.as_bytes()).await.expect("homing reads");
+    const MUCH: usize = 8 << 20;
+    let mut halves = tokio::task::JoinSet::new();
+    for mut end in [client, server] {
+        halves.spawn(async move {
+            let (mut read, mut write) = end.split();
+            let said = async {
+                write.write_all(&vec![b'~'; MUCH]).await?;
+                write.shutdown().await
+            };
+            let mut heard = Vec::new();
+            let (said, read) = tokio::join!(said, read.read_to_end(&mut heard));
+            said.and(read).map(|_| heard.iter().filter(|byte| **byte == b'~').count())
+        });
+    }
+    let heard = soon("both have heard each other", halves.join_all()).await;
+    for heard in heard {
+        assert_eq!(heard.expect("the tunnel does not break"), MUCH);
+    }
+}
+
+/// A tunnel with its two ends.
+struct Tunnel {
+    client: Wire,
+    server: Wire,
+    _homing: Homing,
+}
+
+impl Tunnel {
+    /// Opens one with this answer.
+    async fn open(tls: bool, answer: &str) -> Self {
+        let (listener, site) = in_front_of_one().await;
+        let homing = if tls { site.tls(&cert_for(&["a.com"])) } else { site }.start().await;
+        let mut client = match tls {
+            true => tls::open(homing.addr).await,
+            false => Connection::open(homing.addr).await,
+        };
+        client.send(&websocket()).await.expect("homing reads");
+        let mut server = accepted(&listener).await;
+        server.write(answer).await.expect("homing reads");
+        assert_eq!(client.head().await.expect("an answer").status(), 101);
+        Self { client: client.wire, server, _homing: homing }
+    }
+}
+
+/// A server that is played by the test, and the site in front of it.
+async fn in_front_of_one() -> (TcpListener, Site) {
+    let listener = TcpListener::bind((net::own_ip(), 0)).await.expect("a port is free");
+    let addr = listener.local_addr().expect("it is bound");
+    let site = Site::new(&[]).with(|yaml| {
+        yaml["pools"][0]["servers"] = parse(&format!("[{{ip: {}, port: {}}}]", addr.ip(), addr.port()));
+    });
+    (listener, site)
+}
+
+/// The server's side of homing's next connection, its request's head read.
+async fn accepted(listener: &TcpListener) -> Wire {
+    let (stream, _) = soon("homing connects", listener.accept()).await.expect("it can be accepted");
+    let mut server = Wire::new(stream);
+    soon("a head", server.head()).await.expect("homing speaks HTTP").expect("a request");
+    server
+}
+
+/// What one end still hears, to its end.
+async fn rest(end: &mut Wire) -> Vec<u8> {
+    let mut rest = Vec::new();
+    loop {
+        let bytes = soon("bytes, or the end", end.bytes()).await.expect("the tunnel does not break");
+        if bytes.is_empty() {
+            return rest;
+        }
+        rest.extend_from_slice(&bytes);
+    }
+}
+
+const SWITCHED: &str =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 
 /// Opens 60 tunnels in a row; returns how many did not echo.
 async fn dead_of_60(homing: &Homing) -> usize {
