@@ -29,8 +29,8 @@ use std::{
 };
 
 use pingora::{
-    apps::HttpServerOptions, protocols::http::v2::server::default_h2_options, proxy::HttpProxy,
-    server::configuration::ServerConf, time::fast_timeout::set_fast_timeout_to_tokio_threshold,
+    proxy::HttpProxy, server::configuration::ServerConf,
+    time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -453,21 +453,9 @@ fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
     // Pingora keeps a timer that is not needed any more until it would have fired; tokio forgets it at once.
     set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
     let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(H2_IDLE_TIMEOUT);
-    http.server_options = Some(options);
-    let mut http2 = default_h2_options();
-    http2.initial_window_size(H2_WINDOW).initial_connection_window_size(H2_WINDOW);
-    http.h2_options = Some(http2);
     http.handle_init_modules();
     Arc::new(http)
 }
-
-/// HTTP/2 connections without a stream; the same as HTTP/1's `keepalive_timeout` by default.
-const H2_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What an HTTP/2 client, a peer site too, may send ahead of an app that reads slowly, on all streams together.
-const H2_WINDOW: u32 = 256 << 10;
 
 /// What is left of the access log may hold the end up so long.
 const LONGEST_FLUSH: Duration = Duration::from_secs(2);

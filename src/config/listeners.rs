@@ -148,6 +148,9 @@ fn check_agreement(addr: SocketAddr, uses: &[Use<'_>], report: &Report) {
             let help = "clients are counted before it is known which one they want: write the same `max_cps_per_client` and `max_concurrent_connections_per_client`";
             disagree("have different limits of clients", help);
         }
+        if a.profile.http2 != b.profile.http2 {
+            disagree("have different `http2`", "give their application profiles the same one");
+        }
         if a.address_lists != b.address_lists {
             let help = "clients are refused before it is known which one they want: write the same `allow` and `deny`";
             disagree("have different address lists", help);

@@ -27,6 +27,7 @@ mod gslb_choosing;
 mod gslb_member;
 mod hash_key;
 mod health_monitor;
+mod http2;
 mod http_rule;
 mod listeners;
 mod load;
@@ -78,6 +79,7 @@ pub use http_rule::{
     CloneChoice, FieldEdit, FieldMatch, HeaderAction, HttpAction, HttpAnswer, HttpMatch, HttpRule, OneOf,
     PortRedirect, Redirect, Rewrite, Template, Texts, Variable,
 };
+pub use http2::Http2;
 pub use load::{Loaded, load, load_from, load_seen};
 pub use patience::Patience;
 pub use persistence::{CookieOptions, GslbSitePersistence, SameSite};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use super::{
-    ClientCertificates, RequestLimits, ciphers,
+    ClientCertificates, Http2, RequestLimits, ciphers,
     pki::PkiProfile,
     read::Object,
     table::Table,
@@ -13,8 +13,8 @@ use super::{
     words,
 };
 
-/// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts, and on the sizes of
-/// heads.
+/// HTTP settings of virtual services. Those that share a listener must agree on the two timeouts, the sizes of heads,
+/// and HTTP/2.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationProfile {
     pub name: String,
@@ -30,6 +30,7 @@ pub struct ApplicationProfile {
     pub trusted_proxies: Vec<IpNet>,
     /// Clients of services with TLS are asked for their certificates; default: nobody is.
     pub clients: Option<Arc<ClientCertificates>>,
+    pub http2: Http2,
 }
 
 /// What becomes of `X-Request-Id`. Every request has an id, in logs, in marks of copies and on the hop to another
@@ -93,6 +94,7 @@ impl ApplicationProfile {
             request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
             trusted_proxies: o.list("trusted_proxies", words::network).unwrap_or_default(),
             clients: ClientCertificates::read(o, pki_profiles).map(Arc::new),
+            http2: o.object("http2", Http2::read).unwrap_or_default(),
         };
         if let Some(name) = name {
             profiles.define(o, "name", &name, Arc::new(profile));
@@ -111,6 +113,7 @@ impl Default for ApplicationProfile {
             request_ids: RequestIds::default(),
             trusted_proxies: Vec::new(),
             clients: None,
+            http2: Http2::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -45,6 +45,9 @@ pub struct Connection {
     phase: AtomicU8,
     tunnel: Mutex<Option<Arc<Tunnel>>>,
     framing: AtomicU8,
+    /// HTTP/2 requests that were accepted and that the wire has not heard of yet.
+    http2_served: AtomicU32,
+    http2_flooded: AtomicBool,
     /// 0: not read yet, or not well formed.
     head_length: AtomicU32,
     /// What [`Connection::least_pace`] says: bytes in a second, and milliseconds.
@@ -149,6 +152,25 @@ impl Connection {
 
     pub(super) fn set_framing(&self, framing: Framing) {
         self.framing.store(framing.word(), Ordering::Release);
+    }
+
+    /// An HTTP/2 request was accepted.
+    pub(super) fn serves_stream(&self) {
+        self.http2_served.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many HTTP/2 requests were accepted since this was asked last.
+    pub(super) fn take_served(&self) -> u32 {
+        self.http2_served.swap(0, Ordering::Relaxed)
+    }
+
+    /// The client sends too many frames that are neither a request nor its body.
+    pub(super) fn set_flooded(&self) {
+        self.http2_flooded.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_flooded(&self) -> bool {
+        self.http2_flooded.load(Ordering::Relaxed)
     }
 
     /// A new HTTP/1 request begins: nothing of the last one holds any more.
@@ -278,6 +300,8 @@ impl From<Facts> for Connection {
             shutdown: facts.shutdown,
             phase: AtomicU8::new(Phase::Reading as u8),
             tunnel: Mutex::default(),
+            http2_served: AtomicU32::new(0),
+            http2_flooded: AtomicBool::new(false),
             framing: AtomicU8::new(Framing::Unfinished.word()),
             head_length: AtomicU32::new(0),
             least_rate: AtomicU32::new(0),

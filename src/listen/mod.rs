@@ -2,8 +2,9 @@
 //! between its requests.
 //!
 //! A connection is accepted by [`Listeners`], asked by the [PROXY protocol](proxy_protocol) who the client is where a
-//! balancer is in front, let in or refused by its address, shaken hands with where the port has TLS, and told to [`ConnectionEvents`]. HTTP/1 then runs in our own keep-alive loop, which holds nothing but
-//! the socket while the client is idle; HTTP/2 runs in Pingora's. Both read and write through `Wire`, our stream
+//! balancer is in front, let in or refused by its address, shaken hands with where the port has TLS, and told to
+//! [`ConnectionEvents`]. HTTP/1 then runs in our own keep-alive loop, which holds nothing but the socket while the
+//! client is idle, HTTP/2 in one that accepts streams. Both read and write through `Wire`, our stream
 //! around Pingora's. What a request *is* and where it goes is the app's business: this module is generic over it.
 //!
 //! Known elsewhere as: BIG-IP's virtual server address with its `CLIENT_ACCEPTED` and `CLIENT_CLOSED` events,
@@ -11,9 +12,11 @@
 
 mod client_caps;
 mod connection;
+mod frames;
 mod framing;
 mod head;
 mod http1;
+mod http2;
 mod inherited;
 mod listeners;
 mod pace;

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use ipnet::IpNet;
 use parking_lot::Mutex;
 use pingora::{
-    apps::{HttpServerApp, ServerApp},
+    apps::HttpServerApp,
     protocols::{
         ALPN, GetSocketDigest, SocketDigest, Stream, l4::socket::SocketAddr as PingoraAddr,
         l4::stream::Stream as L4Stream,
@@ -31,11 +31,12 @@ use super::{
     client_caps::Guest,
     connection::{Closing, Facts, Open},
     http1::{self, Terms},
+    http2,
     proxy_protocol::{self, Introduced},
 };
 use crate::{
     clock::Clock,
-    config::{AddressLists, HeadLimits},
+    config::{AddressLists, HeadLimits, Http2},
     metrics::{ListenerMetrics, Metrics},
 };
 
@@ -90,6 +91,7 @@ pub struct ListenerSettings {
     pub head_limits: HeadLimits,
     /// What one client may have; `None`: whatever it likes.
     pub client_caps: Option<Arc<ClientCaps>>,
+    pub http2: Http2,
 }
 
 impl ListenerSettings {
@@ -268,8 +270,8 @@ where
             Verdict::Full => return self.counts.refused(FULL),
         }
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
-            let wire = Wire::http2(stream, connection.clone(), settings.client_header_timeout);
-            app.process_new(wire, &self.shutdown).await;
+            let wire = Wire::http1(stream, connection.clone());
+            self.http2(wire, settings, app).await;
         } else {
             let terms = Terms {
                 head_timeout: settings.client_header_timeout,
@@ -278,7 +280,15 @@ where
                 events,
                 clock: &self.shared.clock,
             };
-            let wire = Wire::http1(stream, connection.clone());
+            let mut wire = Wire::http1(stream, connection.clone());
+            if settings.http2.prior_knowledge && settings.tls.is_none() {
+                let preface = wire.begins_with(http2::PREFACE);
+                match tokio::time::timeout(settings.keepalive_timeout, preface).await {
+                    Ok(true) => return self.http2(wire, settings, app).await,
+                    Ok(false) => {}
+                    Err(_) => return,
+                }
+            }
             http1::serve(app, wire, terms, &self.shutdown, &self.hang_up).await;
         }
     }
@@ -302,6 +312,14 @@ where
         };
         settings.admits(client)?;
         Ok((client, self.count(client, settings)?))
+    }
+
+    async fn http2(&self, wire: Box<Wire>, settings: &ListenerSettings, app: &Arc<A>) {
+        let wire = wire.into_http2(settings.client_header_timeout, settings.http2.max_control_frames);
+        let end = http2::serve(app, wire, &settings.http2, settings.keepalive_timeout, &self.shutdown).await;
+        if let Some(reason) = end.label() {
+            self.counts.http2_ended(reason);
+        }
     }
 
     async fn handshake(&self, socket: L4Stream, settings: &ListenerSettings) -> Result<Stream, Refusal> {

@@ -193,6 +193,7 @@ fn spec(addr: SocketAddr, settings: ListenerSettings) -> ListenerSpec {
 
 fn settings() -> ListenerSettings {
     ListenerSettings {
+        http2: crate::config::Http2::default(),
         tls: None,
         address_lists: AddressLists::default(),
         proxy_peers: None,

@@ -14,7 +14,9 @@
 //! connection's buffers and Pingora its `Stream`.
 
 use std::{
-    fmt, io,
+    fmt,
+    future::poll_fn,
+    io,
     mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
@@ -36,7 +38,11 @@ use tokio::{
 };
 
 use super::{
-    AfterHeads, Connection, HeadRefusal, Side, Tunnel, connection::Phase, framing::Check, pace::Pace,
+    AfterHeads, Connection, HeadRefusal, Side, Tunnel,
+    connection::Phase,
+    frames::{Frames, PREFACE_LENGTH, Reader},
+    framing::Check,
+    pace::Pace,
 };
 use crate::config::HeadLimits;
 
@@ -64,6 +70,7 @@ pub struct Wire {
     answered: bool,
     ended: bool,
     tunnel: Option<TunnelEnd>,
+    http2: Option<Box<Reader>>,
 }
 
 /// The client's end of a tunnel.
@@ -97,30 +104,15 @@ enum Mode {
 impl Wire {
     /// A wire for HTTP/1 requests, each of which [`Wire::begin_request`] starts.
     pub(super) fn http1(stream: Stream, connection: Arc<Connection>) -> Box<Self> {
-        Self::new(stream, connection, Mode::Http1, None)
-    }
-
-    /// A wire for an HTTP/2 connection, whose preface has to arrive within `preface_timeout`.
-    pub(super) fn http2(stream: Stream, connection: Arc<Connection>, preface_timeout: Duration) -> Box<Self> {
-        let late = Box::pin(tokio::time::sleep(preface_timeout));
-        Self::new(stream, connection, Mode::Http2 { preface: PREFACE_LENGTH }, Some(late))
-    }
-
-    fn new(
-        stream: Stream,
-        connection: Arc<Connection>,
-        mode: Mode,
-        preface_late: Option<Pin<Box<Sleep>>>,
-    ) -> Box<Self> {
         Box::new(Self {
             digest: connection.digest(),
             stream: Some(stream),
             connection,
-            mode,
+            mode: Mode::Http1,
             ahead: BytesMut::new(),
             checked: 0,
             check: Check::default(),
-            preface_late,
+            preface_late: None,
             pace: None,
             gathered: Vec::new(),
             gathered_sent: 0,
@@ -128,7 +120,34 @@ impl Wire {
             answered: false,
             ended: false,
             tunnel: None,
+            http2: None,
         })
+    }
+
+    /// Makes it one for HTTP/2, whose preface has to arrive within `preface_timeout`, and whose client may send so many
+    /// frames that are of no use.
+    pub(super) fn into_http2(mut self: Box<Self>, preface_timeout: Duration, allowance: u32) -> Box<Self> {
+        let ahead = std::mem::take(&mut self.ahead);
+        self.http2 = Some(Box::new(Reader::new(Frames::new(allowance, Instant::now()), &ahead)));
+        self.mode = Mode::Http2 { preface: PREFACE_LENGTH };
+        self.preface_late = Some(Box::pin(tokio::time::sleep(preface_timeout)));
+        self
+    }
+
+    /// Whether the client's first bytes are these; waits for as many of them as tell.
+    pub(super) async fn begins_with(&mut self, bytes: &[u8]) -> bool {
+        loop {
+            let known = self.ahead.len().min(bytes.len());
+            if self.ahead[..known] != bytes[..known] {
+                return false;
+            }
+            if known == bytes.len() {
+                return true;
+            }
+            if !poll_fn(|cx| self.poll_ahead(cx)).await.unwrap_or(false) {
+                return false;
+            }
+        }
     }
 
     /// The last request is over; what is there of the next one has not been looked at.
@@ -300,22 +319,34 @@ impl Wire {
         }
     }
 
-    fn poll_preface(
+    /// Hands out the client's frames, until they are a flood.
+    fn poll_http2(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
         preface: usize,
     ) -> Poll<io::Result<()>> {
+        if self.connection.is_flooded() {
+            // Who accepts streams ends the connection, and there is nothing more to hear meanwhile.
+            return Poll::Pending;
+        }
+        let reader = self.http2.as_mut().expect("a wire of HTTP/2 has a reader");
         let before = buf.filled().len();
-        if Pin::new(self.stream()).poll_read(cx, buf)?.is_pending() {
+        if reader.poll_read(Pin::new(self.stream.as_mut().expect(STREAM)), cx, buf)?.is_pending() {
             let Some(late) = &mut self.preface_late else { return Poll::Pending };
             ready!(late.as_mut().poll(cx));
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the HTTP/2 preface is late")));
         }
-        let left = preface.saturating_sub(buf.filled().len() - before);
-        self.mode = Mode::Http2 { preface: left };
-        if left == 0 {
-            self.preface_late = None;
+        reader.frames.served(self.connection.take_served());
+        if reader.frames.is_flooded(Instant::now) {
+            self.connection.set_flooded();
+        }
+        if preface > 0 {
+            let left = preface.saturating_sub(buf.filled().len() - before);
+            self.mode = Mode::Http2 { preface: left };
+            if left == 0 {
+                self.preface_late = None;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -387,8 +418,7 @@ impl AsyncRead for Wire {
                 }
                 self.poll_request(cx, buf)
             }
-            Mode::Http2 { preface: 0 } => Pin::new(self.stream()).poll_read(cx, buf),
-            Mode::Http2 { preface } => self.poll_preface(cx, buf, preface),
+            Mode::Http2 { preface } => self.poll_http2(cx, buf, preface),
         }
     }
 }
@@ -396,6 +426,9 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(self.poll_gather(cx, data))?;
+        if let Some(reader) = &mut self.http2 {
+            reader.frames.wrote(written);
+        }
         if self.connection.phase() == Phase::TunnelOpen {
             self.enter_tunnel();
             if let Some(end) = &mut self.tunnel {
@@ -534,7 +567,5 @@ const READ_AHEAD: usize = 4096;
 const WRITE_BUFFER: usize = 8 * 1024;
 /// What the write buffer begins with: most heads and small bodies fit, and so little is soon had.
 const SMALL_ANSWER: usize = 1024;
-/// `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`
-const PREFACE_LENGTH: usize = 24;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 1024 * 1024;

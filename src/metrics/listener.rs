@@ -13,6 +13,7 @@ pub struct ListenerFamilies {
     /// How many there is room for, on all listeners together.
     pub limit: IntGauge,
     refused: IntCounterVec,
+    http2_ended: IntCounterVec,
     handshakes: IntCounterVec,
     handshake_failures: IntCounterVec,
 }
@@ -42,6 +43,11 @@ impl ListenerFamilies {
             refused: families.counters(
                 "homing_connections_refused_total",
                 "Client connections refused or lost before a request.",
+                &["listener", "reason"],
+            ),
+            http2_ended: families.counters(
+                "homing_http2_connections_ended_total",
+                "Clients' HTTP/2 connections that homing ended, by reason.",
                 &["listener", "reason"],
             ),
             handshakes: families.counters(
@@ -97,6 +103,11 @@ impl ListenerMetrics {
     /// A connection was refused; `reason` is one of few words.
     pub fn refused(&self, reason: &'static str) {
         self.families.refused.with_label_values(&[&*self.name, reason]).inc();
+    }
+
+    /// An HTTP/2 connection was ended by us; `reason` is one of few words.
+    pub fn http2_ended(&self, reason: &'static str) {
+        self.families.http2_ended.with_label_values(&[&*self.name, reason]).inc();
     }
 
     /// A handshake was completed; `version` is OpenSSL's name of it.

@@ -242,6 +242,7 @@ fn settings(listener: &Listener, tls: Option<&Tls>) -> ListenerSettings {
         proxy_peers: listener.proxy_peers.clone(),
         client_header_timeout: listener.profile.client_header_timeout,
         keepalive_timeout: listener.profile.keepalive_timeout,
+        http2: listener.profile.http2.clone(),
         handshake_timeout: tls.map_or(Duration::MAX, |tls| tls.profile.handshake_timeout),
         head_limits: listener.profile.limits.head,
         client_caps: listener.client_caps.clone(),

@@ -19,6 +19,8 @@ mod dns_phases;
 mod explain;
 mod fuzz;
 mod gslb_choice;
+mod http2_floods;
+mod http2_frames;
 mod http_rules;
 mod keys;
 mod large_bodies;

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
     soon,
@@ -13,15 +13,20 @@ use super::{
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
+pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
 
 /// `ACK` of SETTINGS and PING too.
 pub const END_STREAM: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 pub const PADDED: u8 = 0x8;
+pub const PRIORITIZED: u8 = 0x20;
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -134,17 +139,7 @@ impl Frames {
 
     /// The next frame; `None`: the connection is closed.
     pub async fn next(&mut self) -> Option<Frame> {
-        soon("a frame", self.read_frame()).await
-    }
-
-    async fn read_frame(&mut self) -> Option<Frame> {
-        let mut head = [0; 9];
-        self.read.read_exact(&mut head).await.ok()?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let mut payload = vec![0; length];
-        self.read.read_exact(&mut payload).await.ok()?;
-        Some(Frame { kind: head[3], flags: head[4], stream, payload })
+        soon("a frame", read_frame(&mut self.read)).await
     }
 
     /// Reads until a stream is answered or reset, or the connection ends.
@@ -163,6 +158,79 @@ impl Frames {
         }
         Fate::Closed
     }
+
+    /// Reads until a stream is reset or the connection ends, or stream 1 is answered where that is waited for.
+    pub async fn end(&mut self, or_answered: bool) -> Fate {
+        while let Some(frame) = self.next().await {
+            match frame.kind {
+                RST_STREAM => return Fate::Reset(frame.code()),
+                GOAWAY => return Fate::GoneAway(frame.code()),
+                _ if or_answered && frame.ends(1) => return Fate::Answered(200),
+                _ => {}
+            }
+        }
+        Fate::Closed
+    }
+
+    /// Says something over and over, with a number that grows, until the connection is ended.
+    pub async fn flood(&mut self, more: impl Fn(u32) -> Vec<u8>) -> Fate {
+        let Self { read, write } = self;
+        let say = async {
+            for batch in 0.. {
+                let bytes: Vec<_> = (64 * batch..64 * (batch + 1)).flat_map(&more).collect();
+                if write.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            // Why it was ended is still to be heard.
+            std::future::pending::<()>().await;
+        };
+        let hear = async {
+            while let Some(frame) = read_frame(read).await {
+                if frame.kind == GOAWAY {
+                    return Fate::GoneAway(frame.code());
+                }
+            }
+            Fate::Closed
+        };
+        let ended = async {
+            tokio::select! {
+                () = say => unreachable!("it never ends"),
+                fate = hear => fate,
+            }
+        };
+        soon("the flood is ended", ended).await
+    }
+
+    /// Reads until the connection is over: the code of its GOAWAY, if there was one.
+    pub async fn goodbye(&mut self) -> Option<u32> {
+        while let Some(frame) = self.next().await {
+            if frame.kind == GOAWAY {
+                return Some(frame.code());
+            }
+        }
+        None
+    }
+
+    /// The next frame of a kind; what comes before it is passed over.
+    pub async fn next_of(&mut self, kind: u8) -> Option<Frame> {
+        loop {
+            let frame = self.next().await?;
+            if frame.kind == kind {
+                return Some(frame);
+            }
+        }
+    }
+}
+
+async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
+    let mut head = [0; 9];
+    from.read_exact(&mut head).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+    let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+    let mut payload = vec![0; length];
+    from.read_exact(&mut payload).await.ok()?;
+    Some(Frame { kind: head[3], flags: head[4], stream, payload })
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -178,9 +246,22 @@ pub fn settings(all: &[(u16, u32)]) -> Vec<u8> {
     frame(SETTINGS, 0, 0, &payload)
 }
 
+pub fn window_update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())
+}
+
+pub fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(RST_STREAM, 0, stream, &code.to_be_bytes())
+}
+
 /// A head in one HEADERS frame.
 pub fn head(stream: u32, flags: u8, fields: &[(&str, &str)]) -> Vec<u8> {
     frame(HEADERS, flags | END_HEADERS, stream, &block(fields))
+}
+
+/// `GET /` for `a.com`.
+pub fn get(stream: u32) -> Vec<u8> {
+    head(stream, END_STREAM, &GET)
 }
 
 /// Fields, none of them indexed or compressed (RFC 7541, 6.2.2).
@@ -209,3 +290,6 @@ fn length(block: &mut Vec<u8>, length: usize) {
     }
     block.push(left as u8);
 }
+
+pub const GET: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "https"), (":authority", "a.com"), (":path", "/")];
