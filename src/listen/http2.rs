@@ -139,6 +139,7 @@ where
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Next {
     Stream(HttpSession),
     Rejected,
