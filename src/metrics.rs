@@ -5,7 +5,9 @@
 
 mod configuration;
 mod dns;
+mod ejection;
 mod listener;
+mod queue;
 mod request;
 mod series;
 mod upstream;
@@ -14,7 +16,9 @@ use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, Int
 
 pub use configuration::ConfigMetrics;
 pub use dns::DnsMetrics;
+pub use ejection::{EjectionFamilies, EjectionMetrics};
 pub use listener::{ListenerFamilies, ListenerMetrics};
+pub use queue::{QueueFamilies, QueueMetrics};
 pub use request::{Answered, ByClass, RequestMetrics, code_class};
 use series::Families;
 pub use series::{Description, Labels};
@@ -43,8 +47,10 @@ pub struct Metrics {
     pub pool_server_up: IntGaugeVec,
     /// What a server is to do; set when the page is made. `pool`, `server`.
     pub pool_server_admin_state: IntGaugeVec,
-    /// Requests and tunnels in flight. `pool`, `server`.
+    /// Requests and tunnels in flight; set when the page is made. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
+    pub queues: QueueFamilies,
+    pub ejections: EjectionFamilies,
     pub upstream: UpstreamFamilies,
     /// Requests to pools with a persistence profile. `pool`, `outcome`.
     pub persistence: IntCounterVec,
@@ -151,6 +157,8 @@ impl Metrics {
                 "Requests and tunnels in flight to the server.",
                 &["pool", "server"],
             ),
+            queues: QueueFamilies::new(&registry),
+            ejections: EjectionFamilies::new(&registry),
             upstream: UpstreamFamilies::new(&registry),
             persistence: registry.counters(
                 "homing_pool_persistence_total",

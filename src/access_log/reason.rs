@@ -72,6 +72,12 @@ reasons! {
     NoVirtualService = "no_virtual_service", false;
     /// No server is up, or none of those that were tried could be reached.
     NoServer = "no_server", true;
+    /// Every server is full, and the pool has no queue.
+    ServersFull = "servers_full", true;
+    /// Every server is full, and so is the pool's queue.
+    QueueFull = "queue_full", true;
+    /// No server had a place for the request in time.
+    QueueTimeout = "queue_timeout", true;
     /// The server did not accept the connection in time.
     ConnectTimeout = "connect_timeout", true;
     /// The server could not be connected to.

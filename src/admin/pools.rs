@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::view::{self, OperState, OperStatus};
 use crate::{
     config, gslb,
-    pool::{Pool, Server, State},
+    pool::{Change, Pool, Server, State},
     rule::SiteSetup,
     snapshot::{Live, Snapshot},
 };
@@ -47,8 +47,8 @@ fn pool(pool: &Arc<Pool>, site: Option<&SiteSetup>) -> view::Pool {
             default_server_port: pool.servers().first().map(|server| server.addr().port()),
             application_persistence_profile_ref: site.membership.profile.name.clone(),
             graceful_disable_timeout: site.membership.service.graceful_disable_timeout,
-            connection_ramp_duration: gslb::CONNECTION_RAMP_DURATION,
-            request_queue_enabled: false,
+            connection_ramp_duration: config.lifecycle.ramp,
+            request_queue_enabled: config.lifecycle.queue.is_some(),
             request_queue_depth: gslb::REQUEST_QUEUE_DEPTH,
             inline_health_monitor: true,
             sni_enabled: true,
@@ -67,8 +67,12 @@ pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server 
         hostname: config.hostname.clone().or_else(|| peer.map(|peer| peer.addr.ip().to_string())),
         enabled: config.enabled,
         ratio: config.ratio,
+        priority: Some(config.priority)
+            .filter(|priority| *priority != config::Server::at(config.addr).priority),
         oper_status: server_status(server),
         inflight: server.inflight(),
+        changes: server.past().into_iter().map(change).collect(),
+        ramp_percent: server.ramp().map(|thousandths| thousandths / 10),
         admin_state: server.last_order().map(|order| view::AdminState {
             state: order.state.to_string(),
             by: order.by,
@@ -82,14 +86,22 @@ pub(super) fn server(server: &Server, site: Option<&SiteSetup>) -> view::Server 
 pub(super) fn server_status(server: &Server) -> OperStatus {
     let status = server.status();
     OperStatus {
-        state: match status.state {
-            State::Up => OperState::OperUp,
-            State::Down => OperState::OperDown,
-            State::Disabled => OperState::OperDisabled,
-        },
+        state: oper_state(status.state),
         reason: Some(status.reason),
         last_changed_time: Some(status.last_changed.into()),
     }
+}
+
+fn oper_state(state: State) -> OperState {
+    match state {
+        State::Up => OperState::OperUp,
+        State::Down => OperState::OperDown,
+        State::Disabled => OperState::OperDisabled,
+    }
+}
+
+fn change(change: Change) -> view::ServerChange {
+    view::ServerChange { state: oper_state(change.state), reason: change.reason, time: change.at.into() }
 }
 
 /// A pool is up while one server is that takes what is new; its last change is the latest of its servers'.

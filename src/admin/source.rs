@@ -51,12 +51,18 @@ impl<C: Control> Source for LiveSource<C> {
         {
             let labels = &[pool.name().as_str(), server.name()];
             metrics.pool_server_up.with_label_values(labels).set(server.is_up().into());
+            let inflight = server.inflight().try_into().unwrap_or(i64::MAX);
+            metrics.pool_server_inflight.with_label_values(labels).set(inflight);
             metrics.pool_server_admin_state.with_label_values(labels).set(match server.admin_state() {
                 _ if !server.is_enabled_in_configuration() => 2,
                 AdminState::Enabled => 0,
                 AdminState::Draining => 1,
                 AdminState::Disabled => 2,
             });
+        }
+        for pool in snapshot.pools.iter().filter(|pool| pool.config().lifecycle.queue.is_some()) {
+            let length = metrics.queues.length.with_label_values(&[pool.name().as_str()]);
+            length.set(pool.queue_length().try_into().unwrap_or(i64::MAX));
         }
         for site in snapshot.virtual_services.iter().filter_map(|vs| vs.site.as_ref()) {
             let pool = &site.sp_pool;

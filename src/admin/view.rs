@@ -166,9 +166,18 @@ pub struct Server {
     pub hostname: Option<String>,
     pub enabled: bool,
     pub ratio: u16,
+    /// Absent where it is the default, 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u8>,
     pub oper_status: OperStatus,
     /// Requests and tunnels that it is serving.
     pub inflight: u64,
+    /// How far its share has grown since it came back, where it has not all of it at once; 100: it has its whole share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp_percent: Option<u64>,
+    /// Its last changes of state, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ServerChange>,
     /// Absent until an operator says something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_state: Option<AdminState>,
@@ -177,6 +186,14 @@ pub struct Server {
     pub prst_hdr_val: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
+}
+
+/// What a server's state became, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServerChange {
+    pub state: OperState,
+    pub reason: String,
+    pub time: Timestamp,
 }
 
 /// What an operator last said of a server.

@@ -29,6 +29,18 @@ pub struct HealthMonitor {
     pub failed_checks: u32,
     /// Probe this port instead of the server's.
     pub monitor_port: Option<u16>,
+    pub maintenance: Maintenance,
+    /// Of `https`: refuse a certificate that requests refuse, where those verify at all.
+    pub verify: bool,
+}
+
+/// How a server says in its answer that it is in maintenance: it keeps the sessions that it has and gets no new ones.
+/// By default it cannot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintenance {
+    pub codes: ResponseCodes,
+    /// Anywhere in the first 64 KiB of the body.
+    pub text: Option<String>,
 }
 
 /// What is probed.
@@ -38,7 +50,7 @@ pub enum MonitorType {
     Tcp,
     /// A request is answered with one of the codes.
     Http { request: HttpRequest, codes: ResponseCodes },
-    /// The same over TLS; the certificate is not verified, as probes of Avi and HAProxy do not by default.
+    /// The same over TLS.
     Https { request: HttpRequest, codes: ResponseCodes },
 }
 
@@ -85,7 +97,25 @@ impl HealthMonitor {
             successful_checks: o.field("successful_checks", units::whole(1..=50)).unwrap_or(2),
             failed_checks: o.field("failed_checks", units::whole(1..=50)).unwrap_or(2),
             monitor_port: o.field("monitor_port", units::port),
+            maintenance: Maintenance::read(o),
+            verify: o.field("verify", units::flag).unwrap_or(true),
         };
+        let asks = !matches!(monitor.kind, MonitorType::Tcp);
+        for key in ["maintenance_code", "maintenance_response"].into_iter().filter(|key| o.has(key) && !asks)
+        {
+            o.wrong(
+                key,
+                "a monitor of this type reads no answer",
+                "leave the key out, or write `type: http`",
+            );
+        }
+        if o.has("verify") && !matches!(monitor.kind, MonitorType::Https { .. }) {
+            o.wrong(
+                "verify",
+                "a monitor of this type sees no certificate",
+                "leave it out, or write `type: https`",
+            );
+        }
         if let Some(name) = name {
             monitors.define(o, "name", &name, Arc::new(monitor));
         }
@@ -126,6 +156,13 @@ impl MonitorType {
             Some(Kind::Https) => Self::Https { request, codes },
             Some(Kind::Tcp) | None => Self::Tcp,
         }
+    }
+}
+
+impl Maintenance {
+    fn read(o: &mut Object<'_>) -> Self {
+        let codes = ResponseCodes::read(o, "maintenance_code").unwrap_or_default();
+        Self { codes, text: o.field("maintenance_response", words::text) }
     }
 }
 

@@ -29,6 +29,8 @@ mod hash_key;
 mod health_monitor;
 mod http2;
 mod http_rule;
+mod inline_monitor;
+mod lifecycle;
 mod listeners;
 mod load;
 mod patience;
@@ -74,12 +76,14 @@ pub use gslb::{
 pub use gslb_choosing::{DownResponse, GroupChoosing, PRIVATE_NETWORKS, TopologyRule};
 pub use gslb_member::{GslbMember, MemberPort};
 pub use hash_key::HashKey;
-pub use health_monitor::{HealthMonitor, HttpRequest, MonitorType, ResponseCodes};
+pub use health_monitor::{HealthMonitor, HttpRequest, Maintenance, MonitorType, ResponseCodes};
 pub use http_rule::{
     CloneChoice, FieldEdit, FieldMatch, HeaderAction, HttpAction, HttpAnswer, HttpMatch, HttpRule, OneOf,
     PortRedirect, Redirect, Rewrite, Template, Texts, Variable,
 };
 pub use http2::Http2;
+pub use inline_monitor::InlineMonitor;
+pub use lifecycle::{Lifecycle, RequestQueue};
 pub use load::{Loaded, load, load_from, load_seen};
 pub use patience::Patience;
 pub use persistence::{CookieOptions, GslbSitePersistence, SameSite};

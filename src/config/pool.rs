@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    CaCerts, HashKey, HealthMonitor, Patience, PersistenceProfile, SiteTls,
+    CaCerts, HashKey, HealthMonitor, InlineMonitor, Lifecycle, Patience, PersistenceProfile, SiteTls,
     app_persistence::Profiles,
     problem::{Wrong, shown},
     read::Object,
@@ -28,6 +28,11 @@ pub struct Pool {
     pub min_health_monitors_up: Option<u32>,
     /// What keeps sessions at their servers.
     pub persistence: Option<Arc<PersistenceProfile>>,
+    /// So many servers of the highest priorities are enough.
+    pub min_servers: u32,
+    pub lifecycle: Lifecycle,
+    /// What requests meet with has a say in who is up; `None`: it has not.
+    pub inline: Option<InlineMonitor>,
     /// Connect to servers; default 5 s.
     pub connect_timeout: Duration,
     /// The longest silence of a server while its answer is awaited or flows, apart from what an upload may take;
@@ -59,6 +64,8 @@ pub struct Server {
     pub hostname: Option<String>,
     /// Share of the traffic relative to the others; 0 means none.
     pub ratio: u16,
+    /// Servers of a lower one get requests only when too few of the higher ones can.
+    pub priority: u8,
     pub enabled: bool,
 }
 
@@ -98,6 +105,9 @@ impl Pool {
             monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
             min_health_monitors_up: o.field("min_health_monitors_up", units::whole(1..=50)),
             persistence: profiles.of_pool(o, name.as_deref().unwrap_or_default()),
+            min_servers: o.field("min_servers", units::whole(1..=10_000)).unwrap_or(default.min_servers),
+            lifecycle: Lifecycle::read(o),
+            inline: o.object("inline_health_monitor", InlineMonitor::read),
             connect_timeout: o.field("connect_timeout", timeouts()).unwrap_or(default.connect_timeout),
             read_timeout: o
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
@@ -126,16 +136,18 @@ impl Pool {
 impl Pool {
     /// A pool of servers without monitors, everything else by default.
     pub fn of(name: PoolName, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
-        let server = |addr| Server { addr, hostname: None, ratio: 1, enabled: true };
         Self {
             name,
             enabled: true,
             algorithm: LbAlgorithm::default(),
             hash_key: HashKey::default(),
-            servers: servers.into_iter().map(server).collect(),
+            servers: servers.into_iter().map(Server::at).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
             persistence: None,
+            min_servers: 1,
+            lifecycle: Lifecycle::default(),
+            inline: None,
             connect_timeout: seconds(5),
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
@@ -223,6 +235,11 @@ fn own_monitors(
 }
 
 impl Server {
+    /// The server at an address, everything else by default.
+    pub fn at(addr: SocketAddr) -> Self {
+        Self { addr, hostname: None, ratio: 1, priority: DEFAULT_PRIORITY, enabled: true }
+    }
+
     fn read_all(o: &mut Object<'_>, default_port: u16) -> Vec<Self> {
         let mut servers: Vec<Self> = Vec::new();
         o.objects("servers", |o| {
@@ -230,8 +247,9 @@ impl Server {
             let ip = o.required("ip", words::ip);
             let port = o.field("port", units::port).unwrap_or(default_port);
             let ratio = o.field("ratio", units::whole(0..=1000)).unwrap_or(1);
+            let priority = o.field("priority", units::whole(0..=100)).unwrap_or(DEFAULT_PRIORITY);
             let enabled = o.field("enabled", units::flag).unwrap_or(true);
-            let server = Self { addr: SocketAddr::new(ip?, port), hostname, ratio, enabled };
+            let server = Self { addr: SocketAddr::new(ip?, port), hostname, ratio, priority, enabled };
             if servers.iter().any(|other| other.addr == server.addr) {
                 o.wrong(
                     "ip",
@@ -245,6 +263,9 @@ impl Server {
         servers
     }
 }
+
+/// In the middle of what people write, so that there is room on both sides.
+const DEFAULT_PRIORITY: u8 = 10;
 
 impl LbAlgorithm {
     /// As it is written in YAML.

@@ -113,6 +113,8 @@ pub fn gslb_with(change: impl FnOnce(&mut Vec<GslbMember>)) -> Gslb {
             successful_checks: 2,
             failed_checks: 2,
             monitor_port: None,
+            maintenance: Default::default(),
+            verify: true,
         })],
         monitor_scope: HmScope::AllMembers,
         controller_health_status_enabled: true,

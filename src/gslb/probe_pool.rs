@@ -26,7 +26,7 @@ pub fn probe_pool(service: &GslbService, member: &GslbMember, min_up: Option<u32
         min_up.map_or_else(String::new, |min| min.to_string()),
         hostname.clone().unwrap_or_default(),
     ];
-    let server = Server { addr, hostname, ratio: 1, enabled: true };
+    let server = Server { hostname, ..Server::at(addr) };
     Some(Pool {
         servers: vec![server],
         monitors: service.monitors.iter().map(Arc::clone).collect(),

@@ -9,7 +9,9 @@ use std::{sync::Arc, time::Duration};
 
 use super::Membership;
 use crate::{
-    config::{Gslb, HashKey, LbAlgorithm, Patience, Pool, Server, VirtualService, site_server_name},
+    config::{
+        Gslb, HashKey, LbAlgorithm, Lifecycle, Patience, Pool, Server, VirtualService, site_server_name,
+    },
     names::PoolName,
 };
 
@@ -30,10 +32,9 @@ impl SpPool {
         let enable_ssl = !peers.is_empty() && peers.iter().all(|peer| peer.enable_ssl);
         let site_tls = gslb.site_tls.clone().filter(|_| enable_ssl);
         let servers = peers.iter().map(|peer| Server {
-            addr: peer.addr,
             hostname: site_tls.as_ref().map(|_| site_server_name(&peer.site)),
-            ratio: 1,
             enabled: peer.enabled,
+            ..Server::at(peer.addr)
         });
         Self {
             uuid: format!("pool-{}", uuid.strip_prefix("virtualservice-").unwrap_or(uuid)),
@@ -47,6 +48,9 @@ impl SpPool {
                 monitors: membership.service.monitors.clone(),
                 min_health_monitors_up: None,
                 persistence: None,
+                inline: None,
+                min_servers: 1,
+                lifecycle: Lifecycle { ramp: CONNECTION_RAMP_DURATION, ..Lifecycle::default() },
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
@@ -63,7 +67,7 @@ impl SpPool {
 }
 
 /// How long a peer that came up takes to its full share.
-pub const CONNECTION_RAMP_DURATION: Duration = Duration::from_secs(600);
+const CONNECTION_RAMP_DURATION: Duration = Duration::from_secs(600);
 
 /// Requests that may wait for a peer.
 pub const REQUEST_QUEUE_DEPTH: u32 = 128;

@@ -45,6 +45,14 @@ impl Changes {
         }
     }
 
+    /// Logs that a server wants no new sessions.
+    pub fn log_maintenance(&self, pool: &str, server: &str, reason: &str) {
+        match self.has_line() {
+            true => info!(pool, server, reason, "server is in maintenance"),
+            false => _ = self.down.fetch_add(1, Relaxed),
+        }
+    }
+
     /// Logs that a server that was down is up.
     pub fn log_up(&self, pool: &str, server: &str) {
         match self.has_line() {

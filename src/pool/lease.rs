@@ -15,7 +15,12 @@ pub struct Lease {
 
 impl Lease {
     pub(super) fn new(server: &Arc<Server>) -> Self {
-        server.inflight_gauge().inc();
+        server.places().take();
+        Self::of_place_taken(server)
+    }
+
+    /// The lease of a place that was taken for it.
+    pub(super) fn of_place_taken(server: &Arc<Server>) -> Self {
         Self { server: server.clone() }
     }
 
@@ -35,7 +40,8 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.server.inflight_gauge().dec();
+        self.server.places().give_back();
+        self.server.queue().offer(self.server.addr());
     }
 }
 

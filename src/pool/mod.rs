@@ -10,15 +10,24 @@
 mod admin_state;
 mod balance;
 mod changes;
+mod inline;
 mod lease;
 pub mod monitor;
+mod past;
+mod places;
+mod priority;
+mod queue;
+mod ramp;
 mod response_time;
 mod server;
 mod server_cookie;
 
 pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
+pub use inline::Outcome;
 pub use lease::Lease;
+pub use past::Change;
+pub use queue::{NotServed, Waiting, Wants};
 pub use server::{Health, Server, State, Status};
 pub use server_cookie::{NamedServer, ServerCookie};
 
@@ -28,16 +37,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use rand::Rng;
 
 use crate::{
     config::{self, HashKey, LbAlgorithm},
-    metrics::{Metrics, UpstreamMetrics},
+    metrics::{EjectionMetrics, Metrics, QueueMetrics, UpstreamMetrics},
     names::PoolName,
     tls::PeerTls,
 };
 use balance::{Balance, Candidates};
 use changes::Changes;
+use priority::Priorities;
+use queue::Queue;
 use response_time::TypicalTime;
 
 /// Servers among which a balancer chooses.
@@ -45,10 +57,16 @@ pub struct Pool {
     config: Arc<config::Pool>,
     servers: Box<[Arc<Server>]>,
     balancer: Box<dyn Balance>,
+    priorities: Option<Priorities>,
     /// Shared with the pools before and after a reload.
     typical: Arc<TypicalTime>,
     /// Told when the health of a server changes, or an operator's order; shared with the pools before and after a reload.
     changes: Arc<Changes>,
+    /// The same.
+    queue: Arc<Queue>,
+    waits: QueueMetrics,
+    ejections: EjectionMetrics,
+    ejecting: Mutex<()>,
     connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
 }
@@ -65,16 +83,40 @@ impl Pool {
         now: SystemTime,
     ) -> Arc<Self> {
         let changes = previous.map_or_else(Arc::default, |pool| pool.changes.clone());
+        let queue = previous.map_or_else(Arc::default, |pool| pool.queue.clone());
         let server = |server: &config::Server| {
-            let before = previous.and_then(|pool| pool.server(server.addr));
-            Arc::new(Server::new(config, server, metrics, before.map(|server| &**server), &changes, now))
+            let before = previous.and_then(|pool| pool.server(server.addr)).map(|server| &**server);
+            let made = Server::new(config, server, before, &changes, &queue, now);
+            if previous.is_some() && !before.is_some_and(Server::is_enabled_in_configuration) {
+                made.begin_ramp();
+            }
+            // On the page from now on, whatever it will have in flight.
+            metrics.pool_server_inflight.with_label_values(&[config.name.as_str(), made.name()]);
+            Arc::new(made)
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
         let typical = previous.map_or_else(Arc::default, |pool| pool.typical.clone());
         let balancer = balance::balancer(config.algorithm, &servers, &typical);
+        let priorities = Priorities::of(&servers, config.min_servers as usize);
         let connections = UpstreamMetrics::new(metrics, config.name.as_str());
+        let waits = QueueMetrics::new(metrics, config.name.as_str());
+        let ejections = EjectionMetrics::new(metrics, config.name.as_str());
         let peer_tls = PeerTls::of(config).map(Arc::new);
-        Arc::new(Self { config: config.clone(), servers, balancer, typical, changes, connections, peer_tls })
+        let (config, ejecting) = (config.clone(), Mutex::default());
+        Arc::new(Self {
+            config,
+            servers,
+            balancer,
+            priorities,
+            typical,
+            changes,
+            queue,
+            waits,
+            ejections,
+            ejecting,
+            connections,
+            peer_tls,
+        })
     }
 
     /// Its name, as virtual services refer to it.
@@ -121,8 +163,88 @@ impl Pool {
 
     /// The same, by what is known of the request.
     pub fn pick_for(&self, rng: &mut impl Rng, asking: &Asking<'_>) -> Option<Lease> {
-        let chosen = self.balancer.choose(Candidates::new(&self.servers, *asking), rng)?;
-        Some(self.servers[chosen].lease())
+        let mut choose = || {
+            self.balancer
+                .choose(Candidates::new(&self.servers, self.least_priority(asking.tried), *asking), rng)
+        };
+        if self.config.lifecycle.most_per_server.is_none() {
+            return Some(self.servers[choose()?].lease());
+        }
+        if !self.queue.is_empty() {
+            return None;
+        }
+        loop {
+            // Between the look and the grasp another may have taken the last place.
+            if let Some(lease) = self.servers[choose()?].try_lease() {
+                return Some(lease);
+            }
+        }
+    }
+
+    /// The lowest priority that gets requests which have tried these.
+    fn least_priority(&self, tried: &[SocketAddr]) -> u8 {
+        let least = |all: &Priorities| all.least(&self.servers, |server| server.may_serve(tried));
+        self.priorities.as_ref().map_or(0, least)
+    }
+
+    /// Whether a server may get a request which has tried these, as soon as it has a place.
+    fn may_get(&self, server: &Server, tried: &[SocketAddr]) -> bool {
+        server.may_serve(tried) && server.config().priority >= self.least_priority(tried)
+    }
+
+    /// Whether there are servers that would take a request which has tried these, and all are full, or others wait
+    /// for them.
+    pub fn is_full(&self, tried: &[SocketAddr]) -> bool {
+        self.config.lifecycle.most_per_server.is_some()
+            && self.servers.iter().any(|server| server.may_serve(tried))
+    }
+
+    /// Gets in line for a server.
+    ///
+    /// # Errors
+    /// There is no queue, or it is full.
+    pub fn join_queue(self: &Arc<Self>, wants: Wants) -> Result<Waiting, NotServed> {
+        self.queue.join(self, wants)
+    }
+
+    /// How many requests wait for a server.
+    pub fn queue_length(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Time has passed: what grows by and by grows, and who was out for a time is back. To be called several times a
+    /// second.
+    pub fn advance(&self, now: Instant, wall: SystemTime) {
+        for server in &self.servers {
+            server.advance(now, wall);
+            // Others' health may have made it one of those that get requests.
+            self.queue.offer_all(server.addr());
+        }
+    }
+
+    /// A request met with this at a server, which may take it out for a time.
+    pub fn observed(&self, server: &Arc<Server>, outcome: Outcome, now: Instant, wall: SystemTime) {
+        let Some(monitor) = &self.config.inline else { return };
+        let cause = server.record().observe(outcome.is_failure(monitor), monitor, now);
+        let Some(cause) = cause.filter(|_| server.is_up()) else { return };
+        // Two at a time might take out more than may be.
+        let _one_at_a_time = self.ejecting.lock();
+        if server.is_ejected() {
+            return;
+        }
+        let out = self.servers.iter().filter(|server| server.is_ejected()).count();
+        let may_be_out = match monitor.max_ejection_permille {
+            0 => 0,
+            permille => (self.servers.len() * usize::from(permille) / 1000).max(1),
+        };
+        let others = || self.servers.iter().any(|other| other.may_serve(&[server.addr()]));
+        if out >= may_be_out || !others() {
+            self.ejections.prevented();
+            return;
+        }
+        let time = server.record().out(monitor, now);
+        self.ejections.ejected(server.name(), cause.as_str());
+        server.eject(format!("{cause}, the last: {outcome}"), time, now + time, wall);
     }
 
     /// What of a request the algorithm goes by; `None`: by nothing.
@@ -139,6 +261,15 @@ impl Pool {
     pub fn answered(&self, server: &Server, took: Duration, now: Instant) {
         server.response_time().observe(took, now);
         self.typical.observe(took, now);
+    }
+
+    fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// What is counted about those who wait.
+    pub fn waits(&self) -> &QueueMetrics {
+        &self.waits
     }
 
     /// What is counted about the connections to its servers.
@@ -179,8 +310,7 @@ mod fixture {
     use super::*;
 
     pub fn config(algorithm: LbAlgorithm, ratios: &[u16]) -> config::Pool {
-        let server =
-            |(index, &ratio)| config::Server { addr: addr(index + 1), hostname: None, ratio, enabled: true };
+        let server = |(index, &ratio)| config::Server { ratio, ..config::Server::at(addr(index + 1)) };
         config::Pool {
             name: "app".into(),
             enabled: true,
@@ -190,6 +320,9 @@ mod fixture {
             monitors: Vec::new(),
             min_health_monitors_up: None,
             persistence: None,
+            min_servers: 1,
+            lifecycle: config::Lifecycle::default(),
+            inline: None,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
@@ -213,6 +346,8 @@ mod fixture {
             successful_checks: 2,
             failed_checks: 2,
             monitor_port: None,
+            maintenance: Default::default(),
+            verify: true,
         })
     }
 

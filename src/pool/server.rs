@@ -5,15 +5,15 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroU64,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicU8, Ordering::Relaxed},
     },
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
-use prometheus::IntGauge;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -21,9 +21,14 @@ use super::{
     Lease,
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
+    inline::Record,
+    past::{Change, Past},
+    places::Places,
+    queue::Queue,
+    ramp::Ramp,
     response_time::ResponseTime,
 };
-use crate::{config, metrics::Metrics, names::PoolName};
+use crate::{config, names::PoolName};
 
 /// One server of one pool.
 #[doc(alias("member", "backend", "endpoint"))]
@@ -40,15 +45,50 @@ pub struct Server {
     orders: Arc<Orders>,
     changes: Arc<Changes>,
     response_time: Arc<ResponseTime>,
-    /// The count itself: the gauge of a pool's server is one and the same before and after a reload.
-    inflight: IntGauge,
+    places: Arc<Places>,
+    /// How many requests and tunnels it may have in flight.
+    most: Option<u64>,
+    record: Arc<Record>,
+    ramp: Arc<Ramp>,
+    /// How long it takes to its full share.
+    ramp_duration: Duration,
+    /// Who waits for a place.
+    queue: Arc<Queue>,
 }
 
-/// What monitors have found out, kept over reloads.
+/// What monitors and requests have found out, kept over reloads.
 struct Known {
-    /// What `pick` reads: whether the health below counts as up.
-    up: AtomicBool,
-    health: Mutex<(Health, SystemTime)>,
+    /// What `pick` reads; it follows from the facts.
+    standing: AtomicU8,
+    facts: Mutex<Facts>,
+}
+
+struct Facts {
+    health: Health,
+    ejection: Option<Ejection>,
+    /// When one of these was another last,
+    changed: SystemTime,
+    /// and what is said of that beside them.
+    said: Option<String>,
+    past: Past,
+}
+
+/// Requests have taken it out.
+struct Ejection {
+    reason: String,
+    time: Duration,
+    until: Instant,
+}
+
+/// Which requests a server may have, as far as its health goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Standing {
+    /// All.
+    All,
+    /// Those of the sessions that it has.
+    Own,
+    None,
 }
 
 /// What is known of a server's health.
@@ -60,6 +100,8 @@ pub enum Health {
     Up,
     /// With the reason that an operator reads.
     Down { reason: String },
+    /// It says itself that it wants no new sessions.
+    Maintenance { reason: String },
 }
 
 /// A server as tables show it.
@@ -100,26 +142,29 @@ impl Server {
     pub(super) fn new(
         pool: &config::Pool,
         config: &config::Server,
-        metrics: &Metrics,
         previous: Option<&Self>,
         changes: &Arc<Changes>,
+        queue: &Arc<Queue>,
         now: SystemTime,
     ) -> Self {
-        let name = config.addr.to_string();
-        let inflight = metrics.pool_server_inflight.with_label_values(&[pool.name.as_str(), &name]);
         let enabled = pool.enabled && config.enabled;
         let monitored = !pool.monitors.is_empty();
         let known = match previous {
             Some(before) if (before.enabled, before.monitored) == (enabled, monitored) => {
                 before.known.clone()
             }
-            _ => Arc::new(Known { up: AtomicBool::new(true), health: Mutex::new((Health::Unchecked, now)) }),
+            _ => Arc::new(Known::new(now)),
         };
         let response_time = previous.map(|before| before.response_time.clone()).unwrap_or_default();
         let orders = previous.map(|before| before.orders.clone()).unwrap_or_default();
+        let places = previous.map(|before| before.places.clone()).unwrap_or_default();
+        let record = previous.map(|before| before.record.clone()).unwrap_or_default();
+        let ramp_duration = pool.lifecycle.ramp;
+        let ramping = previous.filter(|before| before.enabled && !ramp_duration.is_zero());
+        let ramp = ramping.map(|before| before.ramp.clone()).unwrap_or_default();
         Self {
             pool: pool.name.clone(),
-            name,
+            name: config.addr.to_string(),
             config: config.clone(),
             enabled,
             monitored,
@@ -127,7 +172,12 @@ impl Server {
             orders,
             changes: changes.clone(),
             response_time,
-            inflight,
+            places,
+            most: pool.lifecycle.most_per_server.map(NonZeroU64::get),
+            record,
+            ramp,
+            ramp_duration,
+            queue: queue.clone(),
         }
     }
 
@@ -148,12 +198,17 @@ impl Server {
 
     /// Enabled and, as far as is known, healthy: may get requests of the sessions that it has.
     pub fn is_up(&self) -> bool {
-        self.enabled && self.known.up.load(Relaxed) && self.admin_state() != AdminState::Disabled
+        self.enabled && !self.known.stands(Standing::None) && self.admin_state() != AdminState::Disabled
     }
 
-    /// Up, and not draining: may get new sessions too.
+    /// Up, and neither draining nor in maintenance: may get new sessions too.
     pub fn takes_new(&self) -> bool {
-        self.is_up() && self.admin_state() == AdminState::Enabled
+        self.enabled && self.known.stands(Standing::All) && self.admin_state() == AdminState::Enabled
+    }
+
+    /// Whether it may get a request that has no server yet.
+    pub(super) fn may_serve(&self, tried: &[SocketAddr]) -> bool {
+        self.takes_new() && self.config.ratio > 0 && !tried.contains(&self.addr())
     }
 
     /// Whether the configuration enables it, and its pool.
@@ -178,37 +233,43 @@ impl Server {
 
     /// What is known of its health, enabled or not.
     pub fn health(&self) -> Health {
-        self.known.health.lock().0.clone()
+        self.known.facts.lock().health.clone()
     }
 
     /// What is known of its health, and since when.
     pub fn known_health(&self) -> (Health, SystemTime) {
-        self.known.health.lock().clone()
+        let facts = self.known.facts.lock();
+        (facts.health.clone(), facts.changed)
     }
 
     /// State, reason and time of the last change, for tables.
     pub fn status(&self) -> Status {
-        let (health, checked) = self.known.health.lock().clone();
+        let (known, checked) = {
+            let facts = self.known.facts.lock();
+            (facts.verdict(self.monitored), facts.changed)
+        };
         let order = self.last_order();
         let ordered = order.as_ref().map_or(AdminState::Enabled, |order| order.state);
         let last_changed = order.map_or(checked, |order| order.at.max(checked));
-        let (state, reason) = match health {
+        let (state, reason) = match known {
             _ if !self.enabled => (State::Disabled, "disabled in the configuration".to_owned()),
             _ if ordered == AdminState::Disabled => (State::Disabled, "disabled by an operator".to_owned()),
-            Health::Down { reason } => (State::Down, reason),
-            _ if ordered == AdminState::Draining => {
+            (State::Up, _) if ordered == AdminState::Draining => {
                 (State::Up, "draining: it keeps its sessions and gets no new ones".to_owned())
             }
-            Health::Unchecked if self.monitored => (State::Up, "not checked yet".to_owned()),
-            Health::Unchecked => (State::Up, "not monitored".to_owned()),
-            Health::Up => (State::Up, "monitors passed".to_owned()),
+            known => known,
         };
         Status { state, reason, last_changed }
     }
 
+    /// The last changes of its state, the oldest first: what monitors, requests and operators have done.
+    pub fn past(&self) -> Vec<Change> {
+        self.known.facts.lock().past.all()
+    }
+
     /// Requests and tunnels in flight.
     pub fn inflight(&self) -> u64 {
-        self.inflight.get().try_into().unwrap_or_default()
+        self.places.taken()
     }
 
     /// Counts a request in flight for as long as the lease is held, whether the server is up or not: a
@@ -217,33 +278,130 @@ impl Server {
         Lease::new(self)
     }
 
+    /// The same, unless it is full.
+    pub fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+        match self.room() {
+            None => Some(self.lease()),
+            Some(room) => self.places.try_take(room).then(|| Lease::of_place_taken(self)),
+        }
+    }
+
+    /// Whether it has a place for one more.
+    pub fn has_place(&self) -> bool {
+        self.room().is_none_or(|room| self.places.taken() < room)
+    }
+
+    /// How much it may have in flight now; `None`: any number.
+    fn room(&self) -> Option<u64> {
+        self.most.map(|most| (most * self.ramp.share() / RATIO).max(1))
+    }
+
+    /// Its part of what its pool gets, in thousandths of its ratio.
+    pub(super) fn weight(&self) -> u64 {
+        u64::from(self.config.ratio) * self.ramp.share()
+    }
+
+    /// What it has in flight for its part, with 32 binary places.
+    pub fn load(&self) -> u64 {
+        (self.inflight() << 32) / self.weight().max(1)
+    }
+
+    /// How much of its share it has, in thousandths, where that grows by and by.
+    pub fn ramp(&self) -> Option<u64> {
+        (!self.ramp_duration.is_zero()).then(|| self.ramp.share())
+    }
+
+    /// It is back, or new among others: its share grows from now on.
+    pub(super) fn begin_ramp(&self) {
+        if !self.ramp_duration.is_zero() {
+            self.ramp.begin();
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn advance(&self, now: Instant, wall: SystemTime) {
+        if self.known.stands(Standing::None) {
+            self.end_ejection(now, wall);
+        }
+        if self.ramp.advance(self.ramp_duration, now) {
+            self.queue.offer_all(self.addr());
+        }
+    }
+
+    /// Whether requests go to it changes, or did: it is back, or gone.
+    fn came_or_went(&self, was_there: bool) {
+        match (was_there, self.takes_new()) {
+            (false, true) => {
+                self.begin_ramp();
+                self.queue.offer_all(self.addr());
+            }
+            _ if !self.is_up() => self.queue.dismiss(self.addr()),
+            _ => {}
+        }
+        self.changes.notify();
+    }
+
     /// Records what a monitor found. Only a change of state is kept, logged and told to who awaits
     /// [`Pool::changed`](super::Pool::changed).
     pub fn set_health(&self, health: Health, now: SystemTime) {
-        let mut current = self.known.health.lock();
-        if std::mem::discriminant(&current.0) == std::mem::discriminant(&health) {
+        let mut facts = self.known.facts.lock();
+        if std::mem::discriminant(&facts.health) == std::mem::discriminant(&health) {
             return;
         }
+        let was_there = self.takes_new();
         let (pool, server) = (self.pool.as_str(), self.name.as_str());
-        match (&current.0, &health) {
+        match (&facts.health, &health) {
             (_, Health::Down { reason }) => self.changes.log_down(pool, server, reason),
-            (Health::Down { .. }, _) => self.changes.log_up(pool, server),
+            (_, Health::Maintenance { reason }) => self.changes.log_maintenance(pool, server, reason),
+            (Health::Down { .. } | Health::Maintenance { .. }, _) => self.changes.log_up(pool, server),
             // It counted as up before.
             _ => {}
         }
-        self.known.up.store(!matches!(health, Health::Down { .. }), Relaxed);
-        *current = (health, now);
-        drop(current);
-        self.changes.notify();
+        (facts.health, facts.said) = (health, None);
+        self.known.changed(&mut facts, self.monitored, now);
+        drop(facts);
+        self.came_or_went(was_there);
+    }
+
+    /// Requests take it out for a time.
+    pub(super) fn eject(&self, reason: String, time: Duration, until: Instant, now: SystemTime) {
+        let mut facts = self.known.facts.lock();
+        let was_there = self.takes_new();
+        self.changes.log_down(self.pool.as_str(), &self.name, &reason);
+        (facts.ejection, facts.said) = (Some(Ejection { reason, time, until }), None);
+        self.known.changed(&mut facts, self.monitored, now);
+        drop(facts);
+        self.came_or_went(was_there);
+    }
+
+    /// Whether requests have taken it out.
+    pub(super) fn is_ejected(&self) -> bool {
+        self.known.facts.lock().ejection.is_some()
+    }
+
+    /// Ends an ejection whose time is over.
+    fn end_ejection(&self, now: Instant, wall: SystemTime) {
+        let mut facts = self.known.facts.lock();
+        let Some(over) = facts.ejection.take_if(|ejection| ejection.until <= now) else { return };
+        let was_there = self.takes_new();
+        self.record.back(now);
+        self.changes.log_up(self.pool.as_str(), &self.name);
+        facts.said = Some(format!("back after {}", humantime::format_duration(over.time)));
+        self.known.changed(&mut facts, self.monitored, wall);
+        drop(facts);
+        self.came_or_went(was_there);
     }
 
     /// Does what an operator says. The same order given again takes note of who said so last.
     pub fn order(&self, state: AdminState, by: &str, now: SystemTime) {
+        let was_there = self.takes_new();
         let before = self.orders.give(Order { state, by: by.to_owned(), at: now });
         if before != state {
             let (pool, server) = (self.pool.as_str(), self.name.as_str());
             info!(pool, server, by, "server is {state} by an operator");
-            self.changes.notify();
+            let after = self.status().state;
+            self.known.facts.lock().past.note(after, &format!("{state} by an operator, {by}"), now);
+            self.came_or_went(was_there);
         }
     }
 
@@ -251,10 +409,74 @@ impl Server {
         &self.response_time
     }
 
-    pub(super) fn inflight_gauge(&self) -> &IntGauge {
-        &self.inflight
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    pub(super) fn places(&self) -> &Places {
+        &self.places
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.queue
     }
 }
+
+impl Known {
+    fn new(now: SystemTime) -> Self {
+        let facts = Facts {
+            health: Health::Unchecked,
+            ejection: None,
+            changed: now,
+            said: None,
+            past: Past::default(),
+        };
+        Self { standing: AtomicU8::new(Standing::All as u8), facts: Mutex::new(facts) }
+    }
+
+    fn stands(&self, standing: Standing) -> bool {
+        self.standing.load(Relaxed) == standing as u8
+    }
+
+    /// One of the facts is another now.
+    fn changed(&self, facts: &mut Facts, monitored: bool, now: SystemTime) {
+        facts.changed = now;
+        self.standing.store(facts.standing() as u8, Relaxed);
+        let (state, reason) = facts.verdict(monitored);
+        facts.past.note(state, &reason, now);
+    }
+}
+
+impl Facts {
+    fn standing(&self) -> Standing {
+        match (&self.ejection, &self.health) {
+            (Some(_), _) | (None, Health::Down { .. }) => Standing::None,
+            (None, Health::Maintenance { .. }) => Standing::Own,
+            (None, Health::Unchecked | Health::Up) => Standing::All,
+        }
+    }
+
+    /// The state that follows from them, and why.
+    fn verdict(&self, monitored: bool) -> (State, String) {
+        if let Health::Down { reason } = &self.health {
+            return (State::Down, reason.clone());
+        }
+        if let Some(Ejection { reason, time, .. }) = &self.ejection {
+            return (State::Down, format!("ejected for {}: {reason}", humantime::format_duration(*time)));
+        }
+        let reason = match (&self.health, &self.said) {
+            (Health::Maintenance { reason }, _) => format!("in maintenance, keeps its sessions: {reason}"),
+            (_, Some(said)) => said.clone(),
+            (Health::Unchecked, _) if monitored => "not checked yet".to_owned(),
+            (Health::Unchecked, _) => "not monitored".to_owned(),
+            _ => "monitors passed".to_owned(),
+        };
+        (State::Up, reason)
+    }
+}
+
+/// What a weight has for a ratio of 1.
+const RATIO: u64 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +485,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{LbAlgorithm, MonitorType},
+        metrics::Metrics,
         pool::{
             Pool,
             fixture::{self, build, config, down, monitor},
@@ -305,8 +528,7 @@ mod tests {
         use AdminState::{Disabled, Draining, Enabled};
         let mut config = config(LbAlgorithm::RoundRobin, &[1]);
         config.monitors.push(monitor(MonitorType::Tcp));
-        let metrics = Metrics::new();
-        let pool = Pool::new(&Arc::new(config), &metrics, None, at(0));
+        let pool = Pool::new(&Arc::new(config), &Metrics::new(), None, at(0));
         let server = &pool.servers()[0];
         assert_eq!(server.last_order(), None);
         for (health, ordered, up, takes_new, state, reason) in [

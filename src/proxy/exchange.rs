@@ -1,6 +1,10 @@
 //! What the proxy itself keeps of one request.
 
-use std::{net::SocketAddr, sync::Arc, time::Instant};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     copies::Copies,
@@ -10,7 +14,7 @@ use super::{
 use crate::{
     access_log::Reason,
     clone::DropReason,
-    pool::{Lease, Pool},
+    pool::{Lease, Outcome, Pool},
     rule::{CloneEvent, CloneOrder, Exchange},
     snapshot::VirtualService,
 };
@@ -37,6 +41,8 @@ pub struct Ctx {
     pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
     pub(super) reason: Option<Reason>,
+    /// When a client that is refused may come again.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// A request with its virtual service.
@@ -66,6 +72,17 @@ pub struct Attempt {
     /// When it had the whole request, where its pool wants to know; else when it was chosen.
     pub(super) asked: Instant,
     pub(super) timing: Timing,
+    pub(super) met: Met,
+}
+
+/// What an attempt has met with so far, where its pool wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    Nothing,
+    /// With the head of an answer.
+    Answer(Outcome),
+    /// The pool knows.
+    Told,
 }
 
 impl Attempt {
@@ -89,6 +106,7 @@ impl Ctx {
             is_uncounted: false,
             interims: 0,
             reason: None,
+            retry_after: None,
         }
     }
 

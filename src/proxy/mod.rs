@@ -5,9 +5,9 @@
 //! |---|---|---|
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs`, `trusted.rs`, `limits.rs` | `http_request` |
-//! | server chosen | `upstream.rs`, `asking.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
+//! | server chosen | `upstream.rs`, `asking.rs`, `waiting.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
 //! | to the server | `dial.rs`, `deadline.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
-//! | answer | `reply.rs` | `http_response`, `http_response_data` |
+//! | answer | `reply.rs`, `observing.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
 mod access_log;
@@ -21,6 +21,7 @@ mod fields;
 mod forward;
 mod limits;
 mod notes;
+mod observing;
 mod protocol;
 mod reason;
 mod reply;
@@ -30,6 +31,7 @@ mod strict;
 mod trusted;
 mod tunnel;
 mod upstream;
+mod waiting;
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,7 +88,7 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         notes::choosing(&self.live, ctx);
-        let peer = upstream::choose(&self.live, session, ctx)?;
+        let peer = upstream::choose(&self.live, session, ctx).await?;
         notes::chosen(ctx);
         copies::open(session, ctx);
         Ok(peer)
@@ -99,6 +101,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
         error: Box<Error>,
     ) -> Box<Error> {
+        observing::not_reached(&self.live, &error, ctx);
         upstream::not_reached(&self.live, session, ctx, error)
     }
 
@@ -162,6 +165,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<()> {
         notes::answered(&self.live, ctx);
         asking::answered(&self.live, head, ctx);
+        observing::answered(&self.live, head, ctx);
         deadline::answered(&self.live, session, head, ctx);
         reply::to_client(session, head, ctx).await
     }
@@ -193,6 +197,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
+        observing::broke(&self.live, session, &error, reused, ctx);
         upstream::broke(session, ctx, error, reused)
     }
 
@@ -201,6 +206,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        observing::over(&self.live, ctx);
         access_log::finished(&self.live, session, error, ctx);
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::{
     Error, ErrorSource, ErrorType, Result,
     http::ResponseHeader,
@@ -178,13 +178,20 @@ pub(super) async fn failed(session: &mut Session, ctx: &mut Ctx, error: &Error) 
     let why = || if reply.is_some() { Reason::RuleAnswered } else { reason::of(error) };
     ctx.reason.get_or_insert_with(why);
     if status != 0 && !has_begun(session) {
-        let reply = reply.unwrap_or_else(|| Reply::new(status).fallback_body(page(status)));
+        let reply = reply.unwrap_or_else(|| own_reply(status, ctx.retry_after));
         session.set_keepalive(None);
         if let Err(error) = send(session, ctx, reply).await {
             tracing::debug!(%error, "error answer not sent");
         }
     }
     FailToProxy { error_code: status, can_reuse_downstream: false }
+}
+
+fn own_reply(status: u16, retry_after: Option<Duration>) -> Reply {
+    let mut reply = Reply::new(status).fallback_body(page(status));
+    let seconds = retry_after.map(|after| HeaderValue::from(after.as_secs_f64().ceil() as u64));
+    reply.headers.extend(seconds.map(|seconds| (header::RETRY_AFTER, seconds)));
+    reply
 }
 
 /// Whether the client has got the head of an answer, so that no other one can take its place.

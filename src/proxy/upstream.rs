@@ -19,30 +19,49 @@ use super::{
     copies::content_length,
     deadline::{self, Limit, Timing},
     dial,
-    exchange::{Attempt, Ctx, Routed},
+    exchange::{Attempt, Ctx, Met, Routed},
     forward::asks_for_tunnel,
     protocol, reason, reply,
     route::rule_failed_closed,
+    waiting,
 };
 use crate::{
     config,
     listen::Connection,
     names::PoolName,
-    pool::{Asking, Lease, Pool, Server},
+    pool::{Asking, Lease, NotServed, Pool, Server, Wants},
     rule::{Destination, LbEvent, LbPhase, Preferred, Reselect, host},
     snapshot::Live,
 };
 
-/// Picks a server, asks the rules, and describes it to Pingora. With no server up it fails at once, with 503.
-pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+/// Picks a server, waits for one where all are full, asks the rules, and describes it to Pingora. With no server up it
+/// fails at once, with 503.
+pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
     ctx.attempt = None;
     for _ in 0..MAX_RESELECTS {
-        let begun = live.clock.now();
-        let Some((pool, lease)) = pick(begun, session.req_header(), ctx) else {
-            let pool = intended_pool(ctx);
-            match report_failure(session, ctx, &pool, None, "no server is up")? {
-                Next::Reselect => continue,
-                Next::GiveUp => return no_server(),
+        let mut begun = live.clock.now();
+        let (pool, lease) = match pick(begun, session.req_header(), ctx) {
+            Picked::Server(pool, lease) => (pool, lease),
+            Picked::Full(pool, wants) => {
+                // On the heap: most requests have no use for it.
+                match Box::pin(waiting::for_place(live, session, &pool, wants)).await? {
+                    Ok(lease) => {
+                        begun = live.clock.now();
+                        (pool, lease)
+                    }
+                    Err(NotServed::ServerGone) => continue,
+                    Err(why) => match report_failure(session, ctx, pool.name(), None, &why.to_string())? {
+                        Next::Reselect => continue,
+                        Next::GiveUp => return waiting::refused(ctx, &pool, why),
+                    },
+                }
+            }
+            Picked::Nobody => {
+                let pool = intended_pool(ctx);
+                match report_failure(session, ctx, &pool, None, "no server is up")? {
+                    Next::Reselect => continue,
+                    Next::GiveUp => return no_server(),
+                }
             }
         };
         let routed = ctx.routed();
@@ -87,7 +106,8 @@ pub(super) fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) -> Resul
             peer.options.connection_timeout = Some(timeout);
             peer.options.total_connection_timeout = Some(timeout);
         }
-        ctx.attempt = Some(Attempt { pool, lease, begun, asked: begun, timing: Timing::default() });
+        ctx.attempt =
+            Some(Attempt { pool, lease, begun, asked: begun, timing: Timing::default(), met: Met::Nothing });
         return Ok(peer);
     }
     no_server()
@@ -232,20 +252,35 @@ fn report_failure(
     Ok(if event.wants_reselect().is_some() { Next::Reselect } else { Next::GiveUp })
 }
 
-fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<(Arc<Pool>, Lease)> {
+/// Whom a request is for.
+enum Picked {
+    Server(Arc<Pool>, Lease),
+    Full(Arc<Pool>, Wants),
+    Nobody,
+}
+
+fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Picked {
+    pick_or_nobody(now, head, ctx).unwrap_or(Picked::Nobody)
+}
+
+fn pick_or_nobody(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<Picked> {
     let Ctx { routed, tried, .. } = ctx;
     let Routed { vs, exchange, .. } = routed.as_deref_mut()?;
     let (exchange, tried) = (&*exchange, &**tried);
     let balanced = |pool: &Arc<Pool>| {
         let asking = Asking { tried, hash: asking::hash(pool, head, exchange), now: Some(now) };
-        let lease = vs.services.with_rng(|mut rng| pool.pick_for(&mut rng, &asking))?;
-        Some((pool.clone(), lease))
+        match vs.services.with_rng(|mut rng| pool.pick_for(&mut rng, &asking)) {
+            Some(lease) => Some(Picked::Server(pool.clone(), lease)),
+            None => pool.is_full(tried).then(|| Picked::Full(pool.clone(), Wants::AnyBut(tried.to_vec()))),
+        }
     };
     let persistent = |pool: &Arc<Pool>, own: bool| {
         let Preferred { server, even_down, .. } = exchange.preferred_in(pool.name(), own)?;
         let untried = || pool.server(*server).filter(|_| !tried.contains(server));
         let server = if *even_down { untried() } else { named(pool, *server, tried) }?;
-        Some((pool.clone(), server.lease()))
+        // Nobody waits for a server that is down.
+        let at_once = || Picked::Server(pool.clone(), server.lease());
+        Some(if server.is_up() { this(pool, server) } else { at_once() })
     };
     match &exchange.destination {
         Destination::Default => {
@@ -259,10 +294,19 @@ fn pick(now: Instant, head: &RequestHeader, ctx: &mut Ctx) -> Option<(Arc<Pool>,
         Destination::Server(name, server) => {
             let pool = vs.services.pools().named(name.as_str()).ok()?;
             // A rule's choice is persistence: a server that drains keeps what it has.
-            Some((pool.clone(), named(pool, *server, tried)?.lease()))
+            Some(this(pool, named(pool, *server, tried)?))
         }
         // Whoever holds the handle has decided that this server be asked, up or not.
-        Destination::Handle(pool, server) => Some((pool.clone(), pool.server(*server)?.lease())),
+        Destination::Handle(pool, server) => {
+            Some(Picked::Server(pool.clone(), pool.server(*server)?.lease()))
+        }
+    }
+}
+
+fn this(pool: &Arc<Pool>, server: &Arc<Server>) -> Picked {
+    match server.try_lease() {
+        Some(lease) => Picked::Server(pool.clone(), lease),
+        None => Picked::Full(pool.clone(), Wants::This(server.addr())),
     }
 }
 

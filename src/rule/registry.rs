@@ -66,7 +66,7 @@ impl SiteSetup {
     pub fn peer_in_service(&self, now: u64) -> Option<&PeerMember> {
         let peers = self.membership.peers.iter();
         let in_service = peers.filter(|peer| self.standing_of(peer, now) == Standing::InService);
-        in_service.min_by_key(|peer| self.sp_pool.server(peer.addr).map_or(0, |server| server.inflight()))
+        in_service.min_by_key(|peer| self.sp_pool.server(peer.addr).map_or(0, |server| server.load()))
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn spawn(live: &Arc<Live>, stop: &CancellationToken) {
     tokio::spawn(sweep_sessions(live.clone(), stop.clone()));
     tokio::spawn(log_clone_losses(live.clone(), stop.clone()));
     tokio::spawn(log_pools(live.clone(), stop.clone()));
+    tokio::spawn(advance_pools(live.clone(), stop.clone()));
     tokio::spawn(watch_keys(live.clone(), stop.clone()));
     tokio::spawn(watch_certificates(live.clone(), stop.clone()));
     tokio::spawn(rotate_ticket_keys(live.clone(), stop.clone()));
@@ -77,6 +78,15 @@ async fn log_pools(live: Arc<Live>, stop: CancellationToken) {
     }
 }
 
+/// Shares of servers that are back grow, and servers that were taken out for a time come back.
+async fn advance_pools(live: Arc<Live>, stop: CancellationToken) {
+    let mut every = tokio::time::interval(POOL_INTERVAL);
+    while stop.run_until_cancelled(every.tick()).await.is_some() {
+        let (now, wall) = (live.clock.now(), live.clock.wall());
+        live.snapshot().pools.iter().for_each(|pool| pool.advance(now, wall));
+    }
+}
+
 async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
     let mut watch = KeyWatch::default();
     let mut every = tokio::time::interval(KEY_WATCH_INTERVAL);
@@ -88,6 +98,8 @@ async fn watch_keys(live: Arc<Live>, stop: CancellationToken) {
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 const LOSS_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+const POOL_INTERVAL: Duration = Duration::from_millis(250);
 
 const POOL_LOG_INTERVAL: Duration = Duration::from_secs(5);
 

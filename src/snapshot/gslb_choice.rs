@@ -216,7 +216,7 @@ impl Member {
                 let reason = match server.health() {
                     pool::Health::Unchecked => return None,
                     pool::Health::Up => "monitors passed".into(),
-                    pool::Health::Down { reason } => reason,
+                    pool::Health::Down { reason } | pool::Health::Maintenance { reason } => reason,
                 };
                 Some(Opinion { is_up: server.is_up(), reason })
             }

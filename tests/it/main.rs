@@ -31,6 +31,8 @@ mod metrics;
 mod openapi;
 mod operate;
 mod persistence;
+mod pool_health;
+mod pool_queues;
 mod pools;
 mod proxy_protocol;
 mod redirects;

@@ -279,14 +279,14 @@ fn with_ratios(algorithm: &str, a: &Origin, b: &Origin, ratios: [u64; 2]) -> Sit
 }
 
 /// So many requests, each answered with 200.
-async fn ask(homing: &Homing, n: usize) {
+pub async fn ask(homing: &Homing, n: usize) {
     let mut client = Connection::open(homing.addr).await;
     for _ in 0..n {
         assert_eq!(client.ask(&Request::get("/")).await.status, 200);
     }
 }
 
-async fn inflight(homing: &Homing, server: &Origin) -> f64 {
+pub async fn inflight(homing: &Homing, server: &Origin) -> f64 {
     let labels = [("pool", APP), ("server", &server.addr.to_string())];
     homing.metric("homing_pool_server_inflight", &labels).await
 }

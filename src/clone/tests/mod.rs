@@ -58,12 +58,10 @@ pub(super) fn section() -> CloneSection {
 }
 
 fn members(addrs: &[SocketAddr]) -> Pool {
-    let server = |addr: &SocketAddr| Server { addr: *addr, hostname: None, ratio: 1, enabled: true };
     Pool {
         algorithm: LbAlgorithm::Random,
-        servers: addrs.iter().map(server).collect(),
         read_timeout: Duration::from_secs(30),
-        ..Pool::of("MY_CLONEPOOL".into(), [])
+        ..Pool::of("MY_CLONEPOOL".into(), addrs.iter().copied())
     }
 }
 

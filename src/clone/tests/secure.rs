@@ -149,7 +149,7 @@ fn a_member_is_named_by_the_pool_else_by_itself_else_by_its_address() {
         (None, None, "192.0.2.1"),
     ] {
         let pool = Pool { sni: sni.map(str::to_owned), ..members(&[]) };
-        let member = Server { addr, hostname: hostname.map(str::to_owned), ratio: 1, enabled: true };
+        let member = Server { hostname: hostname.map(str::to_owned), ..Server::at(addr) };
         assert_eq!(tls_name(&pool, &member), name);
     }
 }

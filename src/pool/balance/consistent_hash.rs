@@ -46,7 +46,7 @@ impl Balance for ConsistentHash {
     fn choose(&self, candidates: Candidates<'_>, _: &mut dyn RngCore) -> Option<usize> {
         let Some(key) = candidates.asking.hash else { return self.turns.next(candidates.iter()) };
         let score = |(index, server): (usize, &Server)| {
-            (f64::from(server.config().ratio) / -draw(key ^ self.seeds[index]).ln(), index)
+            (server.weight() as f64 / -draw(key ^ self.seeds[index]).ln(), index)
         };
         candidates.iter().map(score).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, index)| index)
     }

@@ -30,7 +30,7 @@ impl Balance for FastestResponse {
         better_of_two(candidates, rng, |server| {
             // While nothing is known of any, what they have in flight tells them apart.
             let seconds = server.response_time().estimate(typical, now).max(SHORTEST);
-            seconds * (1.0 + server.inflight() as f64 / f64::from(server.config().ratio))
+            seconds * (1.0 + 1000.0 * server.inflight() as f64 / server.weight() as f64)
         })
     }
 }

@@ -6,7 +6,7 @@
 
 use rand::RngCore;
 
-use super::{Balance, Candidates, RoundRobin, load};
+use super::{Balance, Candidates, RoundRobin};
 
 /// Whose turn it is among equals.
 pub(super) struct LeastConnections {
@@ -21,8 +21,8 @@ impl LeastConnections {
 
 impl Balance for LeastConnections {
     fn choose(&self, candidates: Candidates<'_>, _: &mut dyn RngCore) -> Option<usize> {
-        let (least, first) = candidates.iter().map(|(index, server)| (load(server), index)).min()?;
-        let equals = candidates.iter().filter(|(_, server)| load(server) <= least);
+        let (least, first) = candidates.iter().map(|(index, server)| (server.load(), index)).min()?;
+        let equals = candidates.iter().filter(|(_, server)| server.load() <= least);
         // Between the two looks all of them may have become busier.
         self.turns.next(equals).or(Some(first))
     }

@@ -6,6 +6,8 @@
 mod consistent_hash;
 mod fastest_response;
 mod least_connections;
+#[cfg(test)]
+mod ramp_tests;
 mod random;
 mod round_robin;
 
@@ -54,30 +56,29 @@ pub(super) fn balancer(
     }
 }
 
-/// The servers of a pool, of which those may be chosen that take new sessions, have a share, and were not tried yet.
+/// The servers of a pool, of which those may be chosen that take new sessions, have a share and the priority, and were not tried
+/// yet.
 #[derive(Clone, Copy)]
 pub(super) struct Candidates<'a> {
     servers: &'a [Arc<Server>],
+    least_priority: u8,
     asking: Asking<'a>,
 }
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(servers: &'a [Arc<Server>], asking: Asking<'a>) -> Self {
-        Self { servers, asking }
+    pub(super) fn new(servers: &'a [Arc<Server>], least_priority: u8, asking: Asking<'a>) -> Self {
+        Self { servers, least_priority, asking }
     }
 
     /// Each server that may be chosen now, with its index in the pool. Health changes at any time: a second
     /// look may see others.
     fn iter(self) -> impl Iterator<Item = (usize, &'a Server)> {
         self.servers.iter().map(|server| &**server).enumerate().filter(move |(_, server)| {
-            server.takes_new() && server.config().ratio > 0 && !self.asking.tried.contains(&server.addr())
+            server.config().priority >= self.least_priority
+                && server.may_serve(self.asking.tried)
+                && server.has_place()
         })
     }
-}
-
-/// What a server has in flight per ratio, with 32 binary places.
-fn load(server: &Server) -> u64 {
-    (server.inflight() << 32) / u64::from(server.config().ratio)
 }
 
 #[cfg(test)]

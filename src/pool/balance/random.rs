@@ -6,7 +6,7 @@
 
 use rand::{Rng, RngCore};
 
-use super::{Balance, Candidates, load};
+use super::{Balance, Candidates};
 use crate::pool::Server;
 
 /// Remembers nothing.
@@ -14,7 +14,7 @@ pub(super) struct Random;
 
 impl Balance for Random {
     fn choose(&self, candidates: Candidates<'_>, rng: &mut dyn RngCore) -> Option<usize> {
-        better_of_two(candidates, rng, load)
+        better_of_two(candidates, rng, Server::load)
     }
 }
 
@@ -25,7 +25,7 @@ pub(super) fn better_of_two<C: PartialOrd>(
     rng: &mut dyn RngCore,
     cost: impl Fn(&Server) -> C,
 ) -> Option<usize> {
-    let all = candidates.iter().map(|(_, server)| u64::from(server.config().ratio)).sum();
+    let all = candidates.iter().map(|(_, server)| server.weight()).sum();
     let (first, one) = draw(candidates, all, rng)?;
     match draw(candidates, all, rng) {
         Some((second, other)) if second != first && cost(other) < cost(one) => Some(second),
@@ -41,12 +41,12 @@ fn draw<'a>(candidates: Candidates<'a>, all: u64, rng: &mut dyn RngCore) -> Opti
     let mut ticket = rng.random_range(0..all);
     let mut last = None;
     for (index, server) in candidates.iter() {
-        let ratio = u64::from(server.config().ratio);
+        let weight = server.weight();
         last = Some((index, server));
-        if ticket < ratio {
+        if ticket < weight {
             break;
         }
-        ticket -= ratio;
+        ticket -= weight;
     }
     // It may be that a server went down between the two looks, and its ticket was drawn.
     last

@@ -30,9 +30,9 @@ impl RoundRobin {
         let mut earned = 0;
         let mut richest: Option<usize> = None;
         for (index, server) in servers {
-            let ratio = i64::from(server.config().ratio);
-            credits[index] += ratio;
-            earned += ratio;
+            let weight = server.weight() as i64;
+            credits[index] += weight;
+            earned += weight;
             if richest.is_none_or(|richest| credits[index] > credits[richest]) {
                 richest = Some(index);
             }

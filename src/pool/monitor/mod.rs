@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::{
     probe::{Failure, Probe},
-    threshold::Threshold,
+    threshold::{Found, Threshold},
 };
 use super::{Health, Pool, Server};
 use crate::{
@@ -96,13 +96,7 @@ impl Monitors {
                 Arc::new(Verdict { server: server.clone(), said, enough, clock: self.clock.clone() });
             for (index, monitor) in monitors.iter().enumerate() {
                 let watch = Watch {
-                    probe: Probe::new(
-                        &self.connector,
-                        server.config(),
-                        monitor,
-                        pool.peer_tls(),
-                        &self.clock,
-                    ),
+                    probe: Probe::new(&self.connector, pool, server.config(), monitor, &self.clock),
                     threshold: Threshold::new(monitor.successful_checks, monitor.failed_checks, &known),
                     start: turn(*begun).min(monitor.send_interval),
                     offset: monitor.send_interval.mul_f64(rng.random()),
@@ -144,10 +138,18 @@ impl Watch {
         due.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             let result = self.prober.run(&self.probe).await;
-            if !matches!(result, Err(Failure::Ours { .. })) && self.threshold.observe(result.is_ok()) {
+            let found = match &result {
+                Ok(()) => Some(Found::Up),
+                Err(Failure::Ours { .. }) => None,
+                Err(Failure::Maintenance(_)) => Some(Found::Maintenance),
+                Err(_) => Some(Found::Down),
+            };
+            if found.is_some_and(|found| self.threshold.observe(found)) {
+                let reason = |failure| format!("{}: {failure}", self.monitor.name);
                 let health = match result {
                     Ok(()) => Health::Up,
-                    Err(failure) => Health::Down { reason: format!("{}: {failure}", self.monitor.name) },
+                    Err(failure @ Failure::Maintenance(_)) => Health::Maintenance { reason: reason(failure) },
+                    Err(failure) => Health::Down { reason: reason(failure) },
                 };
                 self.verdict.say(self.index, health);
             }
@@ -211,11 +213,15 @@ impl Verdict {
     }
 }
 
-/// Up when `enough` say so, down when so many do not that there cannot be enough; until then nothing is decided.
+/// Up when `enough` say so, down when so many do not that there cannot be enough; until then nothing is decided. Of a
+/// server that is not down, one monitor is enough to know that it is in maintenance.
 fn together(said: &[Health], enough: usize) -> Option<Health> {
     let is_down = |health: &&Health| matches!(health, Health::Down { .. });
     if said.iter().filter(is_down).count() > said.len() - enough {
         return said.iter().find(is_down).cloned();
+    }
+    if let Some(maintenance) = said.iter().find(|health| matches!(health, Health::Maintenance { .. })) {
+        return Some(maintenance.clone());
     }
     (said.iter().filter(|health| **health == Health::Up).count() >= enough).then_some(Health::Up)
 }

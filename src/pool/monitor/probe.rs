@@ -21,8 +21,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     clock::Clock,
-    config::{self, HealthMonitor, HttpRequest, MonitorType, ResponseCodes},
+    config::{self, HealthMonitor, HttpRequest, Maintenance, MonitorType, ResponseCodes},
     limits,
+    pool::Pool,
     tls::{PeerRefusal, PeerTls},
 };
 
@@ -41,6 +42,7 @@ pub(super) struct Probe {
 struct Question {
     request: RequestHeader,
     accepted: ResponseCodes,
+    maintenance: Maintenance,
 }
 
 /// Why a probe failed, in words for an operator. Nothing that the server sent is repeated.
@@ -52,12 +54,17 @@ pub(super) enum Failure {
     NoAnswer(Duration),
     #[error("answered {0}")]
     Status(u16),
+    /// It is there, and wants no new sessions.
+    #[error("answered {0}, which is for maintenance")]
+    Maintenance(u16),
     #[error("connection refused")]
     Refused,
     #[error("no route to the server")]
     NoRoute,
     #[error("TLS handshake failed")]
     Tls,
+    #[error("certificate refused: out of its time, for another name, or of an unknown authority")]
+    Certificate,
     #[error(transparent)]
     Peer(#[from] PeerRefusal),
     #[error("connection closed before the end of the answer")]
@@ -73,12 +80,12 @@ pub(super) enum Failure {
 }
 
 impl Probe {
-    /// `peer_tls`: the server is a site, to which an `https` probe proves itself as requests do.
+    /// An `https` probe trusts as the pool's requests do. To a server that is a site it proves itself as they do.
     pub(super) fn new(
         connector: &Arc<Connector>,
+        pool: &Pool,
         server: &config::Server,
         monitor: &HealthMonitor,
-        peer_tls: Option<&Arc<PeerTls>>,
         clock: &Clock,
     ) -> Self {
         let mut addr = server.addr;
@@ -88,11 +95,17 @@ impl Probe {
             MonitorType::Http { request, codes } => (false, Some((request, codes))),
             MonitorType::Https { request, codes } => (true, Some((request, codes))),
         };
-        let sni = question.and_then(|(request, _)| server_name(request, server)).unwrap_or_default();
-        let mut peer = HttpPeer::new(addr, tls, sni);
-        peer.options.verify_cert = false;
-        peer.options.verify_hostname = false;
-        let peer_tls = peer_tls.filter(|peer_tls| tls && peer_tls.is_mutual()).cloned();
+        let verify = tls && monitor.verify && pool.config().enable_ssl && pool.config().verify;
+        let name =
+            question.and_then(|(request, _)| server_name(request, server)).or(pool.config().sni.clone());
+        let is_named = name.is_some();
+        // Without a name Pingora would verify nothing. An address is not sent in SNI.
+        let address = || if verify { addr.ip().to_string() } else { String::new() };
+        let mut peer = HttpPeer::new(addr, tls, name.unwrap_or_else(address));
+        peer.options.verify_cert = verify;
+        // Requests are verified by the Host that clients send, which no probe knows.
+        peer.options.verify_hostname = verify && is_named;
+        let peer_tls = pool.peer_tls().filter(|peer_tls| tls && (verify || peer_tls.is_mutual())).cloned();
         if let Some(peer_tls) = &peer_tls {
             peer_tls.apply(&mut peer, server);
         }
@@ -104,6 +117,7 @@ impl Probe {
             question: question.map(|(request, accepted)| Question {
                 request: request_head(request, addr),
                 accepted: accepted.clone(),
+                maintenance: monitor.maintenance.clone(),
             }),
             receive_timeout: monitor.receive_timeout,
         }
@@ -137,8 +151,23 @@ impl Question {
                 break status;
             }
         };
-        if !self.accepted.contains(status.as_u16()) {
-            return Err(Failure::Status(status.as_u16()));
+        let status = status.as_u16();
+        if self.maintenance.codes.contains(status) {
+            return Err(Failure::Maintenance(status));
+        }
+        if let Some(text) = &self.maintenance.text {
+            let mut body = Vec::new();
+            while body.len() < BODY_LIMIT
+                && let Some(piece) = session.read_body_ref().await?
+            {
+                body.extend_from_slice(piece);
+            }
+            if memchr::memmem::find(&body, text.as_bytes()).is_some() {
+                return Err(Failure::Maintenance(status));
+            }
+        }
+        if !self.accepted.contains(status) {
+            return Err(Failure::Status(status));
         }
         while session.body_bytes_received() < BODY_LIMIT && session.read_body_ref().await?.is_some() {}
         Ok(())
@@ -153,7 +182,8 @@ impl From<Box<Error>> for Failure {
         match error.etype() {
             ErrorType::ConnectRefused => Self::Refused,
             ErrorType::ConnectNoRoute => Self::NoRoute,
-            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError | ErrorType::InvalidCert => Self::Tls,
+            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => Self::Tls,
+            ErrorType::InvalidCert => Self::Certificate,
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Self::Closed,
             ErrorType::InvalidHTTPHeader | ErrorType::H1Error => Self::NotHttp,
             other => Self::Other(other.as_str()),
@@ -239,10 +269,8 @@ mod tests {
             (request(&[("host", "[::1]:443")]), None, None),
         ] {
             let server = config::Server {
-                addr: "10.0.0.1:443".parse().unwrap(),
                 hostname: hostname.map(str::to_owned),
-                ratio: 1,
-                enabled: true,
+                ..config::Server::at("10.0.0.1:443".parse().unwrap())
             };
             assert_eq!(server_name(&request, &server).as_deref(), expected, "{request:?}");
         }

@@ -422,3 +422,25 @@ async fn cancelling_ends_a_probe_that_is_on_its_way() {
     soon(origin.left.recv()).await.expect("the connection ends");
     assert!(!pool.checked());
 }
+
+#[tokio::test]
+async fn a_server_says_by_code_or_text_that_it_is_in_maintenance() {
+    let says = |answer: &'static [u8], codes: &[u16], text: Option<&str>| {
+        let maintenance = config::Maintenance {
+            codes: ResponseCodes { classes: 0, codes: codes.to_vec() },
+            text: text.map(str::to_owned),
+        };
+        async move {
+            let origin = Origin::start(Answer::Text(answer)).await;
+            first_result(origin.addr, monitor(http(&[]), |monitor| monitor.maintenance = maintenance)).await
+        }
+    };
+    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\nback soon: repairing";
+    let maintenance = |status: u16| Health::Maintenance {
+        reason: format!("hm: answered {status}, which is for maintenance"),
+    };
+    assert_eq!(says(answer, &[], Some("repairing")).await, maintenance(200));
+    assert_eq!(says(answer, &[], Some("despairing")).await, Health::Up);
+    assert_eq!(says(BROKEN, &[500], None).await, maintenance(500));
+    assert_eq!(says(BROKEN, &[503], None).await, down("answered 500"));
+}

@@ -156,8 +156,7 @@ impl Home {
 
     /// Connects as Pingora does for a request of `from`'s SP pool; says what our side makes of it.
     async fn asked_by(&mut self, from: &Arc<SiteTls>, clock: &Clock) -> (Result<(), String>, Option<String>) {
-        let server =
-            config::Server { addr: self.addr, hostname: Some("sp.b".into()), ratio: 1, enabled: true };
+        let server = config::Server { hostname: Some("sp.b".into()), ..config::Server::at(self.addr) };
         let pool = config::Pool {
             enable_ssl: true,
             ca_certs: Some(from.ca_certs.clone()),
