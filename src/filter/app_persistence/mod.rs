@@ -62,8 +62,8 @@ impl AppPersistence {
         exchange.get::<Session>().filter(|session| session.pool == keeper.pool)
     }
 
-    /// Learns of the session, and where it is in the table uses its entry, as long as the request and, for a TLS session, the
-    /// connection last.
+    /// Learns of the session. Where it is in the table its entry is in use from then on, until the request is over;
+    /// that of a TLS session until its connection is.
     fn learn(&self, keeper: &Keeper, exchange: &Exchange, asked: &Asked<'_>) -> Session {
         let (known, assigned) =
             keeper.memory.recall(exchange, asked, |server| keeper.keeps(exchange, server));

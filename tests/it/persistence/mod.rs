@@ -20,8 +20,12 @@ async fn servers() -> [Origin; 3] {
 
 /// A site whose pool keeps sessions by this profile: its keys as YAML, without the name.
 fn site(servers: &[&Origin], profile: &str) -> Site {
-    Site::new(servers)
-        .file("app-cookie.key", &hex(&[7; 32]))
+    keeping(Site::new(servers), profile)
+}
+
+/// The same of any site.
+fn keeping(site: Site, profile: &str) -> Site {
+    site.file("app-cookie.key", &hex(&[7; 32]))
         .push("application_persistence_profiles", &format!("{{name: sticky, {profile}}}"))
         .with(|yaml| yaml["pools"][0]["application_persistence_profile_ref"] = "sticky".into())
 }

@@ -7,11 +7,12 @@ use homing::{
     server,
 };
 
-use super::{COOKIE, HEADER, of, servers, site};
+use super::{COOKIE, HEADER, keeping, of, servers, site};
 use crate::{
     rules::run_here,
     support::{
         client::{Browser, Request},
+        config::Federation,
         copies::{Mark, copies},
         origin::Origin,
     },
@@ -76,6 +77,23 @@ async fn the_cookie_that_names_the_server_is_not_copied() {
     }
     assert!(browser.cookies.contains_key("APP"));
     assert!(clone.got(3).await.iter().all(|copy| copy.cookies() == "theme=dark"));
+}
+
+#[tokio::test]
+async fn the_site_cookie_and_the_one_of_the_server_go_side_by_side() {
+    let (fed, servers) = (Federation::new(), servers().await);
+    let homing = keeping(fed.site_a(&servers.each_ref()), COOKIE).start().await;
+    let mut browser = Browser::default();
+    let first = browser.get(homing.addr, "/").await;
+    assert!(first.site_cookie().is_some() && first.cookie("APP").is_some(), "{:?}", first.headers);
+    for _ in 0..4 {
+        let answer = browser.get(homing.addr, "/").await;
+        assert_eq!(
+            (answer.server(), answer.site_cookie(), answer.cookie("APP")),
+            (first.server(), None, None)
+        );
+    }
+    assert!(servers.iter().flat_map(Origin::requests).all(|record| record.cookies().is_empty()));
 }
 
 #[tokio::test]
