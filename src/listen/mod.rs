@@ -15,6 +15,7 @@ mod connection;
 mod frames;
 mod framing;
 mod head;
+mod header_block;
 mod http1;
 mod http2;
 mod inherited;

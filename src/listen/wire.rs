@@ -8,15 +8,14 @@
 //! - It checks chunk framing as it goes by (see [`super::framing`]).
 //! - It gathers small writes until a flush, in a buffer that exists only meanwhile.
 //! - It ends an HTTP/1 answer whose client has stopped reading.
+//! - It follows the frames of an HTTP/2 client ([`super::frames`]), and lets a tunnel's ends end one after the other.
 //! - It closes so that an early answer reaches a client that is still sending.
 //!
 //! Nothing here knows fields, and nothing is kept for a connection that is idle. It is what nginx calls the
 //! connection's buffers and Pingora its `Stream`.
 
 use std::{
-    fmt,
-    future::poll_fn,
-    io,
+    fmt, io,
     mem::MaybeUninit,
     pin::Pin,
     sync::Arc,
@@ -37,14 +36,12 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-use super::{
-    AfterHeads, Connection, HeadRefusal, Side, Tunnel,
-    connection::Phase,
-    frames::{Frames, PREFACE_LENGTH, Reader},
-    framing::Check,
-    pace::Pace,
-};
+use super::{Connection, HeadRefusal, connection::Phase, frames::Reader, framing::Check, pace::Pace};
 use crate::config::HeadLimits;
+use tunnel::TunnelEnd;
+
+mod http2;
+mod tunnel;
 
 /// A client's connection as Pingora sees it.
 pub struct Wire {
@@ -71,15 +68,6 @@ pub struct Wire {
     ended: bool,
     tunnel: Option<TunnelEnd>,
     http2: Option<Box<Reader>>,
-}
-
-/// The client's end of a tunnel.
-struct TunnelEnd {
-    tunnel: Arc<Tunnel>,
-    /// What Pingora writes begins with the answer's head.
-    written: AfterHeads,
-    /// The client was told that nothing more comes.
-    told: bool,
 }
 
 /// What has come of a client that was waited for.
@@ -122,32 +110,6 @@ impl Wire {
             tunnel: None,
             http2: None,
         })
-    }
-
-    /// Makes it one for HTTP/2, whose preface has to arrive within `preface_timeout`, and whose client may send so many
-    /// frames that are of no use.
-    pub(super) fn into_http2(mut self: Box<Self>, preface_timeout: Duration, allowance: u32) -> Box<Self> {
-        let ahead = std::mem::take(&mut self.ahead);
-        self.http2 = Some(Box::new(Reader::new(Frames::new(allowance, Instant::now()), &ahead)));
-        self.mode = Mode::Http2 { preface: PREFACE_LENGTH };
-        self.preface_late = Some(Box::pin(tokio::time::sleep(preface_timeout)));
-        self
-    }
-
-    /// Whether the client's first bytes are these; waits for as many of them as tell.
-    pub(super) async fn begins_with(&mut self, bytes: &[u8]) -> bool {
-        loop {
-            let known = self.ahead.len().min(bytes.len());
-            if self.ahead[..known] != bytes[..known] {
-                return false;
-            }
-            if known == bytes.len() {
-                return true;
-            }
-            if !poll_fn(|cx| self.poll_ahead(cx)).await.unwrap_or(false) {
-                return false;
-            }
-        }
     }
 
     /// The last request is over; what is there of the next one has not been looked at.
@@ -276,81 +238,6 @@ impl Wire {
         self.pace.get_or_insert_with(|| Box::new(Pace::new(least))).wait(Instant::now());
     }
 
-    /// Hands out what the client says in a tunnel, and its end when the server's end has come too.
-    fn poll_tunnel(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.enter_tunnel();
-        let (stream, sent_all) = (self.stream.as_mut().expect(STREAM), self.gathered.is_empty());
-        if let Some(end) = &mut self.tunnel {
-            if end.tunnel.is_over() {
-                return Poll::Ready(Ok(()));
-            }
-            if !end.told && sent_all && end.tunnel.is_through(Side::Client) {
-                ready!(Pin::new(stream).poll_shutdown(cx))?;
-                end.told = true;
-            }
-            if self.ended {
-                return Poll::Pending;
-            }
-        }
-        let before = buf.filled().len();
-        if self.ahead.is_empty() {
-            ready!(Pin::new(self.stream()).poll_read(cx, buf))?;
-        } else {
-            let offered = self.ahead.split_to(self.ahead.len().min(buf.remaining()));
-            buf.put_slice(&offered);
-        }
-        let read = buf.filled().len() - before;
-        self.ended = read == 0;
-        let Some(end) = &self.tunnel else { return Poll::Ready(Ok(())) };
-        end.tunnel.gives(Side::Client, read);
-        if self.ended {
-            end.tunnel.ends(Side::Client);
-            // The server's end is to look, in this same task, and this one to look again.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Keeps the tunnel that was opened, where its ends may end one after the other.
-    fn enter_tunnel(&mut self) {
-        if let Some(tunnel) = self.connection.take_tunnel() {
-            self.tunnel = Some(TunnelEnd { tunnel, written: AfterHeads::default(), told: false });
-        }
-    }
-
-    /// Hands out the client's frames, until they are a flood.
-    fn poll_http2(
-        &mut self,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-        preface: usize,
-    ) -> Poll<io::Result<()>> {
-        if self.connection.is_flooded() {
-            // Who accepts streams ends the connection, and there is nothing more to hear meanwhile.
-            return Poll::Pending;
-        }
-        let reader = self.http2.as_mut().expect("a wire of HTTP/2 has a reader");
-        let before = buf.filled().len();
-        if reader.poll_read(Pin::new(self.stream.as_mut().expect(STREAM)), cx, buf)?.is_pending() {
-            let Some(late) = &mut self.preface_late else { return Poll::Pending };
-            ready!(late.as_mut().poll(cx));
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the HTTP/2 preface is late")));
-        }
-        reader.frames.served(self.connection.take_served());
-        if reader.frames.is_flooded(Instant::now) {
-            self.connection.set_flooded();
-        }
-        if preface > 0 {
-            let left = preface.saturating_sub(buf.filled().len() - before);
-            self.mode = Mode::Http2 { preface: left };
-            if left == 0 {
-                self.preface_late = None;
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
     fn poll_gathered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.gathered_sent < self.gathered.len() {
             let stream = self.stream.as_mut().expect(STREAM);
@@ -430,10 +317,7 @@ impl AsyncWrite for Wire {
             reader.frames.wrote(written);
         }
         if self.connection.phase() == Phase::TunnelOpen {
-            self.enter_tunnel();
-            if let Some(end) = &mut self.tunnel {
-                end.tunnel.takes(Side::Client, end.written.of(&data[..written]));
-            }
+            self.tunnel_takes(&data[..written]);
         }
         Poll::Ready(Ok(written))
     }

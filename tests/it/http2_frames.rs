@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::support::{
     certs::cert_for,
+    client::{self, Request},
     config::Site,
     frames::{
         self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Fate, Frames, GET, GOAWAY, HEADERS, PADDED, PING,
@@ -442,6 +443,28 @@ async fn a_preface_that_is_none_ends_its_connection() {
     let mut client = Frames::silent(homing.addr).await;
     client.send(&[PREFACE, &frame(PING, 0, 0, &[0; 8])].concat()).await;
     client.goodbye().await;
+}
+
+#[tokio::test]
+async fn without_tls_http_2_is_spoken_by_prior_knowledge_where_the_profile_says_so() {
+    let app = Origin::start("app").await;
+    let homing = Site::new(&[&app]).http("http2: {prior_knowledge: true}").start().await;
+    let mut client = plain(&homing).await;
+    client.greet(&[]).await;
+    client.send(&get()).await;
+    assert_eq!(client.fate(1).await, Fate::Answered(200));
+    let mut http1 = client::Connection::open(homing.addr).await;
+    for _ in 0..2 {
+        assert_eq!(http1.ask(&Request::get("/")).await.status, 200);
+    }
+    let homing = Site::new(&[&app]).start().await;
+    let mut client = plain(&homing).await;
+    client.send(&[PREFACE, &settings(&[])].concat()).await;
+    assert_eq!(client.goodbye().await, None, "it is no HTTP/2 connection");
+}
+
+async fn plain(homing: &Homing) -> Frames {
+    Frames::over(TcpStream::connect(homing.addr).await.expect("homing listens"))
 }
 
 /// Enough for a busy machine.
