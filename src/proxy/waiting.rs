@@ -5,7 +5,7 @@ use std::{future::pending, sync::Arc, time::Duration};
 use http::Version;
 use pingora::{Error, ErrorType, Result, proxy::Session};
 
-use super::exchange::Ctx;
+use super::{exchange::Ctx, forward::asks_for_tunnel};
 use crate::{
     access_log::Reason,
     pool::{Lease, NotServed, Pool, Wants},
@@ -59,9 +59,10 @@ pub(super) fn refused<T>(ctx: &mut Ctx, pool: &Pool, why: NotServed) -> Result<T
 
 /// Until the client closes its connection, or resets its stream.
 async fn client_gone(session: &mut Session) -> Box<Error> {
-    let has_body = session.req_header().version != Version::HTTP_2 && !session.is_body_empty();
-    match has_body {
-        // To read on would take from the body what the server is to have.
+    let has_body = !session.is_body_empty();
+    let head = session.req_header();
+    match head.version != Version::HTTP_2 && (has_body || asks_for_tunnel(head)) {
+        // To read on would take what the server is to have.
         true => closed(session).await,
         false => match session.as_downstream_mut().read_body_or_idle(true).await {
             Err(error) => error.into_down(),

@@ -24,6 +24,7 @@ pub static FILES: LazyLock<Memory> = LazyLock::new(|| {
         ("sp-site-a.pem", text(&site.0)),
         ("sp-site-a.key", text(&site.1)),
         ("other.key", text(&other.signing_key.serialize_pem())),
+        ("dnssec.key", text(&other.signing_key.serialize_pem())),
         ("sorry.html", text("<h1>Sorry</h1>\n")),
         ("robots.txt", text("User-agent: *\n")),
         ("geo.mmdb", mmdb(&[("192.0.2.0", 24, 52.5, 13.4)])),
