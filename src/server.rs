@@ -9,6 +9,7 @@ mod inheritance;
 mod instance;
 mod keeper;
 mod keys;
+mod port_watch;
 mod ports;
 mod reload;
 mod responder;
@@ -175,6 +176,7 @@ impl Homing {
         tokio::spawn(gslb_watch::look(live.clone(), stop.clone()));
         tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
+        tokio::spawn(port_watch::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin_handle = admin.as_ref().map(AdminListener::handle);
         let admin = admin.map(|admin| {

@@ -39,6 +39,10 @@ pub struct VirtualService {
     pub error_pages: Option<Arc<ErrorPageProfile>>,
     pub address_lists: AddressLists,
     pub client_limits: ClientLimits,
+    /// Nobody listens on its ports while no server of its pool is up; default false.
+    pub remove_listening_port_on_vs_down: bool,
+    /// A reload that changes it ends its client connections; default false.
+    pub close_client_conn_on_config_update: bool,
     /// Client connections at a time.
     pub max_concurrent_connections: Option<u32>,
     /// A request that is over any of them is refused.
@@ -140,6 +144,12 @@ impl VirtualService {
                 deny: o.list("deny", words::network).unwrap_or_default(),
             },
             client_limits: ClientLimits::read(o),
+            remove_listening_port_on_vs_down: o
+                .field("remove_listening_port_on_vs_down", units::flag)
+                .unwrap_or(false),
+            close_client_conn_on_config_update: o
+                .field("close_client_conn_on_config_update", units::flag)
+                .unwrap_or(false),
             max_concurrent_connections: o.object("performance_limits", read_performance_limits).flatten(),
             request_rates: RequestRate::read_all(o),
             analytics: o.object("analytics_policy", AnalyticsPolicy::read).unwrap_or_default(),
@@ -188,6 +198,9 @@ fn warn_of_persistence_by_tls(o: &Object<'_>, known: &Known, services: &[Service
     }
 }
 
+/// Each port is a listener of its own.
+const MOST_PORTS: usize = 1024;
+
 /// What site persistence does by itself, and what belongs to the GSLB service.
 fn refuse_persistence_keys(o: &mut Object<'_>, name: &str) {
     if let Some(profile) = o.peek("application_persistence_profile_ref") {
@@ -214,9 +227,10 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
         certificate.and_then(|reference| known.certificates.resolve(&reference, report).cloned());
     let has_certificate = o.has("ssl_key_and_certificate_ref");
     let profile = ssl_profile(o, known);
-    let services: Vec<(Service, Place)> = o.required_objects("services", |o| {
+    let services: Vec<Vec<(Service, Place)>> = o.required_objects("services", |o| {
         let address = o.required("address", words::ip);
         let port = o.required("port", units::port);
+        let last = o.field("port_range_end", units::port);
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
         let own = o.reference("ssl_key_and_certificate_ref");
         let own = own.and_then(|reference| known.certificates.resolve(&reference, report).cloned());
@@ -234,8 +248,23 @@ fn read_services(o: &mut Object<'_>, known: &Known) -> (Vec<Service>, Vec<Place>
         let tls = own.or_else(|| certificate.clone()).filter(|_| enable_ssl);
         let tls = tls.map(|certificate| ServiceTls { certificate, profile });
         let proxy_peers = read_proxy_peers(o);
-        Some((Service { addr: SocketAddr::new(address?, port?), tls, proxy_peers }, o.place.clone()))
+        let (address, ports) = (address?, port?..=last.or(port)?);
+        if ports.is_empty() || ports.len() > MOST_PORTS {
+            let what = format!("the range of ports from {} to {}", ports.start(), ports.end());
+            let help = format!(
+                "write the first port as `port` and the last as `port_range_end`, at most {MOST_PORTS} in all"
+            );
+            o.wrong("port_range_end", what, help);
+            return None;
+        }
+        let at = |port| Service {
+            addr: SocketAddr::new(address, port),
+            tls: tls.clone(),
+            proxy_peers: proxy_peers.clone(),
+        };
+        Some(ports.map(|port| (at(port), o.place.clone())).collect())
     });
+    let services: Vec<_> = services.into_iter().flatten().collect();
     if has_certificate && certificate.is_some() && services.iter().all(|(service, _)| service.tls.is_none()) {
         let what = "a certificate, but no service of this virtual service has TLS";
         o.dubious("ssl_key_and_certificate_ref", what, "add `enable_ssl: true` to a service");

@@ -63,6 +63,8 @@ pub fn vs(site: TestSite) -> VirtualService {
         error_pages: None,
         address_lists: AddressLists::default(),
         client_limits: Default::default(),
+        remove_listening_port_on_vs_down: false,
+        close_client_conn_on_config_update: false,
         max_concurrent_connections: None,
         request_rates: Vec::new(),
         analytics: Default::default(),

@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    fmt::Display,
     io,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ConnectionEvents, ListenerSettings, ListenerSpec, Room, Workers,
-    port::{Port, Shared},
+    port::{Ending, Port, Shared},
 };
 use crate::{
     clock::Clock,
@@ -42,8 +43,14 @@ pub struct Prepared {
 
 struct Running<A> {
     port: Arc<Port<A>>,
-    shutdown: watch::Sender<bool>,
-    accepting: JoinHandle<()>,
+    /// `None`: it pauses.
+    accepting: Option<Accepting>,
+}
+
+/// An accept loop.
+struct Accepting {
+    stop: CancellationToken,
+    ended: JoinHandle<()>,
     socket: Arc<tokio::net::TcpListener>,
 }
 
@@ -81,22 +88,18 @@ where
     /// Serves a socket from now on.
     pub fn add(&self, prepared: Prepared) {
         let Prepared { name, addr, socket, settings } = prepared;
-        let (shutdown, watch) = watch::channel(false);
         let port = Arc::new(Port {
             counts: ListenerMetrics::new(&self.shared.metrics, &name),
             name,
             settings: ArcSwap::from_pointee(settings),
             shared: self.shared.clone(),
-            stop: CancellationToken::new(),
-            hang_up: self.hang_up.child_token(),
+            ending: ArcSwap::from_pointee(Ending::new(self.hang_up.child_token())),
             kill: self.kill.child_token(),
             connections: Mutex::default(),
-            shutdown: watch,
         });
         tokio::spawn(port.clone().cut_when_killed());
-        let socket = Arc::new(socket);
-        let accepting = tokio::spawn(port.clone().accept(socket.clone()));
-        self.running.lock().insert(addr, Running { port, shutdown, accepting, socket });
+        let accepting = Some(Accepting::begin(&port, socket));
+        self.running.lock().insert(addr, Running { port, accepting });
     }
 
     /// Changes what new connections meet. Says whether there is such a listener.
@@ -108,6 +111,40 @@ where
             }
             None => false,
         }
+    }
+
+    /// Ends the connections that a listener has now: each with its next answer, and at once those that are idle. It
+    /// goes on accepting.
+    pub fn end_connections(&self, addr: SocketAddr) {
+        let Some(port) = self.running.lock().get(&addr).map(|running| running.port.clone()) else { return };
+        let ending = port.ending.swap(Arc::new(Ending::new(self.hang_up.child_token())));
+        ending.tell.send_replace(true);
+        ending.hang_up.cancel();
+    }
+
+    /// Closes the listening socket, and nothing else: connects are refused when this returns, connections go on.
+    pub async fn pause(&self, addr: SocketAddr) {
+        let accepting = self.running.lock().get_mut(&addr).and_then(|running| running.accepting.take());
+        if let Some(accepting) = accepting {
+            accepting.end(&addr).await;
+        }
+    }
+
+    /// Listens again after a pause.
+    ///
+    /// # Errors
+    /// The runtime cannot watch the socket.
+    pub fn resume(&self, addr: SocketAddr, socket: TcpListener) -> io::Result<()> {
+        let socket = tokio::net::TcpListener::from_std(socket)?;
+        if let Some(running) = self.running.lock().get_mut(&addr).filter(|it| it.accepting.is_none()) {
+            running.accepting = Some(Accepting::begin(&running.port, socket));
+        }
+        Ok(())
+    }
+
+    /// Whether a listener pauses.
+    pub fn pauses(&self, addr: SocketAddr) -> bool {
+        self.running.lock().get(&addr).is_some_and(|running| running.accepting.is_none())
     }
 
     /// Stops listening: connects are refused when this returns. Connections end with their next answer, for a
@@ -165,7 +202,8 @@ where
 
     /// The listening sockets, for another process to accept from too.
     pub fn sockets(&self) -> Vec<Arc<tokio::net::TcpListener>> {
-        self.running.lock().values().map(|running| running.socket.clone()).collect()
+        let running = self.running.lock();
+        running.values().filter_map(|running| Some(running.accepting.as_ref()?.socket.clone())).collect()
     }
 
     /// Connections that are open. Idle ones are among them until a shutdown closes them, and HTTP/2 streams keep
@@ -174,7 +212,7 @@ where
         *self.shared.open.borrow()
     }
 
-    /// Where it listens.
+    /// Where it listens, and would if it did not pause.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.running.lock().keys().copied().collect()
     }
@@ -183,12 +221,29 @@ where
 impl<A> Running<A> {
     /// Closes the socket, then tells the connections.
     async fn drain(self) {
-        self.port.stop.cancel();
-        if let Err(error) = self.accepting.await {
-            tracing::error!(listener = %self.port.name, %error, "the accept loop had ended early");
+        if let Some(accepting) = self.accepting {
+            accepting.end(&self.port.name).await;
         }
-        drop(self.socket);
-        self.shutdown.send_replace(true);
+        self.port.ending.load().tell.send_replace(true);
+    }
+}
+
+impl Accepting {
+    fn begin<A>(port: &Arc<Port<A>>, socket: tokio::net::TcpListener) -> Self
+    where
+        A: HttpServerApp + Send + Sync + 'static,
+    {
+        let (stop, socket) = (CancellationToken::new(), Arc::new(socket));
+        let ended = tokio::spawn(port.clone().accept(socket.clone(), stop.clone()));
+        Self { stop, ended, socket }
+    }
+
+    /// Closes the socket.
+    async fn end(self, listener: &impl Display) {
+        self.stop.cancel();
+        if let Err(error) = self.ended.await {
+            tracing::error!(%listener, %error, "the accept loop had ended early");
+        }
     }
 }
 

@@ -125,22 +125,34 @@ pub(super) struct Shared<A> {
     pub next_id: AtomicU64,
 }
 
+/// What ends connections. Those of one time have one, so that they can be ended while others go on.
+pub(super) struct Ending {
+    /// Closes idle connections.
+    pub hang_up: CancellationToken,
+    /// Becomes true when every connection's next answer is to be its last. Its copies see the change as new.
+    pub shutdown: ShutdownWatch,
+    pub tell: watch::Sender<bool>,
+}
+
+impl Ending {
+    pub fn new(hang_up: CancellationToken) -> Self {
+        let (tell, shutdown) = watch::channel(false);
+        Self { hang_up, shutdown, tell }
+    }
+}
+
 /// A listening socket and what its connections need to know.
 pub(super) struct Port<A> {
     pub name: Arc<str>,
     pub settings: ArcSwap<ListenerSettings>,
     pub shared: Arc<Shared<A>>,
     pub counts: ListenerMetrics,
-    /// Stops accepting.
-    pub stop: CancellationToken,
-    /// Closes idle connections.
-    pub hang_up: CancellationToken,
+    /// What connections that are made now will be ended by.
+    pub ending: ArcSwap<Ending>,
     /// Cuts what is still running when the grace period is over.
     pub kill: CancellationToken,
     /// The tasks of open connections, and of some that have ended.
     pub connections: Mutex<JoinSet<()>>,
-    /// Becomes true when every connection's next answer is to be its last. Its copies see the change as new.
-    pub shutdown: ShutdownWatch,
 }
 
 impl<A> Port<A>
@@ -148,11 +160,11 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     /// Accepts until it is stopped, and never waits for a client.
-    pub async fn accept(self: Arc<Self>, socket: Arc<tokio::net::TcpListener>) {
+    pub async fn accept(self: Arc<Self>, socket: Arc<tokio::net::TcpListener>, stop: CancellationToken) {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = stop.cancelled() => return,
                 accepted = self.next(&socket) => accepted,
             };
             match accepted {
@@ -252,6 +264,7 @@ where
             Ok(stream) => stream,
             Err(refusal) => return self.refuse(client, &refusal),
         };
+        let ending = self.ending.load_full();
         let connection = Arc::new(Connection::from(Facts {
             id: self.shared.next_id.fetch_add(1, Ordering::Relaxed),
             listener: self.name.clone(),
@@ -259,7 +272,7 @@ where
             local,
             tls: stream.get_ssl_digest(),
             accepted_at: self.shared.clock.now(),
-            shutdown: self.shutdown.clone(),
+            shutdown: ending.shutdown.clone(),
             open,
         }));
         let events = &*self.shared.events;
@@ -271,7 +284,7 @@ where
         }
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http1(stream, connection.clone());
-            self.http2(wire, settings, app).await;
+            self.http2(wire, settings, &ending, app).await;
         } else {
             let terms = Terms {
                 head_timeout: settings.client_header_timeout,
@@ -284,12 +297,12 @@ where
             if settings.http2.prior_knowledge && settings.tls.is_none() {
                 let preface = wire.begins_with(http2::PREFACE);
                 match tokio::time::timeout(settings.keepalive_timeout, preface).await {
-                    Ok(true) => return self.http2(wire, settings, app).await,
+                    Ok(true) => return self.http2(wire, settings, &ending, app).await,
                     Ok(false) => {}
                     Err(_) => return,
                 }
             }
-            http1::serve(app, wire, terms, &self.shutdown, &self.hang_up).await;
+            http1::serve(app, wire, terms, &ending.shutdown, &ending.hang_up).await;
         }
     }
 
@@ -314,9 +327,10 @@ where
         Ok((client, self.count(client, settings)?))
     }
 
-    async fn http2(&self, wire: Box<Wire>, settings: &ListenerSettings, app: &Arc<A>) {
+    async fn http2(&self, wire: Box<Wire>, settings: &ListenerSettings, ending: &Ending, app: &Arc<A>) {
         let wire = wire.into_http2(settings.client_header_timeout, settings.http2.max_control_frames);
-        let end = http2::serve(app, wire, &settings.http2, settings.keepalive_timeout, &self.shutdown).await;
+        let end =
+            http2::serve(app, wire, &settings.http2, settings.keepalive_timeout, &ending.shutdown).await;
         if let Some(reason) = end.label() {
             self.counts.http2_ended(reason);
         }

@@ -158,6 +158,37 @@ impl Ports {
         }
     }
 
+    /// Ends the connections that a listener has now; it goes on listening.
+    pub fn end_connections(&self, addr: SocketAddr) {
+        self.listeners.end_connections(addr);
+    }
+
+    /// Has a listener pause, or listen again. Says whether that changed anything.
+    ///
+    /// # Errors
+    /// The socket cannot be had.
+    pub async fn set_paused(
+        &self,
+        addr: SocketAddr,
+        pause: bool,
+        is_shared: bool,
+    ) -> Result<bool, StartError> {
+        if self.listeners.pauses(addr) == pause || !self.addresses().contains(&addr) {
+            return Ok(false);
+        }
+        match pause {
+            true => self.listeners.pause(addr).await,
+            false => {
+                let socket = if is_shared { listen::bind_shared(addr)? } else { listen::bind(addr)? };
+                let name = addr.to_string();
+                self.listeners
+                    .resume(addr, socket)
+                    .map_err(|source| StartError::Listener { name, source })?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Takes over how many clients there may be. Says how many there is room for.
     pub fn limit_clients(&self, most: Option<usize>) -> usize {
         self.listeners.limit_clients(most)

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Instance, StartError, changes, ports::Sockets};
+use super::{Instance, StartError, changes, port_watch, ports::Sockets};
 use crate::{
     access_log::AccessLog,
     admin::{Terms, TokenError, view},
@@ -144,6 +144,9 @@ impl Instance {
             gone
         };
         let new = self.live.snapshot();
+        for addr in port_watch::to_be_closed(&old, &new) {
+            self.ports.end_connections(addr);
+        }
         self.monitors.follow(&new.probed_pools(), &mut rand::rng());
         self.admin.set(admin);
         for listener in gone {
