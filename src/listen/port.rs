@@ -284,7 +284,8 @@ where
         }
         if stream.selected_alpn_proto() == Some(ALPN::H2) {
             let wire = Wire::http1(stream, connection.clone());
-            self.http2(wire, settings, &ending, app).await;
+            // Boxed, so that HTTP/1 connections do not carry about what it takes.
+            Box::pin(self.http2(wire, settings, &ending, app)).await;
         } else {
             let terms = Terms {
                 head_timeout: settings.client_header_timeout,
@@ -297,7 +298,7 @@ where
             if settings.http2.prior_knowledge && settings.tls.is_none() {
                 let preface = wire.begins_with(http2::PREFACE);
                 match tokio::time::timeout(settings.keepalive_timeout, preface).await {
-                    Ok(true) => return self.http2(wire, settings, &ending, app).await,
+                    Ok(true) => return Box::pin(self.http2(wire, settings, &ending, app)).await,
                     Ok(false) => {}
                     Err(_) => return,
                 }
