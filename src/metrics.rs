@@ -49,6 +49,8 @@ pub struct Metrics {
     pub pool_server_admin_state: IntGaugeVec,
     /// Requests and tunnels in flight; set when the page is made. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
+    /// Answers and failures of DNS. `result`.
+    pub server_name_lookups: IntCounterVec,
     pub queues: QueueFamilies,
     pub ejections: EjectionFamilies,
     pub upstream: UpstreamFamilies,
@@ -156,6 +158,11 @@ impl Metrics {
                 "homing_pool_server_inflight",
                 "Requests and tunnels in flight to the server.",
                 &["pool", "server"],
+            ),
+            server_name_lookups: registry.counters(
+                "homing_server_name_lookups_total",
+                "Questions to DNS for the addresses of servers, by result.",
+                &["result"],
             ),
             queues: QueueFamilies::new(&registry),
             ejections: EjectionFamilies::new(&registry),

@@ -12,6 +12,7 @@ mod keys;
 mod port_watch;
 mod ports;
 mod reload;
+mod resolving;
 mod responder;
 mod rounds;
 mod saved;
@@ -141,6 +142,8 @@ impl Homing {
             None => Workers::here(app(&live)),
         };
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
+        resolving::first(&instance).await;
+        let snapshot = live.snapshot();
         let ports = instance.ports.prepare(&live, &snapshot, &mut sockets)?;
         let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
         let dns = instance.prepare_dns(&snapshot, &mut sockets)?;
@@ -177,6 +180,7 @@ impl Homing {
         tokio::spawn(gslb_watch::ask(live.clone(), stop.clone()));
         tokio::spawn(watch::watch(instance.clone(), stop.clone()));
         tokio::spawn(port_watch::watch(instance.clone(), stop.clone()));
+        tokio::spawn(resolving::watch(instance.clone(), stop.clone()));
         let admin_url = admin.as_ref().map(AdminListener::url);
         let admin_handle = admin.as_ref().map(AdminListener::handle);
         let admin = admin.map(|admin| {
@@ -249,7 +253,7 @@ impl Builder {
         let replay = Arc::new(ReplayGuard::new());
         let (drains, censuses) = Default::default();
         let mark_key = keys.mark;
-        let (words, memories, unseen) = Default::default();
+        let (words, memories, server_names, unseen) = Default::default();
         let parts = Parts {
             metrics,
             clock,
@@ -260,6 +264,7 @@ impl Builder {
             censuses,
             words,
             memories,
+            server_names,
             unseen,
             mark_key,
         };

@@ -35,7 +35,7 @@ use crate::{
     gslb::{Censuses, Drains, Membership, Memories, SiteWords, SpPool},
     metrics::{Labels, Metrics, RequestMetrics},
     names::{PoolName, VsName, same_name},
-    pool::Pool,
+    pool::{Pool, ServerNames},
     rule::{Registry, RuleError, Services, SiteSetup, UnknownRule},
     session::SessionTable,
     site_cookie::ReplayGuard,
@@ -167,6 +167,8 @@ pub struct Parts {
     pub words: SiteWords,
     /// What is remembered of the members of GSLB services.
     pub memories: Memories,
+    /// The addresses of servers that are configured by name.
+    pub server_names: ServerNames,
     /// Of pools that are only probed: nobody wants to see them.
     pub unseen: Metrics,
     /// Random. The process knows its own copies by it, whatever secrets a configuration brings.
@@ -215,7 +217,8 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> Result<Self, BuildError> {
         let before = Before::of(previous);
-        let mut pools: Vec<_> = config.pools.iter().map(|pool| before.pool(pool, parts)).collect();
+        let mut pools: Vec<_> =
+            config.pools.iter().map(|pool| before.pool(&parts.server_names.resolved(pool), parts)).collect();
         let services = before.services(&pools).unwrap_or_else(|| {
             let by_name = pools.iter().map(|pool| (pool.name().clone(), pool.clone())).collect();
             Arc::new(Services::new(by_name, parts.sessions.clone(), parts.clock.clone(), None))

@@ -6,8 +6,9 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use super::{
-    AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, ErrorPageProfile, EventFormat, Gslb,
-    HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile, VirtualService,
+    AccessLog, Admin, ApplicationProfile, Certificate, Config, Dns, DnsResolver, ErrorPageProfile,
+    EventFormat, Gslb, HealthMonitor, LogFormat, Pool, Problem, Problems, RuleSpec, Site, SslProfile,
+    VirtualService,
     app_persistence::Profiles,
     federation::Federation,
     files::{Disk, Files, Source, unreadable},
@@ -141,6 +142,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
     let gslb = federation.as_ref().and_then(|federation| federation.gslb.as_ref());
     let dns = o.object("dns", |o| Dns::read(o, gslb)).flatten();
     let dns_place = o.place_of("dns");
+    let dns_resolver = o.object("dns_resolver", DnsResolver::read).unwrap_or_default();
     let alone =
         listeners::Alone { admin: (&admin, admin_place), dns: dns.as_ref().map(|dns| (dns, dns_place)) };
     listeners::check(&virtual_services, alone, report);
@@ -177,6 +179,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .file("clone_mark_key_file")
             .and_then(|file| persistence::secret(o, "clone_mark_key_file", file)),
         gslb_state_file: o.field("gslb_state_file", words::file_name).map(|path| o.source.beside(&path)),
+        dns_resolver,
         pools,
         virtual_services: virtual_services.into_iter().map(|placed| placed.vs).collect(),
         rules,

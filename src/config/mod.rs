@@ -41,6 +41,7 @@ mod problem;
 mod profile;
 mod read;
 mod request_limits;
+mod resolver;
 mod rule;
 mod schema;
 mod seen;
@@ -92,6 +93,7 @@ pub use problem::{Place, Problem, Problems};
 pub use profile::{ApplicationProfile, RequestIds, SslProfile, TlsVersion};
 pub use read::FileKind;
 pub use request_limits::{HeadLimits, RequestLimits};
+pub use resolver::DnsResolver;
 pub use rule::{OnError, RuleSpec};
 pub use schema::schema;
 pub use seen::{Look, Seen, Stamp};
@@ -144,6 +146,8 @@ pub struct Config {
     pub session_ticket_secrets: Vec<Secret>,
     /// What the marks of copies are known by, beside the federation's site cookie keys.
     pub clone_mark_key: Option<Secret>,
+    /// Who is asked for the addresses of servers; default: the system's name servers.
+    pub dns_resolver: DnsResolver,
     pub pools: Vec<Arc<Pool>>,
     pub virtual_services: Vec<Arc<VirtualService>>,
     /// Rules that virtual services name, in the order of the file.

@@ -1,6 +1,10 @@
 //! Pools and their servers.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     CaCerts, HashKey, HealthMonitor, InlineMonitor, Lifecycle, Patience, PersistenceProfile, SiteTls,
@@ -23,6 +27,8 @@ pub struct Pool {
     /// What `consistent_hash` goes by.
     pub hash_key: HashKey,
     pub servers: Vec<Server>,
+    /// Each stands for the servers whose addresses its `hostname` has; its own says the port alone.
+    pub named_servers: Vec<Server>,
     pub monitors: Vec<Arc<HealthMonitor>>,
     /// A server is up while so many of them pass; default: all.
     pub min_health_monitors_up: Option<u32>,
@@ -96,12 +102,16 @@ impl Pool {
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
         let default = Self::of(name.as_deref().unwrap_or_default().into(), []);
         let algorithm = o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm);
+        let (named_servers, servers) = Server::read_all(o, default_port)
+            .into_iter()
+            .partition(|server| server.addr.ip().is_unspecified());
         let pool = Arc::new(Self {
             name: default.name,
             enabled: o.field("enabled", units::flag).unwrap_or(default.enabled),
             algorithm,
             hash_key: HashKey::read(o, algorithm),
-            servers: Server::read_all(o, default_port),
+            servers,
+            named_servers,
             monitors: own_monitors(o, name.as_deref().unwrap_or_default(), monitors),
             min_health_monitors_up: o.field("min_health_monitors_up", units::whole(1..=50)),
             persistence: profiles.of_pool(o, name.as_deref().unwrap_or_default()),
@@ -142,6 +152,7 @@ impl Pool {
             algorithm: LbAlgorithm::default(),
             hash_key: HashKey::default(),
             servers: servers.into_iter().map(Server::at).collect(),
+            named_servers: Vec::new(),
             monitors: Vec::new(),
             min_health_monitors_up: None,
             persistence: None,
@@ -244,13 +255,33 @@ impl Server {
         let mut servers: Vec<Self> = Vec::new();
         o.objects("servers", |o| {
             let hostname = o.field("hostname", words::host);
-            let ip = o.required("ip", words::ip);
+            let by_dns = o.field("resolve_server_by_dns", units::flag).unwrap_or(false);
+            let ip = o.field("ip", words::ip);
+            let ip = match (by_dns, ip) {
+                (true, None) => Some(IpAddr::from([0, 0, 0, 0])),
+                (true, Some(_)) => {
+                    let help = "leave it out, or leave `resolve_server_by_dns` out";
+                    o.wrong("ip", "the server has its addresses from DNS", help);
+                    None
+                }
+                (false, ip) => {
+                    o.is_missed("ip");
+                    ip
+                }
+            };
+            if by_dns && hostname.as_ref().is_none_or(|name| name.parse::<IpAddr>().is_ok()) {
+                let help = "add the name under `hostname`";
+                o.wrong("resolve_server_by_dns", "there is no name to ask DNS for", help);
+            }
             let port = o.field("port", units::port).unwrap_or(default_port);
             let ratio = o.field("ratio", units::whole(0..=1000)).unwrap_or(1);
             let priority = o.field("priority", units::whole(0..=100)).unwrap_or(DEFAULT_PRIORITY);
             let enabled = o.field("enabled", units::flag).unwrap_or(true);
             let server = Self { addr: SocketAddr::new(ip?, port), hostname, ratio, priority, enabled };
-            if servers.iter().any(|other| other.addr == server.addr) {
+            if servers
+                .iter()
+                .any(|other| other.addr == server.addr && (!by_dns || other.hostname == server.hostname))
+            {
                 o.wrong(
                     "ip",
                     format!("server {} is in this pool twice", server.addr),

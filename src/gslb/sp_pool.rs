@@ -44,6 +44,7 @@ impl SpPool {
                 algorithm: LbAlgorithm::LeastConnections,
                 hash_key: HashKey::default(),
                 servers: servers.collect(),
+                named_servers: Vec::new(),
                 site_tls: site_tls.clone(),
                 monitors: membership.service.monitors.clone(),
                 min_health_monitors_up: None,

@@ -13,6 +13,7 @@ mod changes;
 mod inline;
 mod lease;
 pub mod monitor;
+mod names;
 mod past;
 mod places;
 mod priority;
@@ -26,6 +27,7 @@ pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
 pub use inline::Outcome;
 pub use lease::Lease;
+pub use names::ServerNames;
 pub use past::Change;
 pub use queue::{NotServed, Waiting, Wants};
 pub use server::{Health, Server, State, Status};
@@ -316,6 +318,7 @@ mod fixture {
             enabled: true,
             algorithm,
             hash_key: HashKey::default(),
+            named_servers: Vec::new(),
             servers: ratios.iter().enumerate().map(server).collect(),
             monitors: Vec::new(),
             min_health_monitors_up: None,

@@ -104,6 +104,7 @@ fn settings(config: &Config) -> Vec<(String, String)> {
         ("admin.token_file", token_file.unwrap_or_default()),
         ("access_log", config.access_log.as_ref().map(|log| format!("{log:?}")).unwrap_or_default()),
         ("dns", format!("{:?}", config.dns)),
+        ("dns_resolver", format!("{:?}", config.dns_resolver)),
         ("admin.domain_names", config.admin.domain_names.join(", ")),
     ]
     .map(|(key, value)| (key.to_owned(), value))

@@ -43,6 +43,7 @@ impl Bench {
             drains: Arc::default(),
             censuses: Default::default(),
             words: Default::default(),
+            server_names: Default::default(),
             memories: Default::default(),
             unseen: Metrics::new(),
             mark_key: [0; 16],

@@ -42,6 +42,7 @@ mod restrictions;
 mod rotation;
 mod routing;
 mod rules;
+mod server_names;
 mod sessions_kept;
 mod show_sites;
 mod shutdown;

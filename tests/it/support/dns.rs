@@ -4,21 +4,23 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
 };
 
 use hickory_proto::{
     op::{Edns, Message, Query},
     rr::{
-        Name, RData, RecordType,
+        Name, RData, Record, RecordType,
         rdata::opt::{ClientSubnet, EdnsOption},
     },
 };
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream, UdpSocket},
 };
 
-use super::soon;
+use super::{net::own_ip, soon};
 
 /// A query on the wire, with an id.
 pub fn query(id: u16, name: &str, kind: RecordType) -> Vec<u8> {
@@ -133,4 +135,54 @@ impl Resolver {
         self.kept.insert(name.to_owned(), (now + ttl, found.clone()));
         found
     }
+}
+
+/// A name server over UDP that has the same addresses for every name, for a moment.
+pub struct NameServer {
+    pub addr: SocketAddr,
+    /// `None`: it does not answer.
+    says: Arc<Mutex<Option<Vec<IpAddr>>>>,
+}
+
+impl NameServer {
+    pub async fn start(addresses: &[IpAddr]) -> Self {
+        let socket = UdpSocket::bind((own_ip(), 0)).await.expect("a loopback address has a free port");
+        let addr = socket.local_addr().expect("a bound socket has an address");
+        let says = Arc::new(Mutex::new(Some(addresses.to_vec())));
+        let current = says.clone();
+        tokio::spawn(async move {
+            let mut packet = [0; 4096];
+            while let Ok((length, client)) = socket.recv_from(&mut packet).await {
+                let says = current.lock().clone();
+                if let (Ok(query), Some(says)) = (Message::from_vec(&packet[..length]), says) {
+                    let _ = socket.send_to(&answer(&query, &says), client).await;
+                }
+            }
+        });
+        Self { addr, says }
+    }
+
+    pub fn says(&self, addresses: &[IpAddr]) {
+        *self.says.lock() = Some(addresses.to_vec());
+    }
+
+    pub fn silent(&self) {
+        *self.says.lock() = None;
+    }
+}
+
+fn answer(query: &Message, addresses: &[IpAddr]) -> Vec<u8> {
+    let mut message = Message::response(query.metadata.id, query.metadata.op_code);
+    message.metadata.recursion_available = true;
+    for question in &query.queries {
+        let records = addresses.iter().filter_map(|ip| match (ip, question.query_type()) {
+            (IpAddr::V4(ip), RecordType::A) => Some(RData::A((*ip).into())),
+            (IpAddr::V6(ip), RecordType::AAAA) => Some(RData::AAAA((*ip).into())),
+            _ => None,
+        });
+        let name = question.name();
+        message.answers.extend(records.map(|data| Record::from_rdata(name.clone(), 0, data)));
+        message.add_query(question.clone());
+    }
+    message.to_vec().expect("an answer can be written")
 }

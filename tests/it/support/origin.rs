@@ -118,7 +118,12 @@ struct Shared {
 impl Origin {
     /// A server on an address of its own, in [`Mode::Ok`].
     pub async fn start(name: &str) -> Self {
-        Self::new(name, None).await
+        Self::new(name, net::free_addr(), None).await
+    }
+
+    /// The same on a certain address.
+    pub async fn start_at(name: &str, addr: SocketAddr) -> Self {
+        Self::new(name, addr, None).await
     }
 
     /// The same with TLS.
@@ -130,7 +135,7 @@ impl Origin {
         let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("OpenSSL starts");
         tls.set_certificate_chain_file(&chain).expect("the certificate can be read");
         tls.set_private_key_file(&key, SslFiletype::PEM).expect("the key can be read");
-        Self::new(name, Some(tls.build())).await
+        Self::new(name, net::free_addr(), Some(tls.build())).await
     }
 
     /// Nobody: an address where connections are refused until [`Origin::up`].
@@ -140,7 +145,7 @@ impl Origin {
         origin
     }
 
-    async fn new(name: &str, tls: Option<SslAcceptor>) -> Self {
+    async fn new(name: &str, addr: SocketAddr, tls: Option<SslAcceptor>) -> Self {
         let shared = Shared {
             name: name.to_owned(),
             mode: Mutex::new(Mode::Ok),
@@ -154,7 +159,7 @@ impl Origin {
         };
         let origin = Self {
             name: name.to_owned(),
-            addr: net::free_addr(),
+            addr,
             shared: Arc::new(shared),
             running: tokio::sync::Mutex::new(None),
         };
