@@ -16,6 +16,7 @@ use super::{
     listeners, persistence,
     pki::PkiProfile,
     pool,
+    pool_tls::Proofs,
     problem::{Place, Report},
     read::{FileKind, Object},
     seen::{Seen, Watched},
@@ -111,16 +112,17 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
         certificates: Table::new("certificate"),
         error_pages: Table::new("error page profile"),
     };
+    o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
     let federated = federation.as_ref().map_or(&[][..], |federation| &federation.profiles);
     let mut profiles = Profiles { own: Table::new("application persistence profile"), federated };
     o.each("application_persistence_profiles", |o| profiles.read(o));
-    let pools = o.objects("pools", |o| Pool::read(o, &monitors, &profiles, &mut known.pools));
-    let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
     let mut pki_profiles = Table::new("PKI profile");
     o.each("pki_profiles", |o| PkiProfile::read_own(o, &mut pki_profiles));
+    let proofs = Proofs { pki_profiles: &pki_profiles, certificates: &known.certificates };
+    let pools = o.objects("pools", |o| Pool::read(o, &monitors, &profiles, &proofs, &mut known.pools));
+    let rules = o.objects("rules", |o| RuleSpec::read(o, registered, &mut known.rules));
     o.each("application_profiles", |o| ApplicationProfile::read(o, &pki_profiles, &mut known.profiles));
     o.each("ssl_profiles", |o| SslProfile::read(o, &mut known.ssl_profiles));
-    o.each("ssl_keys_and_certificates", |o| Certificate::read(o, &mut known.certificates));
     o.each("error_page_profiles", |o| ErrorPageProfile::read(o, &mut known.error_pages));
     let mut names = Table::new("virtual service");
     let virtual_services = o.objects("virtual_services", |o| VirtualService::read(o, &known, &mut names));

@@ -1,5 +1,5 @@
-//! PKI profiles: the authorities that sign the certificates by which sites prove themselves to one another, and those
-//! of clients.
+//! PKI profiles: the authorities that sign the certificates by which sites prove themselves to one another, those of
+//! clients, and those of servers.
 
 use std::time::SystemTime;
 
@@ -25,7 +25,7 @@ pub(super) struct PkiProfile {
 }
 
 impl PkiProfile {
-    /// One of this site alone, for its clients.
+    /// One of this site alone, for its clients and its servers.
     pub(super) fn read_own(o: &mut Object<'_>, profiles: &mut Table<Self>) {
         let name = o.name();
         o.is_federated(FileKind::Site);

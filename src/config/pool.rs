@@ -7,8 +7,10 @@ use std::{
 };
 
 use super::{
-    CaCerts, HashKey, HealthMonitor, InlineMonitor, Lifecycle, Patience, PersistenceProfile, SiteTls,
+    CaCerts, Connections, HashKey, HealthMonitor, HostHeader, InlineMonitor, Lifecycle, Patience,
+    PersistenceProfile, PoolTls, Retries, SiteTls,
     app_persistence::Profiles,
+    pool_tls::{self, Proofs},
     problem::{Wrong, shown},
     read::Object,
     table::Table,
@@ -48,6 +50,10 @@ pub struct Pool {
     pub idle_timeout: Duration,
     /// When a request is given up, whatever its server does.
     pub patience: Patience,
+    /// How connections begin, and when they are parted with.
+    pub connections: Connections,
+    /// How often one is tried again.
+    pub retries: Retries,
     /// Connect to servers with TLS.
     pub enable_ssl: bool,
     /// Speak HTTP/2: with TLS where a server offers it, else by prior knowledge.
@@ -56,6 +62,10 @@ pub struct Pool {
     pub sni: Option<String>,
     /// Verify the servers' certificates; default true where `enable_ssl`.
     pub verify: bool,
+    /// Whom servers are vouched for by, and what they are shown.
+    pub tls: PoolTls,
+    /// The `Host` that servers get.
+    pub host_header: HostHeader,
     /// The authorities that are trusted in place of the system's. Only site-persistence pools have them; a
     /// certificate that one of them signed is then taken whatever its names are.
     pub ca_certs: Option<CaCerts>,
@@ -93,6 +103,7 @@ impl Pool {
         o: &mut Object<'_>,
         monitors: &Table<Arc<HealthMonitor>>,
         profiles: &Profiles<'_>,
+        proofs: &Proofs<'_>,
         pools: &mut Table<Arc<Pool>>,
     ) -> Option<Arc<Pool>> {
         let name = o.required("name", pool_name);
@@ -105,6 +116,9 @@ impl Pool {
         let (named_servers, servers) = Server::read_all(o, default_port)
             .into_iter()
             .partition(|server| server.addr.ip().is_unspecified());
+        let patience = Patience::read(o);
+        let sni = pool_tls::read_sni(o);
+        let verify = o.field("verify", units::flag).unwrap_or(true);
         let pool = Arc::new(Self {
             name: default.name,
             enabled: o.field("enabled", units::flag).unwrap_or(default.enabled),
@@ -123,21 +137,19 @@ impl Pool {
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
                 .unwrap_or(default.read_timeout),
             idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(default.idle_timeout),
-            patience: Patience::read(o),
+            connections: Connections::read(o, &patience),
+            patience,
+            retries: Retries::read(o),
             enable_ssl,
             enable_http2: o.field("enable_http2", units::flag).unwrap_or(default.enable_http2),
-            sni: o.field("sni", words::host),
-            verify: o.field("verify", units::flag).unwrap_or(true) && enable_ssl,
+            tls: PoolTls::read(o, proofs),
+            host_header: HostHeader::read(o, sni.as_ref()),
+            sni,
+            verify: verify && enable_ssl,
             ca_certs: None,
             site_tls: None,
         });
-        for key in ["sni", "verify"].into_iter().filter(|key| o.has(key) && !enable_ssl) {
-            o.wrong(
-                key,
-                "the pool's servers are connected to without TLS",
-                "add `enable_ssl: true`, or leave it out",
-            );
-        }
+        pool_tls::check(o, enable_ssl, verify);
         pools.define(o, "name", &name?, pool.clone());
         Some(pool)
     }
@@ -163,10 +175,14 @@ impl Pool {
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
             patience: Patience::default(),
+            connections: Connections::default(),
+            retries: Retries::default(),
             enable_ssl: false,
             enable_http2: false,
             sni: None,
             verify: false,
+            tls: PoolTls::default(),
+            host_header: HostHeader::default(),
             ca_certs: None,
             site_tls: None,
         }

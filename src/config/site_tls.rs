@@ -23,6 +23,7 @@ use super::{
     problem::{Place, shown},
     read::{Object, Reference},
     table::Table,
+    tls::read_pair,
     words,
 };
 use crate::names::SiteName;
@@ -152,15 +153,6 @@ pub(super) fn join(
         report.problem(place.clone(), what, wrong.1);
     }
     SiteTls::new(&site.name, &gslb.federation_id, pair, ca_certs, profile.certificates_required).map(Arc::new)
-}
-
-/// That the files can be read and belong together was found, or reported, with the certificate.
-fn read_pair(o: &Object<'_>, certificate: &Certificate) -> Option<(Vec<X509>, PKey<Private>)> {
-    let read = |path| o.source.files.read(path).ok();
-    let chain = X509::stack_from_pem(&read(&certificate.certificate_file)?).ok()?;
-    // A callback that gives no passphrase, lest OpenSSL asks for one at the terminal.
-    let key = PKey::private_key_from_pem_callback(&read(&certificate.key_file)?, |_| Ok(0)).ok()?;
-    Some((chain, key))
 }
 
 /// Why peers would refuse the certificate, and how to mend it.

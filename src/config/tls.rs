@@ -8,7 +8,7 @@ use std::{
 };
 
 use openssl::{
-    pkey::PKey,
+    pkey::{PKey, Private},
     x509::{X509, X509Crl},
 };
 
@@ -108,6 +108,15 @@ impl Certificate {
             Self { name: name.clone(), certificate_file: path(chain), key_file: path(key), validity };
         certificates.define(o, "name", &name, Arc::new(certificate));
     }
+}
+
+/// That the files can be read and belong together was found, or reported, with the certificate.
+pub(super) fn read_pair(o: &Object<'_>, certificate: &Certificate) -> Option<(Vec<X509>, PKey<Private>)> {
+    let read = |path| o.source.files.read(path).ok();
+    let chain = X509::stack_from_pem(&read(&certificate.certificate_file)?).ok()?;
+    // A callback that gives no passphrase, lest OpenSSL asks for one at the terminal.
+    let key = PKey::private_key_from_pem_callback(&read(&certificate.key_file)?, |_| Ok(0)).ok()?;
+    Some((chain, key))
 }
 
 /// OpenSSL's own words are left out: they name none of what an operator could mend.

@@ -10,7 +10,8 @@ use std::{sync::Arc, time::Duration};
 use super::Membership;
 use crate::{
     config::{
-        Gslb, HashKey, LbAlgorithm, Lifecycle, Patience, Pool, Server, VirtualService, site_server_name,
+        Connections, Gslb, HashKey, HostHeader, LbAlgorithm, Lifecycle, Patience, Pool, PoolTls, Retries,
+        Server, VirtualService, site_server_name,
     },
     names::PoolName,
 };
@@ -56,10 +57,14 @@ impl SpPool {
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
                 patience: Patience::default(),
+                connections: Connections::default(),
+                retries: Retries::default(),
                 enable_ssl,
                 // Trailers, which gRPC ends with, cross in HTTP/2 alone.
                 enable_http2: enable_ssl,
                 sni: None,
+                tls: PoolTls::default(),
+                host_header: HostHeader::AsSent,
                 verify: enable_ssl && gslb.ca_certs.is_some(),
                 ca_certs: gslb.ca_certs.clone().filter(|_| enable_ssl),
             }),

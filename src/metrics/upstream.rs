@@ -10,6 +10,7 @@ use super::{Metrics, series::Families};
 #[derive(Clone)]
 pub struct UpstreamFamilies {
     retries: IntCounterVec,
+    no_retries: IntCounterVec,
     connects: HistogramVec,
     connect_failures: IntCounterVec,
     failures: IntCounterVec,
@@ -22,6 +23,12 @@ impl UpstreamFamilies {
                 "homing_pool_retries_total",
                 "Attempts that failed and were made again, on another server or on another connection.",
                 &["pool"],
+            ),
+            no_retries: families.counters(
+                "homing_pool_retries_refused_total",
+                "Attempts that failed and were not made again because there were enough of them, by reason: max_retries \
+                 of the request, retry_budget of the pool.",
+                &["pool", "reason"],
             ),
             connects: families.durations(
                 "homing_upstream_connect_duration_seconds",
@@ -65,6 +72,11 @@ impl UpstreamMetrics {
     /// An attempt failed and is made again.
     pub fn retry(&self) {
         self.retries.inc();
+    }
+
+    /// An attempt failed and is not made again; `reason` is one of few words.
+    pub fn not_retried(&self, reason: &'static str) {
+        self.families.no_retries.with_label_values(&[&*self.pool, reason]).inc();
     }
 
     /// A new connection was made.

@@ -20,6 +20,7 @@ mod priority;
 mod queue;
 mod ramp;
 mod response_time;
+mod retry;
 mod server;
 mod server_cookie;
 
@@ -30,6 +31,7 @@ pub use lease::Lease;
 pub use names::ServerNames;
 pub use past::Change;
 pub use queue::{NotServed, Waiting, Wants};
+pub use retry::{NoRetry, Retry};
 pub use server::{Health, Server, State, Status};
 pub use server_cookie::{NamedServer, ServerCookie};
 
@@ -40,19 +42,21 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use pingora::protocols::tls::SslDigest;
 use rand::Rng;
 
 use crate::{
     config::{self, HashKey, LbAlgorithm},
     metrics::{EjectionMetrics, Metrics, QueueMetrics, UpstreamMetrics},
     names::PoolName,
-    tls::PeerTls,
+    tls::{PeerRefusal, PeerTls, ServerTls},
 };
 use balance::{Balance, Candidates};
 use changes::Changes;
 use priority::Priorities;
 use queue::Queue;
 use response_time::TypicalTime;
+use retry::Retrying;
 
 /// Servers among which a balancer chooses.
 pub struct Pool {
@@ -69,8 +73,10 @@ pub struct Pool {
     waits: QueueMetrics,
     ejections: EjectionMetrics,
     ejecting: Mutex<()>,
+    retrying: Retrying,
     connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
+    server_tls: Option<ServerTls>,
 }
 
 impl Pool {
@@ -98,6 +104,7 @@ impl Pool {
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();
         let typical = previous.map_or_else(Arc::default, |pool| pool.typical.clone());
+        let retrying = previous.map_or_else(Arc::default, |pool| pool.retrying.clone());
         let balancer = balance::balancer(config.algorithm, &servers, &typical);
         let priorities = Priorities::of(&servers, config.min_servers as usize);
         let connections = UpstreamMetrics::new(metrics, config.name.as_str());
@@ -105,6 +112,7 @@ impl Pool {
         let ejections = EjectionMetrics::new(metrics, config.name.as_str());
         let peer_tls = PeerTls::of(config).map(Arc::new);
         let (config, ejecting) = (config.clone(), Mutex::default());
+        let server_tls = ServerTls::of(&config);
         Arc::new(Self {
             config,
             servers,
@@ -118,6 +126,8 @@ impl Pool {
             ejecting,
             connections,
             peer_tls,
+            retrying,
+            server_tls,
         })
     }
 
@@ -134,6 +144,23 @@ impl Pool {
     /// How its servers are connected to where they are sites; only site-persistence pools have it.
     pub fn peer_tls(&self) -> Option<&Arc<PeerTls>> {
         self.peer_tls.as_ref()
+    }
+
+    /// How its servers prove themselves, where the pool says more than that they have to.
+    pub fn server_tls(&self) -> Option<&ServerTls> {
+        self.server_tls.as_ref()
+    }
+
+    /// Whether a server that a new connection leads to may be believed, as far as OpenSSL was not asked.
+    ///
+    /// # Errors
+    /// Its certificate, or an issuer's, is revoked, or it cannot be known.
+    pub fn believes(&self, digest: Option<&SslDigest>, now: SystemTime) -> Result<(), PeerRefusal> {
+        match (&self.peer_tls, &self.server_tls) {
+            (Some(peer_tls), _) => peer_tls.check(digest, now),
+            (None, Some(server_tls)) => server_tls.check(digest, now),
+            (None, None) => Ok(()),
+        }
     }
 
     /// All servers, in the order of the configuration.
@@ -330,10 +357,14 @@ mod fixture {
             read_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(60),
             patience: config::Patience::default(),
+            connections: config::Connections::default(),
+            retries: config::Retries::default(),
             enable_ssl: false,
             enable_http2: false,
             sni: None,
             verify: true,
+            tls: config::PoolTls::default(),
+            host_header: config::HostHeader::default(),
             ca_certs: None,
             site_tls: None,
         }

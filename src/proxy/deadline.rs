@@ -17,7 +17,7 @@ use pingora::{Error, ErrorType, http::ResponseHeader, protocols::Digest, proxy::
 use tokio::task::AbortHandle;
 
 use super::{
-    dial::Held,
+    dial::{self, Held},
     exchange::{Attempt, Ctx},
     forward::asks_for_tunnel,
     reply::is_final,
@@ -49,14 +49,8 @@ impl Limit {
     }
 }
 
-/// What an exchange has of it.
-#[derive(Default)]
-pub(super) struct Timing {
-    held: Option<Arc<Held>>,
-    timer: Option<Timer>,
-}
-
-struct Timer {
+/// What runs beside an exchange.
+pub(super) struct Timer {
     limit: Limit,
     rang: Arc<AtomicBool>,
     task: AbortHandle,
@@ -81,14 +75,14 @@ impl Drop for Timer {
     }
 }
 
-/// There is a connection to the server: the request goes out.
+/// There is a connection to the server: the request goes out. It is held from here on where its pool may end it.
 pub(super) fn begin(live: &Live, session: &mut Session, digest: Option<&Digest>, ctx: &mut Ctx) {
     let Some(attempt) = &mut ctx.attempt else { return };
     let patience = &attempt.pool.config().patience;
-    if !patience.ends() || asks_for_tunnel(session.req_header()) {
+    if !dial::are_held(attempt.pool.config()) || asks_for_tunnel(session.req_header()) {
         return;
     }
-    attempt.timing.held = Held::behind(digest);
+    attempt.held = Held::behind(digest);
     let first = patience.response_timeout.filter(|_| session.is_body_empty());
     wait(live.clock.now(), first, ctx.deadline, attempt);
 }
@@ -96,7 +90,7 @@ pub(super) fn begin(live: &Live, session: &mut Session, digest: Option<&Digest>,
 /// The whole request is with the server.
 pub(super) fn asked(live: &Live, ctx: &mut Ctx) {
     let Some(attempt) = &mut ctx.attempt else { return };
-    if attempt.timing.held.is_some() && attempt.pool.config().patience.response_timeout.is_some() {
+    if attempt.held.is_some() && attempt.pool.config().patience.response_timeout.is_some() {
         let first = attempt.pool.config().patience.response_timeout;
         wait(live.clock.now(), first, ctx.deadline, attempt);
     }
@@ -105,35 +99,38 @@ pub(super) fn asked(live: &Live, ctx: &mut Ctx) {
 /// The head of an answer is there. A stream of events ends when somebody wants it to.
 pub(super) fn answered(live: &Live, session: &Session, head: &ResponseHeader, ctx: &mut Ctx) {
     let Some(attempt) = &mut ctx.attempt else { return };
-    if attempt.timing.held.is_none() || !is_final(head) {
+    if attempt.held.is_none() || !is_final(head) {
         return;
     }
-    let deadline = ctx.deadline.filter(|_| !is_event_stream(head) && may_have_body(session, head));
+    if !may_have_body(session, head) {
+        return over(ctx);
+    }
+    let deadline = ctx.deadline.filter(|_| !is_event_stream(head));
     wait(live.clock.now(), None, deadline, attempt);
 }
 
 /// The answer is whole: its connection may be another's at once.
 pub(super) fn over(ctx: &mut Ctx) {
     if let Some(attempt) = &mut ctx.attempt {
-        attempt.timing.timer = None;
+        attempt.timer = None;
+        dial::used(ctx);
     }
 }
 
 /// What the request was too late for, if that is why its connection has ended.
 pub(super) fn missed(ctx: &Ctx) -> Option<Limit> {
-    let timer = ctx.attempt.as_ref()?.timing.timer.as_ref()?;
+    let timer = ctx.attempt.as_ref()?.timer.as_ref()?;
     timer.rang.load(Relaxed).then_some(timer.limit)
 }
 
 /// Starts the timer for what comes first, in place of the one that runs.
 fn wait(now: Instant, first: Option<Duration>, deadline: Option<Instant>, attempt: &mut Attempt) {
-    let timing = &mut attempt.timing;
-    timing.timer = None;
-    let Some(held) = &timing.held else { return };
+    attempt.timer = None;
+    let Some(held) = &attempt.held else { return };
     let left = deadline.map(|at| (at.saturating_duration_since(now), Limit::WholeRequest));
     let first = first.map(|timeout| (timeout, Limit::FirstByte));
     let next = [first, left].into_iter().flatten().min_by_key(|(after, _)| *after);
-    timing.timer = next.map(|(after, limit)| Timer::start(after, limit, held.clone()));
+    attempt.timer = next.map(|(after, limit)| Timer::start(after, limit, held.clone()));
 }
 
 fn is_event_stream(head: &ResponseHeader) -> bool {

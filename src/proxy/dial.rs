@@ -1,17 +1,23 @@
-//! Connections to servers that are more than Pingora's own: those that homing can end while Pingora reads from them.
+//! Connections to servers that are more than Pingora's own: those that begin with a [`Preface`], and those that homing
+//! can end while Pingora has them.
 //!
 //! They are kept and used again as all others. Pingora calls this a custom L4 connector, and what it hands on with
 //! each use of a connection a proxy digest.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::Shutdown,
     os::fd::{AsFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use pingora::{
-    Result,
+    Error, ErrorType, Result,
     connectors::l4::Connect,
     http::ResponseHeader,
     protocols::{
@@ -21,24 +27,47 @@ use pingora::{
     },
     upstreams::peer::HttpPeer,
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
-/// Has a peer's new connections made here.
-pub(super) fn by_homing(peer: &mut HttpPeer) {
-    peer.options.custom_l4 = Some(Arc::new(Dial));
-    // Those that were made otherwise are not held.
-    peer.group_key ^= HELD;
+use super::{exchange::Ctx, preface::Preface};
+use crate::{
+    clock::Clock,
+    config::{Connections, Pool},
+};
+
+/// How a connection is made.
+#[derive(Debug)]
+pub(super) struct Dial {
+    pub preface: Option<Preface>,
+    /// It may have to be ended; by this clock it ages.
+    pub held: Option<Clock>,
 }
 
-#[derive(Debug)]
-struct Dial;
+/// Whether homing may have to end the connections of a pool.
+pub(super) fn are_held(pool: &Pool) -> bool {
+    pool.patience.ends() || pool.connections.end()
+}
+
+impl Dial {
+    /// Has a peer's new connections made so, and kept apart from others to the same server.
+    pub fn apply(self, peer: &mut HttpPeer) {
+        let mut hasher = DefaultHasher::new();
+        (self.held.is_some(), self.preface.as_ref().map(Preface::fingerprint)).hash(&mut hasher);
+        peer.group_key ^= hasher.finish();
+        if self.preface.is_some() {
+            // When its client is gone nobody has a use for it.
+            let idle = peer.options.idle_timeout.map_or(OF_ONE_CLIENT, |idle| idle.min(OF_ONE_CLIENT));
+            peer.options.idle_timeout = Some(idle);
+        }
+        peer.options.custom_l4 = Some(Arc::new(self));
+    }
+}
 
 #[async_trait]
 impl Connect for Dial {
     async fn connect(&self, server: &SocketAddr) -> Result<Stream> {
-        let server = server.as_inet().expect("servers have IP addresses");
-        let tcp = ext::connect(server, None).await?;
-        let held = Held::of(&tcp);
+        let tcp = connect(server, self.preface.as_ref()).await?;
+        let held = self.held.as_ref().and_then(|clock| Held::of(&tcp, clock));
         let mut stream = Stream::from(tcp);
         if let Some(held) = held {
             let nothing = Box::new(ResponseHeader::build(200, Some(0))?);
@@ -48,14 +77,31 @@ impl Connect for Dial {
     }
 }
 
+/// A new connection, on which the preface was written.
+pub(super) async fn connect(server: &SocketAddr, preface: Option<&Preface>) -> Result<TcpStream> {
+    let server = server.as_inet().expect("servers have IP addresses");
+    let mut tcp = ext::connect(server, None).await?;
+    if let Some(preface) = preface {
+        let written = tcp.write_all(preface.bytes()).await;
+        written.map_err(|error| Error::because(ErrorType::ConnectError, "no PROXY header written", error))?;
+    }
+    Ok(tcp)
+}
+
 /// A second hand on the socket of a connection that Pingora has.
 #[derive(Debug)]
-pub(super) struct Held(OwnedFd);
+pub(super) struct Held {
+    socket: OwnedFd,
+    clock: Clock,
+    since: Instant,
+    requests: AtomicU32,
+}
 
 impl Held {
     /// `None`: there are no file descriptors left.
-    fn of(socket: &TcpStream) -> Option<Self> {
-        socket.as_fd().try_clone_to_owned().ok().map(Self)
+    fn of(socket: &TcpStream, clock: &Clock) -> Option<Self> {
+        let socket = socket.as_fd().try_clone_to_owned().ok()?;
+        Some(Self { socket, clock: clock.clone(), since: clock.now(), requests: AtomicU32::new(0) })
     }
 
     /// The one of a connection that was made here.
@@ -66,9 +112,29 @@ impl Held {
     /// Ends the connection: who reads from it finds its end, who writes fails.
     pub fn end(&self) {
         // It is over already if this fails.
-        let _ = socket2::SockRef::from(&self.0).shutdown(Shutdown::Both);
+        let _ = socket2::SockRef::from(&self.socket).shutdown(Shutdown::Both);
+    }
+
+    /// Counts a request. Whether it was the connection's last.
+    fn is_worn_out(&self, connections: &Connections) -> bool {
+        let requests = self.requests.fetch_add(1, Relaxed) + 1;
+        let age = || self.clock.now().saturating_duration_since(self.since);
+        connections.max_requests.is_some_and(|most| requests >= most)
+            || connections.max_age.is_some_and(|most| age() >= most)
     }
 }
 
-/// Sets these connections apart from the others to the same servers.
-const HELD: u64 = 4;
+/// The answer is whole: parts with a connection that has served enough, before another request gets it.
+pub(super) fn used(ctx: &mut Ctx) {
+    let Some(attempt) = &mut ctx.attempt else { return };
+    let connections = &attempt.pool.config().connections;
+    if let Some(held) = attempt.held.take()
+        && connections.end()
+        && held.is_worn_out(connections)
+    {
+        held.end();
+    }
+}
+
+/// How long an unused connection of one client is kept at most.
+const OF_ONE_CLIENT: Duration = Duration::from_secs(10);

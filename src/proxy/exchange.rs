@@ -6,15 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pingora::ErrorType;
+
 use super::{
     copies::Copies,
-    deadline::Timing,
+    deadline::Timer,
+    dial::Held,
     notes::{CopyEnd, Notes},
 };
 use crate::{
     access_log::Reason,
     clone::DropReason,
-    pool::{Lease, Outcome, Pool},
+    pool::{Lease, Outcome, Pool, Retry},
     rule::{CloneEvent, CloneOrder, Exchange},
     snapshot::VirtualService,
 };
@@ -37,6 +40,10 @@ pub struct Ctx {
     pub(super) retries: u32,
     /// Its rate is counted when the rules have found out whose it is.
     pub(super) is_uncounted: bool,
+    /// Its place among the pool's retries, where they are counted.
+    pub(super) retry: Option<Retry>,
+    /// Why the last server that was tried in vain could not be reached.
+    pub(super) unreached: Option<ErrorType>,
     /// Interim answers that servers gave to it.
     pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
@@ -71,7 +78,10 @@ pub struct Attempt {
     pub(super) begun: Instant,
     /// When it had the whole request, where its pool wants to know; else when it was chosen.
     pub(super) asked: Instant,
-    pub(super) timing: Timing,
+    /// The connection, where homing may have to end it,
+    pub(super) held: Option<Arc<Held>>,
+    /// and what will.
+    pub(super) timer: Option<Timer>,
     pub(super) met: Met,
 }
 
@@ -104,6 +114,8 @@ impl Ctx {
             retry_asked: false,
             retries: 0,
             is_uncounted: false,
+            retry: None,
+            unreached: None,
             interims: 0,
             reason: None,
             retry_after: None,

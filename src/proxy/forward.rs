@@ -8,8 +8,14 @@ use http::{HeaderName, HeaderValue, Method, Version, header, request::Parts};
 use parking_lot::Mutex;
 use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
 
-use super::{exchange::Ctx, fields, limits, route::rule_failed_closed, strict};
+use super::{
+    exchange::{Attempt, Ctx},
+    fields, limits,
+    route::rule_failed_closed,
+    strict,
+};
 use crate::{
+    config::HostHeader,
     listen::{Connection, Framing},
     rule::{Exchange, Introduction, RequestData, RequestSend},
 };
@@ -77,13 +83,26 @@ pub(super) fn still_meant(session: &mut Session) -> Result<()> {
 
 /// Lets the rules change the head of one attempt.
 pub(super) fn to_server(head: &mut RequestHeader, ctx: &mut Ctx) -> Result<()> {
-    let server = ctx.attempt.as_ref().expect("a head is sent after a server was chosen").server();
+    let attempt = ctx.attempt.as_ref().expect("a head is sent after a server was chosen");
+    rewrite_host(head, attempt)?;
+    let server = attempt.server();
     let routed = ctx.routed();
     if routed.vs.chain.is_empty() {
         return Ok(());
     }
     let mut send = RequestSend::new(head, &mut routed.exchange, server);
     routed.vs.chain.http_request_send(&mut send).map_err(|_| rule_failed_closed())
+}
+
+/// Gives the server the `Host` that its pool wants it to have.
+fn rewrite_host(head: &mut RequestHeader, attempt: &Attempt) -> Result<()> {
+    let (pool, server) = (attempt.pool.config(), attempt.lease.server().config());
+    let host = match pool.host_header {
+        HostHeader::AsSent => return Ok(()),
+        HostHeader::Sni => pool.sni.clone().unwrap_or_default(),
+        HostHeader::ServerName => server.hostname.clone().unwrap_or_else(|| server.addr.to_string()),
+    };
+    head.insert_header(header::HOST, host)
 }
 
 static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -1,14 +1,12 @@
 //! Which HTTP a server is spoken to in.
 //!
 //! HTTP/2 where the pool says so: with TLS if the server agrees to it by ALPN, else by prior knowledge (RFC 9113, 3.3).
-//! What Pingora's HTTP/2 cannot carry goes in HTTP/1.1 even so: tunnels, a target that is not UTF-8, and a client
-//! that waits for the server's word before it sends its body. Without TLS there is no second protocol to choose, so
+//! What Pingora's HTTP/2 cannot carry goes in HTTP/1.1 even so: tunnels, which do not come here, a target that is not
+//! UTF-8, and a client that waits for the server's word before it sends its body. Without TLS there is no second protocol to choose, so
 //! there such a client hears from homing that it may go on.
 //!
 //! Answers' trailers, which gRPC ends with, pass where both legs are HTTP/2. Pingora's HTTP/1.1 reads and drops a
 //! server's and writes none; requests' trailers it passes in neither.
-
-use std::sync::Arc;
 
 use http::{HeaderValue, Version, header};
 use pingora::{
@@ -18,19 +16,11 @@ use pingora::{
     upstreams::peer::{ALPN, HttpPeer},
 };
 
-use super::{fields, forward::asks_for_tunnel, tunnel};
-use crate::{config, listen::Connection};
+use super::fields;
+use crate::config;
 
 /// Sets what is spoken with the peer for this request; until now that is HTTP/1.1.
-pub(super) fn choose(
-    peer: &mut HttpPeer,
-    pool: &config::Pool,
-    head: &RequestHeader,
-    client: Option<&Arc<Connection>>,
-) {
-    if asks_for_tunnel(head) {
-        return tunnel::on_its_own_connection(peer, client);
-    }
+pub(super) fn choose(peer: &mut HttpPeer, pool: &config::Pool, head: &RequestHeader) {
     let needs_http1 = expects_continue(head) || !head.raw_path_is_utf8();
     peer.options.alpn = match (pool.enable_http2, pool.enable_ssl) {
         (false, _) => return,
@@ -38,8 +28,9 @@ pub(super) fn choose(
         (true, true) => ALPN::H2H1,
         (true, false) => ALPN::H2,
     };
-    // A connection has one request at a time, Pingora's default: with several, one client that does not read or one
-    // server that does not would use up the window that they share.
+    // A connection has one request at a time unless its pool wants more: with several, one client that does not read or
+    // one server that does not would use up the window that they share.
+    peer.options.max_h2_streams = pool.connections.http2_streams;
     peer.options.h2_stream_window_size = Some(WINDOW);
     peer.options.h2_connection_window_size = Some(WINDOW);
     // Else a connection that HTTP/1.1 was asked of would be used again where HTTP/2 may be had.
@@ -86,27 +77,24 @@ mod tests {
         };
         let plain = head(b"/", None);
         let waits = head(b"/", Some(("expect", "100-Continue")));
-        let tunnel = head(b"/", Some(("upgrade", "websocket")));
         let binary = head(b"/\xff", None);
         for (enable_http2, enable_ssl, head, alpn) in [
             (false, false, &plain, ALPN::H1),
             (false, true, &plain, ALPN::H1),
             (true, true, &plain, ALPN::H2H1),
             (true, true, &waits, ALPN::H1),
-            (true, true, &tunnel, ALPN::H1),
             (true, true, &binary, ALPN::H1),
             (true, false, &plain, ALPN::H2),
             (true, false, &waits, ALPN::H2),
-            (true, false, &tunnel, ALPN::H1),
         ] {
             let pool = config::Pool { enable_http2, enable_ssl, ..config::Pool::of("p".into(), []) };
             let mut peer = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
             peer.options.alpn = ALPN::H1;
-            choose(&mut peer, &pool, head, None);
+            choose(&mut peer, &pool, head);
             assert_eq!(peer.options.alpn, alpn, "HTTP/2: {enable_http2}, TLS: {enable_ssl}, {head:?}");
             let of_http1 = HttpPeer::new(SocketAddr::from(([10, 0, 0, 1], 443)), enable_ssl, String::new());
             let apart = peer.reuse_hash() != of_http1.reuse_hash();
-            assert_eq!(apart, alpn != ALPN::H1 || asks_for_tunnel(head), "they are kept apart");
+            assert_eq!(apart, alpn != ALPN::H1, "they are kept apart");
         }
     }
 }

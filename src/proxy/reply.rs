@@ -12,8 +12,8 @@ use pingora::{
 };
 
 use super::{
-    deadline, exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, route::rule_failed_closed,
-    strict,
+    deadline, exchange::Ctx, fields, forward::asks_for_tunnel, reason, request_id, retry,
+    route::rule_failed_closed, strict,
 };
 use crate::{
     access_log::Reason,
@@ -107,15 +107,16 @@ pub(super) async fn to_client(session: &mut Session, head: &mut ResponseHeader, 
     let routed = ctx.routed();
     let mut response = Response::new(head, &mut routed.exchange, server, resendable);
     routed.vs.chain.http_response(&mut response).await.map_err(|_| rule_failed_closed())?;
-    let retry = response.wants_retry();
+    let wants_retry = response.wants_retry();
     remove_hop_refused(head);
     if let Some(reply) = &routed.exchange.reply {
         return Error::e_explain(ErrorType::HTTPStatus(reply.status()), "a rule answers");
     }
-    if retry {
+    if wants_retry && retry::is_allowed_to(ctx) {
         ctx.retry_asked = true;
         return Error::e_explain(ErrorType::Custom("retry"), "a rule asked for another server");
     }
+    let routed = ctx.routed();
     request_id::tell_client(head, routed)?;
     if let Some(notes) = &mut routed.notes {
         notes.answer(head);

@@ -37,15 +37,20 @@ use tokio::{
     net::TcpStream,
 };
 
+use super::{dial, preface::Preface};
 use crate::listen::{AfterHeads, Connection, Side, Tunnel};
 
 /// Gives a request that may become a tunnel a connection of its own: none that was kept, and none to be kept where
 /// the server declines. The peer's `total_connection_timeout` is the one that holds for it.
-pub(super) fn on_its_own_connection(peer: &mut HttpPeer, client: Option<&Arc<Connection>>) {
+pub(super) fn on_its_own_connection(
+    peer: &mut HttpPeer,
+    client: Option<&Arc<Connection>>,
+    preface: Option<Preface>,
+) {
     let tunnel = (!peer.is_tls()).then(Arc::<Tunnel>::default);
     peer.group_key ^= TUNNELS;
     peer.options.idle_timeout = Some(AT_ONCE);
-    peer.options.custom_l4 = Some(Arc::new(Connector { tunnel: tunnel.clone() }));
+    peer.options.custom_l4 = Some(Arc::new(Connector { tunnel: tunnel.clone(), preface }));
     if let Some(client) = client {
         client.ask_for_tunnel(tunnel);
     }
@@ -54,13 +59,13 @@ pub(super) fn on_its_own_connection(peer: &mut HttpPeer, client: Option<&Arc<Con
 #[derive(Debug)]
 struct Connector {
     tunnel: Option<Arc<Tunnel>>,
+    preface: Option<Preface>,
 }
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, server: &SocketAddr) -> Result<Stream> {
-        let server = server.as_inet().expect("servers have IP addresses");
-        let tcp = ext::connect(server, None).await?;
+        let tcp = dial::connect(server, self.preface.as_ref()).await?;
         let end = self.tunnel.clone().map(TunnelEnd::new);
         let socket = Socket { tcp, spoke: false, turns: TURNS, end };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
@@ -190,7 +195,7 @@ mod tests {
     async fn connected() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = SocketAddr::from(listener.local_addr().unwrap());
-        let connector = Connector { tunnel: None };
+        let connector = Connector { tunnel: None, preface: None };
         let (ours, accepted) = tokio::join!(connector.connect(&addr), listener.accept());
         (ours.unwrap(), accepted.unwrap().0)
     }

@@ -1,36 +1,25 @@
 //! Choosing a server, and what happens when it cannot be reached.
 
-use std::{
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use pingora::{
-    Error, ErrorSource, ErrorType, Result, RetryType,
-    http::RequestHeader,
-    protocols::Digest,
-    proxy::Session,
-    upstreams::peer::{ALPN, HttpPeer},
+    Error, ErrorSource, ErrorType, Result, RetryType, http::RequestHeader, protocols::Digest, proxy::Session,
+    upstreams::peer::HttpPeer,
 };
 
 use super::{
     asking,
-    copies::content_length,
-    deadline::{self, Limit, Timing},
-    dial,
+    deadline::{self, Limit},
     exchange::{Attempt, Ctx, Met, Routed},
     forward::asks_for_tunnel,
-    protocol, reason, reply,
+    peer, reason, reply, retry,
     route::rule_failed_closed,
     waiting,
 };
 use crate::{
-    config,
-    listen::Connection,
     names::PoolName,
     pool::{Asking, Lease, NotServed, Pool, Server, Wants},
-    rule::{Destination, LbEvent, LbPhase, Preferred, Reselect, host},
+    rule::{Destination, LbEvent, LbPhase, Preferred, Reselect},
     snapshot::Live,
 };
 
@@ -60,7 +49,7 @@ pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) ->
                 let pool = intended_pool(ctx);
                 match report_failure(session, ctx, &pool, None, "no server is up")? {
                     Next::Reselect => continue,
-                    Next::GiveUp => return no_server(),
+                    Next::GiveUp => return no_server(ctx),
                 }
             }
         };
@@ -78,39 +67,23 @@ pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) ->
             }
             continue;
         }
-        let mut peer = peer(&pool, lease.server().config(), || host(session.req_header()).to_owned());
-        let tunnel = asks_for_tunnel(session.req_header());
-        let client = Connection::of(session.digest());
-        protocol::choose(&mut peer, pool.config(), session.req_header(), client);
-        // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every
-        // request.
-        let has_body = !tunnel && !session.is_body_empty();
-        if tunnel || has_body {
-            peer.options.write_timeout = Some(pool.config().read_timeout);
+        let timeout = pool.config().patience.request_timeout;
+        let timeout = timeout.filter(|_| !asks_for_tunnel(session.req_header()));
+        ctx.deadline = timeout.map(|timeout| ctx.started + timeout);
+        if ctx.deadline.is_some_and(|deadline| deadline <= begun) {
+            return Err(too_late(ctx));
         }
-        if has_body {
-            let upload = longest_upload(content_length(&session.req_header().headers));
-            peer.options.read_timeout = Some(pool.config().read_timeout + upload);
-        }
-        let patience = &pool.config().patience;
-        ctx.deadline = patience.request_timeout.map(|timeout| ctx.started + timeout).filter(|_| !tunnel);
-        if patience.ends() && !tunnel {
-            dial::by_homing(&mut peer);
-        }
+        let mut peer = peer::describe(live, session, &ctx.routed().exchange, &pool, lease.server().config());
         if let Some(deadline) = ctx.deadline {
-            let left = deadline.saturating_duration_since(begun);
-            if left.is_zero() {
-                return Err(too_late(ctx));
-            }
-            let timeout = left.min(pool.config().connect_timeout);
+            let timeout = pool.config().connect_timeout.min(deadline.saturating_duration_since(begun));
             peer.options.connection_timeout = Some(timeout);
             peer.options.total_connection_timeout = Some(timeout);
         }
         ctx.attempt =
-            Some(Attempt { pool, lease, begun, asked: begun, timing: Timing::default(), met: Met::Nothing });
+            Some(Attempt { pool, lease, begun, asked: begun, held: None, timer: None, met: Met::Nothing });
         return Ok(peer);
     }
-    no_server()
+    no_server(ctx)
 }
 
 /// The server could not be reached: nothing was sent, so another one may have the request.
@@ -125,6 +98,7 @@ pub(super) fn not_reached(
     drop(lease);
     pool.connections().not_connected(server, reason::of_connecting(error.etype()));
     ctx.tried.push(server);
+    ctx.unreached = Some(error.etype().clone());
     let reason = error.etype().as_str().to_owned();
     if *error.etype() == ErrorType::InvalidCert {
         pool.log_refused_certificate(
@@ -143,6 +117,7 @@ pub(super) fn not_reached(
     let exchange = &ctx.routed().exchange;
     let others = matches!(exchange.destination, Destination::Default | Destination::Pool(_));
     let again = matches!(next, Next::Reselect) || (others && exchange.reply.is_none());
+    let again = again && retry::is_allowed(&pool, ctx);
     if again {
         ctx.retries += 1;
         pool.connections().retry();
@@ -161,9 +136,8 @@ pub(super) fn reached(
 ) -> Result<()> {
     let Some(Attempt { pool, begun, .. }) = &ctx.attempt else { return Ok(()) };
     pool.connections().connected(live.clock.now().saturating_duration_since(*begun));
-    let Some(peer_tls) = pool.peer_tls() else { return Ok(()) };
     let tls = digest.and_then(|digest| digest.ssl_digest.as_deref());
-    let Err(refusal) = peer_tls.check(tls, live.clock.wall()) else { return Ok(()) };
+    let Err(refusal) = pool.believes(tls, live.clock.wall()) else { return Ok(()) };
     Err(not_reached(live, session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
 }
 
@@ -185,9 +159,10 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
     if is_servers_fault {
         pool.connections().failed(lease.server().addr(), reason::of_request(error.etype()));
     }
-    let whole = !session.as_ref().retry_buffer_truncated();
+    let (pool, whole) = (pool.clone(), !session.as_ref().retry_buffer_truncated());
     let repeatable = whole && session.req_header().method.is_idempotent();
-    if std::mem::take(&mut ctx.retry_asked) {
+    let asked = mem::take(&mut ctx.retry_asked);
+    if asked {
         error.set_retry(whole);
     } else if repeatable || (whole && is_untouched(&error)) {
         error.retry.decide_reuse(reused);
@@ -200,9 +175,13 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
             Err(stopped) => return stopped,
         }
     }
+    // What a rule asked for was allowed when it did.
+    if error.retry() && !asked && !retry::is_allowed(&pool, ctx) {
+        error.set_retry(false);
+    }
     if error.retry() {
         ctx.retries += 1;
-        ctx.attempt.iter().for_each(|attempt| attempt.pool.connections().retry());
+        pool.connections().retry();
     }
     error
 }
@@ -324,92 +303,18 @@ fn intended_pool(ctx: &mut Ctx) -> PoolName {
     }
 }
 
-fn no_server<T>() -> Result<T> {
-    Error::e_explain(ErrorType::HTTPStatus(503), "no server is up")
-}
-
-fn peer(pool: &Pool, server: &config::Server, host: impl FnOnce() -> String) -> Box<HttpPeer> {
-    let (peer_tls, pool) = (pool.peer_tls(), pool.config());
-    let sni = match (&pool.sni, pool.enable_ssl) {
-        (_, false) => String::new(),
-        (Some(sni), true) => sni.clone(),
-        (None, true) => {
-            let host = host();
-            let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name);
-            // Without a name Pingora would verify nothing. An address is not sent in SNI.
-            if name.is_empty() { server.addr.ip().to_string() } else { name.to_owned() }
-        }
-    };
-    let mut peer = Box::new(HttpPeer::new(server.addr, pool.enable_ssl, sni));
-    peer.options.connection_timeout = Some(pool.connect_timeout);
-    peer.options.total_connection_timeout = Some(pool.connect_timeout);
-    peer.options.read_timeout = Some(pool.read_timeout);
-    peer.options.idle_timeout = Some(pool.idle_timeout);
-    peer.options.verify_cert = pool.verify;
-    peer.options.verify_hostname = pool.verify;
-    if let Some(peer_tls) = peer_tls {
-        peer_tls.apply(&mut peer, server);
+/// Nobody is left: 503. Where the last one was there and did not answer, or was not who it should be, the client is told
+/// that.
+fn no_server<T>(ctx: &mut Ctx) -> Result<T> {
+    use ErrorType::*;
+    match ctx.unreached.take() {
+        Some(
+            kind @ (ConnectTimedout | TLSHandshakeTimedout | TLSHandshakeFailure | HandshakeError
+            | InvalidCert),
+        ) => Err(Error::explain(kind, "no other server is up").into_up()),
+        _ => Error::e_explain(HTTPStatus(503), "no server is up"),
     }
-    peer.options.alpn = ALPN::H1;
-    peer
 }
-
-/// What a body of this length may take. A server is silent meanwhile, and Pingora waits for its answer from the
-/// request's head on.
-fn longest_upload(length: Option<u64>) -> Duration {
-    length.map_or(UPLOAD_OF_UNKNOWN_LENGTH, |length| Duration::from_secs(length / SLOWEST_UPLOAD))
-}
-
-/// Bytes in a second.
-const SLOWEST_UPLOAD: u64 = 64 << 10;
-const UPLOAD_OF_UNKNOWN_LENGTH: Duration = Duration::from_secs(600);
 
 /// More reselections than this are a rule that never agrees.
 const MAX_RESELECTS: usize = 16;
-
-#[cfg(test)]
-mod tests {
-    use openssl::x509::X509;
-    use pingora::upstreams::peer::Peer;
-
-    use std::time::UNIX_EPOCH;
-
-    use super::*;
-    use crate::{config::CaCerts, metrics::Metrics};
-
-    fn of(pool: &config::Pool, host: &str) -> Box<HttpPeer> {
-        let pool = Pool::new(&Arc::new(pool.clone()), &Metrics::new(), None, UNIX_EPOCH);
-        peer(&pool, pool.servers()[0].config(), || host.to_owned())
-    }
-
-    fn pool() -> config::Pool {
-        let server = SocketAddr::from(([10, 0, 0, 1], 443));
-        config::Pool { enable_ssl: true, verify: true, ..config::Pool::of("p".into(), [server]) }
-    }
-
-    #[test]
-    fn a_connection_is_not_used_again_where_other_authorities_are_trusted() {
-        let with_ca = |name: &str| {
-            let made =
-                rcgen::generate_simple_self_signed([name.to_owned()]).expect("a name makes a certificate");
-            let certificate = X509::from_der(made.cert.der()).expect("it is a certificate");
-            config::Pool { ca_certs: CaCerts::new(vec![certificate]), ..pool() }
-        };
-        let (system, ours, theirs) = (pool(), with_ca("ours"), with_ca("theirs"));
-        let key = |pool| of(pool, "a.com").reuse_hash();
-        assert_eq!(key(&ours), key(&ours));
-        assert_ne!(key(&ours), key(&theirs));
-        assert_ne!(key(&ours), key(&system));
-    }
-
-    #[test]
-    fn there_is_a_name_to_verify_whatever_the_host_is() {
-        for (host, name) in
-            [("a.com", "a.com"), ("a.com:443", "a.com"), ("", "10.0.0.1"), (":443", "10.0.0.1")]
-        {
-            let peer = of(&pool(), host);
-            assert_eq!(peer.sni, name, "{host:?}");
-            assert!(peer.options.verify_cert && peer.options.verify_hostname);
-        }
-    }
-}

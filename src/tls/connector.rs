@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use openssl::{
@@ -24,13 +25,17 @@ use tokio::{
 };
 use tokio_openssl::SslStream;
 
-use crate::config;
+use super::revocation::{self, Revocation};
+use crate::config::{self, CaCerts, OwnCertificate};
 
 /// The context of a pool's connections.
 #[derive(Clone)]
 pub struct Connector {
     ssl: SslConnector,
     verify_hostname: bool,
+    sni: bool,
+    /// The authorities, where they have said what they have taken back.
+    revoked: Option<CaCerts>,
 }
 
 /// A server, and how the last handshake with it may be shortened.
@@ -52,6 +57,8 @@ pub struct ServerStream {
 pub enum ConnectError {
     #[error("certificate refused: {0}")]
     Certificate(X509VerifyResult),
+    #[error("certificate refused: {0}")]
+    Revoked(#[from] Revocation),
     #[error("TLS handshake failed: {0}")]
     Handshake(#[from] ssl::Error),
     #[error("TLS could not be begun: {0}")]
@@ -62,7 +69,8 @@ impl Connector {
     /// Trusts as `pool` says. `alpn` is what is offered, in the form of the extension; empty: nothing.
     pub fn new(pool: &config::Pool, alpn: &[u8]) -> Result<Self, ErrorStack> {
         let mut context = SslConnector::builder(SslMethod::tls_client())?;
-        if let Some(ca_certs) = &pool.ca_certs {
+        let trusted = pool.tls.ca_certs.as_ref().or(pool.ca_certs.as_ref());
+        if let Some(ca_certs) = trusted {
             let mut store = X509StoreBuilder::new()?;
             ca_certs.certificates().iter().try_for_each(|ca| store.add_cert(ca.clone()))?;
             context.set_cert_store(store.build());
@@ -70,11 +78,22 @@ impl Connector {
         if !pool.verify {
             context.set_verify(SslVerifyMode::NONE);
         }
+        if let Some(OwnCertificate { chain, key, .. }) = pool.tls.certificate.as_deref() {
+            let (leaf, issuers) = chain.split_first().expect("a client certificate's chain is not empty");
+            context.set_certificate(leaf)?;
+            context.set_private_key(key)?;
+            issuers.iter().try_for_each(|issuer| context.add_extra_chain_cert(issuer.clone()))?;
+        }
         if !alpn.is_empty() {
             context.set_alpn_protos(alpn)?;
         }
-        // As for the app's connections: a pool's own authorities sign nobody else's certificates.
-        Ok(Self { ssl: context.build(), verify_hostname: pool.verify && pool.ca_certs.is_none() })
+        Ok(Self {
+            ssl: context.build(),
+            // As for the app's connections: the federation's authorities sign nobody else's certificates.
+            verify_hostname: pool.verify && pool.tls.host_check && pool.ca_certs.is_none(),
+            sni: pool.tls.sni,
+            revoked: trusted.filter(|trusted| pool.verify && !trusted.crls().is_empty()).cloned(),
+        })
     }
 
     /// A server, by the name that its certificate has to have: also sent as SNI, unless it is an address.
@@ -86,9 +105,11 @@ impl Connector {
 impl Server {
     /// Shakes hands.
     pub async fn connect(&self, stream: TcpStream) -> Result<ServerStream, ConnectError> {
-        let settings = self.connector.ssl.configure()?.verify_hostname(self.connector.verify_hostname);
+        let Connector { ssl, verify_hostname, sni, revoked } = &self.connector;
+        let settings = ssl.configure()?.verify_hostname(*verify_hostname).use_server_name_indication(*sni);
         let mut ssl = settings.into_ssl(&self.name)?;
-        if let Some(session) = &*self.session.lock() {
+        // A resumed session would bring no certificates to look up.
+        if let Some(session) = self.session.lock().as_deref().filter(|_| revoked.is_none()) {
             // SAFETY: the session was made by a connection of this server, which has the context of `ssl`.
             unsafe { ssl.set_session(session)? };
         }
@@ -99,6 +120,10 @@ impl Server {
                 X509VerifyResult::OK => ConnectError::Handshake(error),
                 refused => ConnectError::Certificate(refused),
             });
+        }
+        if let Some(authorities) = revoked {
+            let chain = stream.ssl().verified_chain().into_iter().flatten();
+            revocation::check(chain, authorities.crls(), SystemTime::now())?;
         }
         Ok(ServerStream { stream, session: self.session.clone() })
     }

@@ -17,6 +17,7 @@ mod identity;
 mod revocation;
 mod site;
 mod tickets;
+mod trust;
 
 pub use acceptor::{Acceptor, AcceptorError};
 pub use certificate_watch::CertificateWatch;
@@ -28,3 +29,4 @@ pub use identity::TlsFacts;
 pub use revocation::Revocation;
 pub use site::{PeerRefusal, PeerTls, PeerVerifier};
 pub use tickets::TicketKeys;
+pub use trust::ServerTls;

@@ -11,22 +11,20 @@ use openssl::{
     error::ErrorStack,
     ssl::{NameType, SslRef, SslVerifyMode},
     x509::{
-        X509, X509Ref, X509StoreContextRef, X509VerifyResult,
+        X509Ref, X509StoreContextRef, X509VerifyResult,
         store::{X509Store, X509StoreBuilder},
     },
 };
 use parking_lot::Mutex;
-use pingora::{
-    protocols::tls::{HandshakeCompleteHook, SslDigest},
-    tls::ext,
-    upstreams::peer::HttpPeer,
-    utils::tls::CertKey,
-};
+use pingora::{protocols::tls::SslDigest, tls::ext, upstreams::peer::HttpPeer, utils::tls::CertKey};
 
-use super::revocation::{self, Revocation};
+use super::{
+    revocation::{self, Revocation},
+    trust::Trust,
+};
 use crate::{
     clock::Clock,
-    config::{self, CaCerts, SiteTls},
+    config::{self, SiteTls},
 };
 
 /// Why a peer's certificate is refused although an authority has signed it.
@@ -136,9 +134,8 @@ impl PeerVerifier {
 
 /// Connects to peers: what they are shown, and how what they show is verified.
 pub struct PeerTls {
-    ca_certs: CaCerts,
+    trust: Trust,
     own: Option<OwnSide>,
-    keep_chain: HandshakeCompleteHook,
     told: Told,
 }
 
@@ -147,9 +144,6 @@ struct OwnSide {
     site: Arc<SiteTls>,
 }
 
-/// The chain by which OpenSSL verified a peer; kept with the connection.
-struct Chain(Vec<X509>);
-
 impl PeerTls {
     /// Of a pool with authorities of its own.
     pub fn of(pool: &config::Pool) -> Option<Self> {
@@ -157,15 +151,7 @@ impl PeerTls {
             certificate: Arc::new(CertKey::new(site.chain.clone(), site.key.clone())),
             site: site.clone(),
         });
-        Some(Self {
-            ca_certs: pool.ca_certs.clone()?,
-            own,
-            keep_chain: Arc::new(|ssl| {
-                let chain = ssl.verified_chain()?.iter().map(ToOwned::to_owned).collect();
-                Some(Arc::new(Chain(chain)))
-            }),
-            told: Told::default(),
-        })
+        Some(Self { trust: Trust::new(pool.ca_certs.clone()?), own, told: Told::default() })
     }
 
     /// Whether this site has a certificate to show.
@@ -176,19 +162,14 @@ impl PeerTls {
     /// Describes a connection to a server of the pool. Without a certificate of our own, peers are taken whatever
     /// their names are: they show the certificates of their apps then.
     pub fn apply(&self, peer: &mut HttpPeer, server: &config::Server) {
-        peer.options.ca = Some(self.ca_certs.certificates().clone());
+        self.trust.apply(peer);
         peer.options.verify_cert = true;
         peer.options.verify_hostname = false;
-        // Pingora keeps connections apart by this, and not by `ca`.
-        peer.group_key = self.ca_certs.fingerprint();
-        if !self.ca_certs.crls().is_empty() {
-            peer.options.upstream_tls_handshake_complete_hook = Some(self.keep_chain.clone());
-        }
         if let (Some(own), Some(name)) = (&self.own, &server.hostname) {
             peer.sni.clone_from(name);
             peer.client_cert_key = Some(own.certificate.clone());
             peer.options.verify_hostname = own.site.required;
-            peer.group_key = own.site.fingerprint();
+            peer.group_key ^= own.site.fingerprint();
         }
     }
 
@@ -197,14 +178,7 @@ impl PeerTls {
     /// # Errors
     /// One is, or it cannot be known.
     pub fn check(&self, digest: Option<&SslDigest>, now: SystemTime) -> Result<(), PeerRefusal> {
-        if self.ca_certs.crls().is_empty() {
-            return Ok(());
-        }
-        let chain = digest.and_then(|digest| digest.extension.get::<Chain>());
-        let checked = chain.ok_or(PeerRefusal::Unseen).and_then(|Chain(chain)| {
-            Ok(revocation::check(chain.iter().map(|it| &**it), self.ca_certs.crls(), now)?)
-        });
-        checked.inspect_err(|refusal| self.told.tell(refusal))
+        self.trust.check(digest, now).inspect_err(|refusal| self.told.tell(refusal))
     }
 }
 

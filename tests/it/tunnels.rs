@@ -113,7 +113,7 @@ async fn a_tunnels_connect_timeout_is_that_of_its_pool() {
     for site in [full_site, with_tls(Site::new(&[&silent]))] {
         let homing = site.with(|yaml| yaml["pools"][0]["connect_timeout"] = "300ms".into()).start().await;
         let began = Instant::now();
-        assert_eq!(websocket().send(homing.addr).await.status, 503);
+        assert_eq!(websocket().send(homing.addr).await.status, 504);
         let took = began.elapsed();
         assert!((Duration::from_millis(300)..Duration::from_secs(3)).contains(&took), "{took:?}");
     }
@@ -317,7 +317,7 @@ fn with_tls(site: Site) -> Site {
 }
 
 /// A listener that accepts nothing, with a full queue: who connects to it waits.
-async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
+pub async fn full_listener() -> (TcpListener, Vec<TcpStream>) {
     let socket = TcpSocket::new_v4().expect("a socket can be made");
     socket.bind((net::own_ip(), 0).into()).expect("a loopback address has a free port");
     let listener = socket.listen(0).expect("a bound socket listens");

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use openssl::{
     pkey::PKey,
     ssl::{SslConnector, SslMethod, SslVerifyMode, SslVersion},
-    x509::X509Crl,
+    x509::{X509, X509Crl},
 };
 use pingora::{connectors::TransportConnector, protocols::l4::stream::Stream as L4Stream};
 use rcgen::{
@@ -19,7 +19,7 @@ use tokio::{
 
 use super::*;
 use crate::{
-    config::{SslProfile, TlsVersion},
+    config::{CaCerts, SslProfile, TlsVersion},
     tls::{Acceptor, CertificateStore, CertifiedKey, TicketKeys, TlsFacts, certificates::tests::self_signed},
 };
 

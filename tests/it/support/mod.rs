@@ -18,6 +18,7 @@ pub mod raw;
 pub mod rpc;
 pub mod site_cookie;
 pub mod tls;
+pub mod tls_server;
 pub mod wire;
 
 use std::{future::Future, time::Duration};

@@ -39,6 +39,7 @@ struct Shared {
     heads: Mutex<Vec<Parts>>,
     to_refuse: AtomicUsize,
     cancelled: AtomicUsize,
+    connections: AtomicUsize,
 }
 
 impl RpcServer {
@@ -79,6 +80,11 @@ impl RpcServer {
         self.shared.to_refuse.store(n, Ordering::Relaxed);
     }
 
+    /// Connections accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+
     /// How many requests the other side gave up.
     pub fn cancelled(&self) -> usize {
         self.shared.cancelled.load(Ordering::Relaxed)
@@ -88,6 +94,7 @@ impl RpcServer {
 async fn accept(listener: TcpListener, tls: Option<SslAcceptor>, shared: Arc<Shared>) {
     while let Ok((stream, _)) = listener.accept().await {
         let (tls, shared) = (tls.clone(), shared.clone());
+        shared.connections.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             if let Some(stream) = shake_hands(stream, tls).await {
                 serve(stream, shared).await;

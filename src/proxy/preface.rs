@@ -1,0 +1,130 @@
+//! What a connection to a server begins with where its pool wants the client's address told by the PROXY protocol
+//! (haproxy.org, `doc/proxy-protocol.txt`). It holds for all that follows, so such a connection is for one client.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{config::ProxyProtocol, rule::Exchange};
+
+/// The header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Preface(Arc<[u8]>);
+
+impl Preface {
+    /// Of the client of a request. One that a peer site has told of has no port.
+    pub fn of(version: ProxyProtocol, exchange: &Exchange) -> Self {
+        let (here, ip) = (exchange.client_addr(), exchange.client_ip());
+        let port = if here.ip() == ip { here.port() } else { 0 };
+        Self::new(version, SocketAddr::new(ip, port), exchange.local_addr())
+    }
+
+    fn new(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Self {
+        let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        let (client, local) = (canonical(client), canonical(local));
+        Self(match version {
+            ProxyProtocol::V1 => text(client, local).into_bytes().into(),
+            ProxyProtocol::V2 => binary(client, local).into(),
+        })
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Tells the connections of one client from those of others.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// Version 1. It cannot say that the families differ.
+fn text(client: SocketAddr, local: SocketAddr) -> String {
+    let family = match (client, local) {
+        (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
+        (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
+        _ => return "PROXY UNKNOWN\r\n".to_owned(),
+    };
+    let (from, to) = (client.ip(), local.ip());
+    format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), local.port())
+}
+
+/// Version 2. Where the families differ, IPv4 is written as IPv6 has it.
+fn binary(client: SocketAddr, local: SocketAddr) -> Vec<u8> {
+    let (family, addresses) = match (client.ip(), local.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (TCP_OVER_IPV4, [from.octets(), to.octets()].concat()),
+        (from, to) => (TCP_OVER_IPV6, [v6(from), v6(to)].concat()),
+    };
+    let ports = [client.port().to_be_bytes(), local.port().to_be_bytes()].concat();
+    let length = u16::try_from(addresses.len() + ports.len()).expect("two addresses are short");
+    [&SIGNATURE[..], &[PROXIED, family], &length.to_be_bytes(), &addresses, &ports].concat()
+}
+
+fn v6(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped().octets(),
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, on behalf of somebody.
+const PROXIED: u8 = 0x21;
+const TCP_OVER_IPV4: u8 = 0x11;
+const TCP_OVER_IPV6: u8 = 0x21;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_told_of_in_either_version() {
+        let mapped = "20010db8000000000000000000000001";
+        for (client, local, v1, v2) in [
+            (
+                "192.0.2.7:51000",
+                "198.51.100.1:443",
+                "PROXY TCP4 192.0.2.7 198.51.100.1 51000 443\r\n",
+                "2111000cc0000207c6336401c73801bb".to_owned(),
+            ),
+            (
+                "[2001:db8::1]:1",
+                "[2001:db8::1]:65535",
+                "PROXY TCP6 2001:db8::1 2001:db8::1 1 65535\r\n",
+                format!("21210024{mapped}{mapped}0001ffff"),
+            ),
+            (
+                "[::ffff:192.0.2.7]:51000",
+                "198.51.100.1:443",
+                "PROXY TCP4 192.0.2.7 198.51.100.1 51000 443\r\n",
+                "2111000cc0000207c6336401c73801bb".to_owned(),
+            ),
+            (
+                "[2001:db8::1]:0",
+                "198.51.100.1:443",
+                "PROXY UNKNOWN\r\n",
+                format!("21210024{mapped}00000000000000000000ffffc6336401000001bb"),
+            ),
+        ] {
+            let (client, local) = (client.parse().expect("an address"), local.parse().expect("an address"));
+            assert_eq!(Preface::new(ProxyProtocol::V1, client, local).bytes(), v1.as_bytes());
+            let binary = Preface::new(ProxyProtocol::V2, client, local);
+            let (signature, rest) = binary.bytes().split_at(12);
+            assert_eq!(signature, b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a");
+            let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(rest, v2);
+        }
+    }
+
+    #[test]
+    fn connections_of_different_clients_are_told_apart() {
+        let local = SocketAddr::from(([198, 51, 100, 1], 443));
+        let of = |port| Preface::new(ProxyProtocol::V1, SocketAddr::from(([192, 0, 2, 7], port)), local);
+        assert_eq!(of(1).fingerprint(), of(1).fingerprint());
+        assert_ne!(of(1).fingerprint(), of(2).fingerprint());
+    }
+}
