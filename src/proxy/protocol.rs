@@ -2,8 +2,8 @@
 //!
 //! HTTP/2 where the pool says so: with TLS if the server agrees to it by ALPN, else by prior knowledge (RFC 9113, 3.3).
 //! What Pingora's HTTP/2 cannot carry goes in HTTP/1.1 even so: tunnels, which do not come here, a target that is not
-//! UTF-8, and a client that waits for the server's word before it sends its body. Without TLS there is no second protocol to choose, so
-//! there such a client hears from homing that it may go on.
+//! UTF-8, and a client that waits for the server's word before it sends its body. Without TLS there is no second protocol
+//! to choose, so there such a client hears from homing that it may go on.
 //!
 //! Answers' trailers, which gRPC ends with, pass where both legs are HTTP/2. Pingora's HTTP/1.1 reads and drops a
 //! server's and writes none; requests' trailers it passes in neither.

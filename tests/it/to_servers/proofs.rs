@@ -41,39 +41,38 @@ const OURS: &str = "{pki_profile_ref: servers, sni: pay.test}";
 async fn a_server_is_believed_as_its_pool_says_and_a_refused_one_is_a_502_with_its_reason() {
     let (ours, theirs) = (Ca::new("ours"), Ca::new("theirs"));
     let good = ours.cert_for("pay.test");
-    for (what, cert, keys, why) in [
-        ("signed by the profile's authority", &good, OURS, None),
-        ("signed by another", &theirs.cert_for("pay.test"), OURS, Some("unable to get local issuer")),
-        ("for another name", &ours.cert_for("other.test"), OURS, Some("ostname mismatch")),
+    for (what, cert, keys, believed) in [
+        ("signed by the profile's authority", &good, OURS, true),
+        ("signed by another", &theirs.cert_for("pay.test"), OURS, false),
+        ("for another name", &ours.cert_for("other.test"), OURS, false),
         (
             "for another name, which does not matter",
             &ours.cert_for("other.test"),
             "{pki_profile_ref: servers, sni: pay.test, host_check_enabled: false}",
-            None,
+            true,
         ),
-        ("expired", &ours.cert_valid("pay.test", -20..=-10), OURS, Some("expired")),
-        ("not yet valid", &ours.cert_valid("pay.test", 10..=20), OURS, Some("not yet valid")),
-        ("unknown to the system", &good, "{sni: pay.test}", Some("unable to get local issuer")),
-        ("not verified at all", &cert_for(&["x.test"]), "{verify: false}", None),
-        ("not sent in SNI", &good, "{pki_profile_ref: servers, sni: pay.test, sni_enabled: false}", None),
+        ("expired", &ours.cert_valid("pay.test", -20..=-10), OURS, false),
+        ("not yet valid", &ours.cert_valid("pay.test", 10..=20), OURS, false),
+        ("unknown to the system", &good, "{sni: pay.test}", false),
+        ("not verified at all", &cert_for(&["x.test"]), "{verify: false}", true),
+        ("not sent in SNI", &good, "{pki_profile_ref: servers, sni: pay.test, sni_enabled: false}", true),
         (
             "not sent in SNI and for another name",
             &ours.cert_for("other.test"),
             "{pki_profile_ref: servers, sni: pay.test, sni_enabled: false}",
-            Some("ostname mismatch"),
+            false,
         ),
     ] {
         let server = TlsServer::start(cert, None).await;
         let homing = secured(server.addr, &ours, keys).start().await;
         let answer = Request::post("/", "").send(homing.addr).await;
-        assert_eq!(answer.status, if why.is_none() { 200 } else { 502 }, "{what}");
+        assert_eq!(answer.status, if believed { 200 } else { 502 }, "{what}");
         let line = lines::line(&homing).await;
-        let reason = if why.is_none() { json!(null) } else { json!("tls_failed") };
+        let reason = if believed { json!(null) } else { json!("tls_failed") };
         assert_eq!(line["reason"], reason, "{what}: {line:#}");
-        assert_eq!(server.seen().len(), usize::from(why.is_none()), "{what}");
-        if let Some(why) = why {
+        assert_eq!(server.seen().len(), usize::from(believed), "{what}");
+        if !believed {
             homing.says("the certificate of a server is refused").await;
-            assert!(homing.log().contains(why), "{what}: {}", homing.log());
             let server = server.addr.to_string();
             let labels = [("pool", APP), ("server", &*server), ("reason", "certificate")];
             homing.settles("homing_upstream_connect_failures_total", &labels, 1.0).await;
@@ -167,12 +166,15 @@ async fn an_http_2_server_and_one_without_tls_are_called_as_their_pool_says() {
 async fn members_of_a_clone_pool_are_believed_and_shown_the_same() {
     let (ours, clients, app) = (Ca::new("ours"), Ca::new("clients"), Origin::start("app").await);
     let revoked = ours.crl(&[7], 2099);
-    for (cert, keys, good) in [
-        (ours.cert_for("pay.test"), "{ssl_key_and_certificate_ref: us}", true),
-        (ours.cert_for("pay.test"), "{}", false),
-        (Ca::new("theirs").cert_for("pay.test"), "{ssl_key_and_certificate_ref: us}", false),
-        (ours.cert_for("other.test"), "{ssl_key_and_certificate_ref: us}", false),
-        (ours.site_cert("pay.test", "homing://x/y", 7), "{ssl_key_and_certificate_ref: us}", false),
+    let us = "{ssl_key_and_certificate_ref: us}";
+    let (left, never_left) = ("homing_clone_copies_total", "homing_clone_dropped_total");
+    for (cert, keys, (counter, label, value)) in [
+        (ours.cert_for("pay.test"), us, (left, "outcome", "answered")),
+        // With TLS 1.3 a member refuses who shows nothing after the handshake: the copy is on its way then.
+        (ours.cert_for("pay.test"), "{}", (left, "reason", "closed")),
+        (Ca::new("theirs").cert_for("pay.test"), us, (never_left, "reason", "tls")),
+        (ours.cert_for("other.test"), us, (never_left, "reason", "tls")),
+        (ours.site_cert("pay.test", "homing://x/y", 7), us, (never_left, "reason", "tls")),
     ] {
         let member = TlsServer::start(&cert, Some(&clients)).await;
         let site = Site::new(&[&app])
@@ -195,9 +197,8 @@ async fn members_of_a_clone_pool_are_believed_and_shown_the_same() {
             });
         let homing = site.start().await;
         assert_eq!(Request::get("/").send(homing.addr).await.status, 200);
-        let metric = if good { "homing_clone_copies_total" } else { "homing_clone_dropped_total" };
-        homing.settles(metric, &[("vs", "web"), ("pool", CLONES)], 1.0).await;
+        homing.settles(counter, &[("vs", "web"), ("pool", CLONES), (label, value)], 1.0).await;
         let shown: Vec<_> = member.seen().into_iter().map(|seen| seen.client).collect();
-        assert_eq!(shown, if good { vec![Some("us.test".to_owned())] } else { vec![] });
+        assert_eq!(shown, if value == "answered" { vec![Some("us.test".to_owned())] } else { vec![] });
     }
 }
