@@ -130,7 +130,7 @@ impl Ports {
         let stop = CancellationToken::new();
         let tcp = tcp::serve(sockets.tcp, self.connections.clone(), responder.clone(), self.clock.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(tcp));
-        for (socket, thread) in sockets.udp.into_iter().zip(&self.threads) {
+        for (socket, thread) in sockets.udp.into_iter().zip(self.threads.iter().cycle()) {
             let udp = udp::serve(socket, responder.clone(), self.clock.clone());
             thread.spawn(stop.clone().run_until_cancelled_owned(udp));
         }

@@ -36,12 +36,12 @@ pub(super) struct Datagrams {
 }
 
 impl Sockets {
-    /// Those that another process had, and as many more as it takes.
+    /// Those that another process had, and as many more as it takes. None is left out where there are more than threads:
+    /// what has come there would be lost.
     pub fn open(addr: SocketAddr, threads: usize, inherited: &mut Inherited) -> Result<Self, BindError> {
         let Some(tcp) = inherited.tcp(addr) else { return Self::bind(addr, threads) };
-        let mut sockets = inherited.udp(addr);
-        sockets.truncate(threads);
-        let missing = threads - sockets.len();
+        let sockets = inherited.udp(addr);
+        let missing = threads.saturating_sub(sockets.len());
         let more = (0..missing).map(|_| open(addr, Type::DGRAM, true).map(UdpSocket::from));
         let all = sockets.into_iter().map(Ok).chain(more).map(|socket| Datagrams::new(socket?));
         let udp = all.collect::<io::Result<_>>().map_err(|error| udp_error(addr, error))?;
@@ -133,7 +133,7 @@ mod tests {
             first.handles().into_iter().for_each(|socket| inherited.add(socket).unwrap());
             assert_eq!(inherited.len(), 3);
             let second = Sockets::open(addr, threads, &mut inherited).unwrap();
-            assert_eq!(second.udp.len(), threads);
+            assert_eq!(second.udp.len(), threads.max(2));
             assert!(inherited.is_empty());
         }
     }

@@ -46,7 +46,7 @@ async fn a_server_whose_certificate_has_expired_is_refused_and_the_log_says_so_o
     let dir = tempfile::tempdir().expect("a temporary directory");
     let trusted = dir.path().join("ca.pem");
     std::fs::write(&trusted, ca.pem()).expect("written");
-    for (valid, status, lines) in [(-90..=-1, 503, 1), (-1..=90, 200, 0)] {
+    for (valid, status, lines) in [(-90..=-1, 502, 1), (-1..=90, 200, 0)] {
         let app = Origin::start_tls("app", &ca.cert_valid("a.com", valid)).await;
         let site = Site::new(&[&app]).with(|yaml| yaml["pools"][0]["enable_ssl"] = true.into());
         let trusting = |command: &mut tokio::process::Command| {
