@@ -180,8 +180,9 @@ def build_bare_proxy():
                            stdout=subprocess.PIPE, text=True)
     if build.returncode:
         sys.exit("the bare proxy does not build")
-    built = [json.loads(line).get("executable") for line in build.stdout.splitlines() if line.startswith("{")]
-    return next(path for path in reversed(built) if path)
+    messages = [json.loads(line) for line in build.stdout.splitlines() if line.startswith("{")]
+    return next(it["executable"] for it in messages
+                if it.get("executable") and it["target"]["name"] == "bare_proxy")
 
 
 def main():
