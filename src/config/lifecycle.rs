@@ -19,6 +19,8 @@ pub struct Lifecycle {
     pub queue: Option<RequestQueue>,
     /// How long a server that is new, or back, takes to its full share; zero: it has it at once.
     pub ramp: Duration,
+    /// How long a server keeps its sessions when a reload disables it; zero: it loses them at once.
+    pub graceful_disable: Duration,
 }
 
 /// Requests that wait for a server.
@@ -34,6 +36,7 @@ impl Lifecycle {
     pub(super) fn read(o: &mut Object<'_>) -> Self {
         let most = o.field(MOST, units::whole(0..=1_000_000_u64)).and_then(NonZeroU64::new);
         let ramp = o.field("connection_ramp_duration", units::duration(Duration::ZERO..=days(1)));
+        let graceful = o.field("graceful_disable_timeout", units::duration(Duration::ZERO..=days(5)));
         let enabled = o.field("request_queue_enabled", units::flag).unwrap_or(false);
         let depth = o.field("request_queue_depth", units::whole(1..=100_000_u32));
         let timeout = o.field("request_queue_timeout", units::duration(milliseconds(1)..=hours(1)));
@@ -56,7 +59,12 @@ impl Lifecycle {
             depth: depth.and_then(NonZeroU32::new).unwrap_or(RequestQueue::default().depth),
             timeout: timeout.unwrap_or(RequestQueue::default().timeout),
         };
-        Self { most_per_server: most, queue: enabled.then_some(queue), ramp: ramp.unwrap_or_default() }
+        Self {
+            most_per_server: most,
+            queue: enabled.then_some(queue),
+            ramp: ramp.unwrap_or_default(),
+            graceful_disable: graceful.unwrap_or_default(),
+        }
     }
 }
 

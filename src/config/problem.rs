@@ -130,7 +130,7 @@ pub(super) fn shown(value: &str) -> String {
 
 /// `a, b and 7 more`: what could have been meant, for help texts.
 pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    const NAMES: usize = 40;
+    const NAMES: usize = 50;
     let names: Vec<&str> = names.into_iter().collect();
     let mut text = names.iter().take(NAMES).map(|name| name.to_string()).collect::<Vec<_>>().join(", ");
     if names.len() > NAMES {

@@ -14,6 +14,7 @@ mod inline;
 mod lease;
 pub mod monitor;
 mod names;
+mod parting;
 mod past;
 mod places;
 mod priority;

@@ -22,6 +22,7 @@ use super::{
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
     inline::Record,
+    parting::Parting,
     past::{Change, Past},
     places::Places,
     queue::Queue,
@@ -52,6 +53,9 @@ pub struct Server {
     ramp: Arc<Ramp>,
     /// How long it takes to its full share.
     ramp_duration: Duration,
+    parting: Arc<Parting>,
+    /// How long it keeps its sessions when a reload disables it.
+    parting_duration: Duration,
     /// Who waits for a place.
     queue: Arc<Queue>,
 }
@@ -162,6 +166,14 @@ impl Server {
         let ramp_duration = pool.lifecycle.ramp;
         let ramping = previous.filter(|before| before.enabled && !ramp_duration.is_zero());
         let ramp = ramping.map(|before| before.ramp.clone()).unwrap_or_default();
+        let parting_duration = pool.lifecycle.graceful_disable;
+        let parting = match previous {
+            Some(before) if !enabled && before.enabled && !parting_duration.is_zero() => {
+                Arc::new(Parting::begin())
+            }
+            Some(before) if !enabled && !before.enabled => before.parting.clone(),
+            _ => Arc::default(),
+        };
         Self {
             pool: pool.name.clone(),
             name: config.addr.to_string(),
@@ -177,6 +189,8 @@ impl Server {
             record,
             ramp,
             ramp_duration,
+            parting,
+            parting_duration,
             queue: queue.clone(),
         }
     }
@@ -196,9 +210,11 @@ impl Server {
         &self.config
     }
 
-    /// Enabled and, as far as is known, healthy: may get requests of the sessions that it has.
+    /// Enabled, or disabled so recently that it keeps its sessions, and, as far as is known, healthy: may get requests of
+    /// the sessions that it has.
     pub fn is_up(&self) -> bool {
-        self.enabled && !self.known.stands(Standing::None) && self.admin_state() != AdminState::Disabled
+        let is_there = self.enabled || self.parting.lasts();
+        is_there && !self.known.stands(Standing::None) && self.admin_state() != AdminState::Disabled
     }
 
     /// Up, and neither draining nor in maintenance: may get new sessions too.
@@ -252,6 +268,10 @@ impl Server {
         let ordered = order.as_ref().map_or(AdminState::Enabled, |order| order.state);
         let last_changed = order.map_or(checked, |order| order.at.max(checked));
         let (state, reason) = match known {
+            _ if self.parting.lasts() => {
+                let reason = "disabled in the configuration: it keeps its sessions for a while";
+                (State::Disabled, reason.to_owned())
+            }
             _ if !self.enabled => (State::Disabled, "disabled in the configuration".to_owned()),
             _ if ordered == AdminState::Disabled => (State::Disabled, "disabled by an operator".to_owned()),
             (State::Up, _) if ordered == AdminState::Draining => {
@@ -322,6 +342,14 @@ impl Server {
     pub(super) fn advance(&self, now: Instant, wall: SystemTime) {
         if self.known.stands(Standing::None) {
             self.end_ejection(now, wall);
+        }
+        if self.parting.advance(self.parting_duration, now) {
+            info!(
+                pool = self.pool.as_str(),
+                server = self.name,
+                "a disabled server has no sessions any more"
+            );
+            self.came_or_went(false);
         }
         if self.ramp.advance(self.ramp_duration, now) {
             self.queue.offer_all(self.addr());

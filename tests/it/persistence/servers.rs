@@ -3,6 +3,7 @@
 use super::{HEADER, of, order, server_of, servers, settles, site, stays};
 use crate::support::{
     config::{APP, parse},
+    eventually,
     homing::Homing,
     origin::Origin,
 };
@@ -57,6 +58,34 @@ async fn a_server_that_drains_keeps_its_sessions_and_one_that_is_disabled_does_n
     assert_ne!(moved, home);
     order(&homing, server, "enable").await;
     assert_eq!(stays(&homing, &of("1"), 4).await, moved, "no flap back");
+}
+
+#[tokio::test]
+async fn a_server_that_a_reload_disables_keeps_its_sessions_for_its_time() {
+    let servers = servers().await;
+    let all = site(&servers.each_ref(), HEADER);
+    let homing = all.start().await;
+    let home = stays(&homing, &of("1"), 2).await;
+    let ip = named(&servers, &home).addr.ip().to_string();
+    let without = |grace: &str| {
+        all.clone().with(|yaml| {
+            let pool = &mut yaml["pools"][0];
+            pool["graceful_disable_timeout"] = grace.into();
+            let servers = pool["servers"].as_sequence_mut().expect("a list");
+            let server = servers.iter_mut().find(|server| server["ip"].as_str() == Some(&ip));
+            server.expect("it is one of them")["enabled"] = false.into();
+        })
+    };
+    homing.reloaded(&without("1h")).await;
+    assert_eq!(stays(&homing, &of("1"), 4).await, home);
+    for session in 2..6 {
+        assert_ne!(server_of(&homing, &of(&session.to_string())).await, home, "a new session");
+    }
+    let shown = homing.command(&["show", "pool", APP]).await;
+    assert!(shown.stdout.contains("it keeps its sessions for a while"), "{}", shown.text());
+    homing.reloaded(&without("1ms")).await;
+    eventually("its time is over", async || server_of(&homing, &of("1")).await != home).await;
+    homing.says("a disabled server has no sessions any more").await;
 }
 
 /// A session that is to stay at its server, and that server.
