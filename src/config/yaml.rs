@@ -96,6 +96,10 @@ impl Node {
 
     /// Reports every key that is written twice in its mapping.
     pub(super) fn report_duplicates(&self, file: &Arc<Path>, path: &str, report: &Report) {
+        // Paths of everything in a large file take their time, and hardly any file needs them.
+        if !self.has_duplicates() {
+            return;
+        }
         match &self.data {
             Data::Scalar(_) => {}
             Data::List(items) => {
@@ -114,6 +118,19 @@ impl Node {
                         report.problem(place, what, "keep one of them");
                     }
                 }
+            }
+        }
+    }
+
+    fn has_duplicates(&self) -> bool {
+        match &self.data {
+            Data::Scalar(_) => false,
+            Data::List(items) => items.iter().any(Self::has_duplicates),
+            Data::Map(entries) => {
+                let mut keys: Vec<_> = entries.iter().map(|entry| &entry.key).collect();
+                keys.sort_unstable();
+                keys.windows(2).any(|pair| pair[0] == pair[1])
+                    || entries.iter().any(|entry| entry.value.has_duplicates())
             }
         }
     }
