@@ -6,24 +6,20 @@
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tracing::info;
 
 use super::{
-    Lease,
+    Health, Lease,
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
     inline::Record,
+    known::{Ejection, Known, Standing},
     parting::Parting,
-    past::{Change, Past},
+    past::Change,
     places::Places,
     queue::Queue,
     ramp::Ramp,
@@ -58,54 +54,6 @@ pub struct Server {
     parting_duration: Duration,
     /// Who waits for a place.
     queue: Arc<Queue>,
-}
-
-/// What monitors and requests have found out, kept over reloads.
-struct Known {
-    /// What `pick` reads; it follows from the facts.
-    standing: AtomicU8,
-    facts: Mutex<Facts>,
-}
-
-struct Facts {
-    health: Health,
-    ejection: Option<Ejection>,
-    /// When one of these was another last,
-    changed: SystemTime,
-    /// and what is said of that beside them.
-    said: Option<String>,
-    past: Past,
-}
-
-/// Requests have taken it out.
-struct Ejection {
-    reason: String,
-    time: Duration,
-    until: Instant,
-}
-
-/// Which requests a server may have, as far as its health goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Standing {
-    /// All.
-    All,
-    /// Those of the sessions that it has.
-    Own,
-    None,
-}
-
-/// What is known of a server's health.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Health {
-    /// No result yet, or no monitor: counts as up, as with HAProxy and Pingora.
-    Unchecked,
-    /// All monitors passed.
-    Up,
-    /// With the reason that an operator reads.
-    Down { reason: String },
-    /// It says itself that it wants no new sessions.
-    Maintenance { reason: String },
 }
 
 /// A server as tables show it.
@@ -450,130 +398,8 @@ impl Server {
     }
 }
 
-impl Known {
-    fn new(now: SystemTime) -> Self {
-        let facts = Facts {
-            health: Health::Unchecked,
-            ejection: None,
-            changed: now,
-            said: None,
-            past: Past::default(),
-        };
-        Self { standing: AtomicU8::new(Standing::All as u8), facts: Mutex::new(facts) }
-    }
-
-    fn stands(&self, standing: Standing) -> bool {
-        self.standing.load(Relaxed) == standing as u8
-    }
-
-    /// One of the facts is another now.
-    fn changed(&self, facts: &mut Facts, monitored: bool, now: SystemTime) {
-        facts.changed = now;
-        self.standing.store(facts.standing() as u8, Relaxed);
-        let (state, reason) = facts.verdict(monitored);
-        facts.past.note(state, &reason, now);
-    }
-}
-
-impl Facts {
-    fn standing(&self) -> Standing {
-        match (&self.ejection, &self.health) {
-            (Some(_), _) | (None, Health::Down { .. }) => Standing::None,
-            (None, Health::Maintenance { .. }) => Standing::Own,
-            (None, Health::Unchecked | Health::Up) => Standing::All,
-        }
-    }
-
-    /// The state that follows from them, and why.
-    fn verdict(&self, monitored: bool) -> (State, String) {
-        if let Health::Down { reason } = &self.health {
-            return (State::Down, reason.clone());
-        }
-        if let Some(Ejection { reason, time, .. }) = &self.ejection {
-            return (State::Down, format!("ejected for {}: {reason}", humantime::format_duration(*time)));
-        }
-        let reason = match (&self.health, &self.said) {
-            (Health::Maintenance { reason }, _) => format!("in maintenance, keeps its sessions: {reason}"),
-            (_, Some(said)) => said.clone(),
-            (Health::Unchecked, _) if monitored => "not checked yet".to_owned(),
-            (Health::Unchecked, _) => "not monitored".to_owned(),
-            _ => "monitors passed".to_owned(),
-        };
-        (State::Up, reason)
-    }
-}
-
 /// What a weight has for a ratio of 1.
 const RATIO: u64 = 1000;
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use super::*;
-    use crate::{
-        config::{LbAlgorithm, MonitorType},
-        metrics::Metrics,
-        pool::{
-            Pool,
-            fixture::{self, build, config, down, monitor},
-        },
-    };
-
-    fn at(seconds: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_secs(seconds)
-    }
-
-    #[test]
-    fn a_status_says_why_and_since_when() {
-        let mut config = config(LbAlgorithm::RoundRobin, &[1, 1]);
-        config.monitors.push(monitor(MonitorType::Tcp));
-        config.servers[1].enabled = false;
-        let pool = build(config);
-        let server = &pool.servers()[0];
-        let status =
-            |state, reason: &str, last_changed| Status { state, reason: reason.into(), last_changed };
-        assert_eq!(server.status(), status(State::Up, "not checked yet", at(0)));
-        server.set_health(Health::Up, at(1));
-        assert_eq!(server.status(), status(State::Up, "monitors passed", at(1)));
-        server.set_health(down(), at(2));
-        server.set_health(Health::Down { reason: "hm: connection refused".into() }, at(3));
-        assert_eq!(
-            server.status(),
-            status(State::Down, "hm: answered 500", at(2)),
-            "the first reason stands"
-        );
-        let disabled = &pool.servers()[1];
-        disabled.set_health(Health::Up, at(4));
-        assert_eq!(disabled.status(), status(State::Disabled, "disabled in the configuration", at(4)));
-        assert!(!disabled.is_up());
-        let unmonitored = fixture::pool(LbAlgorithm::RoundRobin, &[1]);
-        assert_eq!(unmonitored.servers()[0].status(), status(State::Up, "not monitored", at(0)));
-    }
-
-    #[test]
-    fn an_operators_order_stands_beside_the_health_and_names_its_author() {
-        use AdminState::{Disabled, Draining, Enabled};
-        let mut config = config(LbAlgorithm::RoundRobin, &[1]);
-        config.monitors.push(monitor(MonitorType::Tcp));
-        let pool = Pool::new(&Arc::new(config), &Metrics::new(), None, at(0));
-        let server = &pool.servers()[0];
-        assert_eq!(server.last_order(), None);
-        for (health, ordered, up, takes_new, state, reason) in [
-            (Health::Up, Enabled, true, true, State::Up, "monitors passed"),
-            (Health::Up, Draining, true, false, State::Up, "draining: it keeps"),
-            (Health::Up, Disabled, false, false, State::Disabled, "disabled by an operator"),
-            (down(), Draining, false, false, State::Down, "hm: answered 500"),
-            (down(), Disabled, false, false, State::Disabled, "disabled by an operator"),
-            (down(), Enabled, false, false, State::Down, "hm: answered 500"),
-        ] {
-            server.set_health(health, at(1));
-            server.order(ordered, "uid 7", at(2));
-            assert_eq!((server.is_up(), server.takes_new()), (up, takes_new), "{ordered} {reason}");
-            let status = server.status();
-            assert_eq!((status.state, status.last_changed), (state, at(2)));
-            assert!(status.reason.starts_with(reason), "{}", status.reason);
-            assert_eq!(server.last_order(), Some(Order { state: ordered, by: "uid 7".into(), at: at(2) }));
-        }
-    }
-}
+mod tests;
