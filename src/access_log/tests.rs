@@ -12,38 +12,18 @@ use serde_json::Value;
 use super::*;
 
 fn line() -> Line<'static> {
+    let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_273_225_123);
+    let client = Client::Here("192.0.2.7:4711".parse().expect("an address"));
     Line {
-        time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_273_225_123),
         vs: "pay@site_A",
-        client: Client::Here("192.0.2.7:4711".parse().expect("an address")),
         method: "GET",
         host: "a.com:8080",
         path: "/cart",
-        query: None,
         protocol: "HTTP/1.1",
         status: 200,
-        bytes_received: 0,
         bytes_sent: 512,
-        timings: Timings { total: Duration::from_micros(1500), ..Timings::default() },
         request_id: "00000000000000ff",
-        significant: false,
-        reason: None,
-        trace_id: None,
-        peer: None,
-        pool: None,
-        server: None,
-        server_connection_reused: None,
-        retries: 0,
-        servers_tried: &[],
-        persistence: None,
-        tls: None,
-        site: None,
-        clones: Vec::new(),
-        rules: Vec::new(),
-        user_agent: None,
-        referer: None,
-        request_headers: None,
-        response_headers: None,
+        ..Line::unread(time, client, Duration::from_micros(1500))
     }
 }
 
