@@ -3,6 +3,7 @@
 //!
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
+mod builder;
 mod changes;
 mod gslb_watch;
 mod inheritance;
@@ -15,51 +16,40 @@ mod reload;
 mod resolving;
 mod responder;
 mod rounds;
+mod running;
 mod saved;
 mod session_file;
 mod upgrade;
 mod watch;
 
-use std::{
-    io,
-    net::SocketAddr,
-    num::NonZeroUsize,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use pingora::{
     proxy::HttpProxy, server::configuration::ServerConf,
     time::fast_timeout::set_fast_timeout_to_tokio_threshold,
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 pub use crate::dns::delegation_signers;
 pub use crate::limits::OpenFiles;
 pub use crate::snapshot::BuildError;
 use crate::{
     access_log,
-    admin::{self, AdminListener, view},
-    clock::Clock,
-    config::{self, AdminListen, Config},
+    admin::{self, AdminListener},
+    config::{self, AdminListen},
     dns,
     listen::{self, Inherited, Workers},
-    metrics::Metrics,
     proxy::Proxy,
-    rule::{Registry, Rule, RuleError, Setup},
-    session::SessionTable,
-    site_cookie::ReplayGuard,
-    snapshot::{Live, Parts, Snapshot},
-    tls::{AcceptorError, CertificateError, TicketKeys},
+    snapshot::Live,
+    tls::{AcceptorError, CertificateError},
 };
+pub use builder::Builder;
 use inheritance::Legacy;
 pub use inheritance::{Inheritance, InheritanceError};
 use instance::Instance;
 use keeper::Keeper;
 pub use reload::Trigger;
+pub use running::Running;
 use saved::Incoming;
 use session_file::SessionFile;
 pub use upgrade::{HandOverError, HandedOver, LinkError, SocketError, TakeOverError};
@@ -70,13 +60,6 @@ pub struct Homing {
     live: Arc<Live>,
     builder: Builder,
     legacy: Legacy,
-}
-
-/// Collects the rules that configurations may name, then builds instances.
-#[derive(Clone, Default)]
-pub struct Builder {
-    registry: Registry,
-    after_load: Option<fn()>,
 }
 
 /// Why an instance does not start.
@@ -127,8 +110,8 @@ impl Homing {
         admin::explain(&self.live, vs, cookie)
     }
 
-    /// Binds every socket, or takes them over from the process that serves when that hands over, then serves. Needs a tokio runtime: with `threads: 1` everything runs on it, else requests
-    /// are served on threads of their own.
+    /// Binds every socket, or takes them over from the process that serves when that hands over, then serves. Needs a
+    /// tokio runtime: with `threads: 1` everything runs on it, else requests are served on threads of their own.
     ///
     /// # Errors
     /// A socket cannot be had, or a certificate does not load. Nothing was served then.
@@ -190,211 +173,6 @@ impl Homing {
         });
         let stop = stop.drop_guard();
         Ok(Running { instance, admin, admin_url, admin_handle, successors, keeper, stop })
-    }
-}
-
-impl Builder {
-    /// Registers a rule under the name that configurations use for it.
-    pub fn rule(mut self, name: &str, rule: impl Rule) -> Self {
-        self.registry.rule(name, rule);
-        self
-    }
-
-    /// Registers a rule that is made anew for each virtual service that names it, with its `config`.
-    pub fn rule_factory(
-        mut self,
-        name: &str,
-        factory: impl Fn(&Setup<'_>) -> Result<Arc<dyn Rule>, RuleError> + Send + Sync + 'static,
-    ) -> Self {
-        self.registry.factory(name, factory);
-        self
-    }
-
-    /// What is to be done when a configuration was loaded or reloaded, and the memory that this took is free again.
-    pub fn after_load(self, then: fn()) -> Self {
-        Self { after_load: Some(then), ..self }
-    }
-
-    fn loaded(&self) {
-        if let Some(then) = self.after_load {
-            then();
-        }
-    }
-
-    /// Loads a configuration that may name the registered rules.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn load(&self, file: &Path) -> Result<config::Loaded, config::Problems> {
-        config::load(file, &self.registry.names())
-    }
-
-    /// Builds an instance that begins with nothing.
-    ///
-    /// # Errors
-    /// A rule refuses its configuration.
-    pub fn build(&self, config: Config) -> Result<Homing, BuildError> {
-        self.build_heir(config, Inheritance::none()?)
-    }
-
-    /// Builds an instance that goes on with what an earlier process left.
-    ///
-    /// # Errors
-    /// A rule refuses its configuration.
-    pub fn build_heir(&self, config: Config, inheritance: Inheritance) -> Result<Homing, BuildError> {
-        let Inheritance { keys, legacy } = inheritance;
-        let metrics = Metrics::new();
-        let clock = Clock::system();
-        let capacity = config.session_entries;
-        let sessions = Arc::new(SessionTable::new(capacity, keys.seed, &metrics, clock.now()));
-        let saved = keys.tickets(clock.now());
-        let ticket_keys = saved.map_or_else(TicketKeys::random, Ok).map_err(BuildError::Chance)?;
-        ticket_keys.follow(&config.session_ticket_secrets, clock.now()).map_err(BuildError::Chance)?;
-        let replay = Arc::new(ReplayGuard::new());
-        let (drains, censuses) = Default::default();
-        let mark_key = keys.mark;
-        let (words, memories, server_names, unseen) = Default::default();
-        let parts = Parts {
-            metrics,
-            clock,
-            sessions,
-            ticket_keys,
-            replay,
-            drains,
-            censuses,
-            words,
-            memories,
-            server_names,
-            unseen,
-            mark_key,
-        };
-        let snapshot = Snapshot::build(Arc::new(config), &self.registry, &parts, None)?;
-        self.loaded();
-        Ok(Homing { live: Arc::new(Live::new(snapshot, parts)), builder: self.clone(), legacy })
-    }
-}
-
-/// An instance that serves. Dropped without [`Running::shutdown`], it stops being administered and monitored.
-pub struct Running {
-    instance: Arc<Instance>,
-    admin: Option<JoinHandle<()>>,
-    admin_url: Option<String>,
-    admin_handle: Option<admin::Handle>,
-    successors: Option<Arc<Successors>>,
-    keeper: Arc<Keeper>,
-    stop: DropGuard,
-}
-
-impl Running {
-    /// Where it listens, in no order.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.instance.ports.addresses()
-    }
-
-    /// What `--admin` takes to reach it.
-    pub fn admin_url(&self) -> Option<&str> {
-        self.admin_url.as_deref()
-    }
-
-    /// How long a shutdown may take, as configured.
-    pub fn grace_period(&self) -> Duration {
-        self.instance.live.snapshot().config.grace_period
-    }
-
-    /// Loads the configuration again, all of it or nothing, and says what came of it. It goes on to its end also
-    /// when nobody waits for it, and one reload begins when the one before has ended.
-    pub fn reload(&self, trigger: Trigger) -> impl Future<Output = view::Reload> + Send + 'static {
-        let instance = self.instance.clone();
-        async move { instance.reload(trigger).await }
-    }
-
-    /// Opens the access log again by its name, after a rotation has renamed the file.
-    pub fn reopen_access_log(&self) {
-        if let Some(log) = self.instance.live.access_log.load() {
-            log.reopen();
-        }
-    }
-
-    /// Whether a process could take over: there is an `upgrade_sock`.
-    pub fn has_successors(&self) -> bool {
-        self.successors.is_some()
-    }
-
-    /// Until the process with this id waits to take over; for ever where nobody can.
-    pub async fn successor_waits(&self, pid: u32) {
-        match &self.successors {
-            Some(successors) => successors.waits(pid).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Hands over to the process that waits for it; this one has only to [`Running::retire`] then. No reload begins
-    /// meanwhile.
-    ///
-    /// # Errors
-    /// There is none, or it failed. This one serves on.
-    pub async fn hand_over(&self) -> Result<HandedOver, HandOverError> {
-        let successors = self.successors.clone().ok_or(HandOverError::NotConfigured)?;
-        let _no_reload = self.instance.reloading.lock().await;
-        let mut kept_by_another = self.keeper.pause().await;
-        let sockets = self.sockets().map_err(HandOverError::Sockets)?;
-        let handed_over = tokio::task::spawn_blocking(move || successors.hand_over(&sockets)).await;
-        let handed_over = handed_over.unwrap_or(Err(HandOverError::Panic))?;
-        *kept_by_another = true;
-        *self.instance.stopping.lock() = true;
-        Ok(handed_over)
-    }
-
-    /// Other handles of everything that another process is to listen on too.
-    fn sockets(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut tcp = self.instance.ports.sockets();
-        tcp.extend(self.admin_handle.as_ref().and_then(admin::Handle::socket));
-        let mut sockets = self.instance.dns.sockets()?;
-        for socket in tcp {
-            sockets.push(socket.as_fd().try_clone_to_owned()?);
-        }
-        Ok(sockets)
-    }
-
-    /// Ends when another process serves in its place: every connection with its next answer, at the latest after
-    /// `grace`. Says how many were cut.
-    pub async fn retire(self, handed_over: HandedOver, grace: Duration) -> usize {
-        self.admin_handle.iter().for_each(admin::Handle::leave);
-        self.successors.iter().for_each(|successors| successors.leave());
-        drop(self.stop);
-        self.instance.dns.close();
-        let cut = self.instance.ports.retire(grace).await;
-        flush_access_log(&self.instance).await;
-        let _ = tokio::task::spawn_blocking(|| handed_over.ended()).await;
-        if let Some(admin) = self.admin {
-            let _ = admin.await;
-        }
-        cut
-    }
-
-    /// Stops accepting, and ends as soon as nothing is in flight, at the latest after `grace`. Says how many
-    /// connections were cut.
-    pub async fn shutdown(self, grace: Duration) -> usize {
-        *self.instance.stopping.lock() = true;
-        self.instance.dns.close();
-        let cut = self.instance.ports.shutdown(grace).await;
-        flush_access_log(&self.instance).await;
-        drop(self.stop);
-        self.keeper.keep().await;
-        if let Some(admin) = self.admin {
-            // It ends soon: a Unix socket's file is to be gone before the process is.
-            let _ = admin.await;
-        }
-        cut
-    }
-}
-
-async fn flush_access_log(instance: &Instance) {
-    if let Some(log) = instance.live.access_log.load() {
-        let flushed = tokio::task::spawn_blocking(move || log.flush(LONGEST_FLUSH)).await;
-        if !flushed.unwrap_or(false) {
-            tracing::warn!("access log not written to its end");
-        }
     }
 }
 
@@ -463,9 +241,6 @@ fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
     http.handle_init_modules();
     Arc::new(http)
 }
-
-/// What is left of the access log may hold the end up so long.
-const LONGEST_FLUSH: Duration = Duration::from_secs(2);
 
 /// Idle connections to servers that are kept for reuse.
 const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;
