@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    pools::{pool_status, server},
+    pools::{pool_status, server_status},
     view::{Explanation, Home, OperState, OperStatus, Recovery, SiteCookie, Timestamp},
 };
 use crate::{
@@ -175,7 +175,7 @@ impl Case<'_> {
         let site = sites.find(|site| site.cluster_uuid == member.cluster_uuid);
         let peer = membership.peer(id).and_then(|peer| self.site.sp_pool.server(peer.addr));
         let status = match peer {
-            Some(peer) => Some(probed(&self.site.sp_pool, server(peer, None).oper_status)),
+            Some(peer) => Some(probed(&self.site.sp_pool, server_status(peer))),
             None => self.vs.pool.as_ref().map(|own| probed(own, pool_status(own))),
         };
         Some(Home {

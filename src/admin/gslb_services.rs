@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    pools::{monitor_names, pool_status, server},
+    pools::{monitor_names, pool_status, server_status},
     sites,
     view::{self, OperState, OperStatus},
 };
@@ -115,7 +115,12 @@ fn gslb_member(
         services: member
             .services
             .iter()
-            .map(|port| view::Service { address: None, port: port.port, enable_ssl: port.enable_ssl })
+            .map(|port| view::Service {
+                address: None,
+                port: port.port,
+                enable_ssl: port.enable_ssl,
+                security: None,
+            })
             .collect(),
         ratio: Some(member.ratio),
         enabled: Some(member.enabled),
@@ -125,7 +130,7 @@ fn gslb_member(
         sp_pools: vs.and_then(|vs| vs.site.as_ref()).map(sp_pool_status).into_iter().collect(),
         controller_status: match (vs, peer) {
             (Some(vs), _) => vs.pool.as_ref().map_or_else(|| OperStatus::new(OperState::OperUp), pool_status),
-            (None, Some(peer)) => server(peer, None).oper_status,
+            (None, Some(peer)) => server_status(peer),
             (None, None) => OperStatus::new(OperState::OperUnknown),
         },
     }

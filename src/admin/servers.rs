@@ -48,5 +48,5 @@ pub(super) fn order(
         return Err(ServerError::DisabledInConfiguration { pool: name, server });
     }
     found.order(state, by, live.clock.wall());
-    Ok(pools::server(found, None))
+    Ok(pools::server(pool, found, None))
 }

@@ -1,5 +1,6 @@
 //! The admin API as its clients see it.
 
+mod configured;
 mod description;
 mod fixtures;
 
@@ -28,7 +29,7 @@ async fn every_path_answers_with_its_view_or_says_what_is_wrong() {
         ),
         ("GET /api/v1/pools", 200, r#""name":"pay""#),
         ("GET /api/v1/pools/sp-gs-1-pay@site_a", 200, r#""graceful_disable_timeout":"1m""#),
-        ("GET /api/v1/pools/pay", 200, r#""reason":"connection refused""#),
+        ("GET /api/v1/pools/pay", 200, r#""reason":"5 failures in a row, the last: refused","time":"1m""#),
         ("GET /api/v1/pools/pya", 404, "known: SP-gs-1-pay@site_A, pay, empty"),
         ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""fraction_proxied":0.125"#),
         ("GET /api/v1/gslbservices/GS-1/runtime", 200, r#""missing":"not asked: it has no `admin_url`"#),

@@ -17,48 +17,34 @@ mod choice;
 #[cfg(test)]
 pub(crate) mod example;
 mod explanation;
+mod pool;
+mod profile;
 mod reload;
 mod session;
 mod site;
 mod sites;
+mod span;
+mod virtual_service;
 
 pub use choice::{
     ChoiceExplanation, DownResponse, ExplainedGroup, ExplainedMember, GslbGroupConfig, GslbMemberConfig,
     GslbServiceConfig, Resumed, SiteHealth, VsHealth,
 };
 pub use explanation::{Explanation, Home, Recovery, SiteCookie};
+pub use pool::{
+    AdminState, AppPersistence, Ejection, HealthMonitor, InlineDetails, InlineMonitor, NamedServer, Pool,
+    PoolRuntime, PoolSettings, PoolTls, RetryBudget, Server, ServerChange, ServerCookie, SpPool,
+};
+pub use profile::{ApplicationProfile, Http2, RequestIds, SslProfile};
 pub use reload::{Changes, Configuration, Reload, ReloadResult};
 pub use session::{Explained, SessionEntry, SessionTable, Sessions};
 pub use site::{DrainState, Site};
 pub use sites::{Answer, SitePart};
-
-/// What clients connect to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct VirtualService {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<String>,
-    pub name: String,
-    pub enabled: bool,
-    /// Empty: any Host.
-    pub domain_names: Vec<String>,
-    pub services: Vec<Service>,
-    /// Absent where rules choose the pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pool_ref: Option<String>,
-    /// What keeps sessions at their servers: the profile of its pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub application_persistence_profile_ref: Option<String>,
-    pub application_profile_ref: String,
-    /// Redirects between ports, and rules by what they do.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub http_rules: Vec<HttpRule>,
-    /// Which pools get copies of its requests.
-    pub clone: Vec<CloneSection>,
-    pub rule_refs: Vec<String>,
-    /// The site-persistence pools that lead from here to the other sites.
-    pub sp_pool_refs: Vec<String>,
-    pub oper_status: OperStatus,
-}
+pub use span::Span;
+pub use virtual_service::{
+    AnalyticsPolicy, CloneSection, FullClientLogs, HttpRule, PathPrefix, PerformanceLimits, RateLimiter,
+    RequestRate, ServiceSecurity, VirtualService, VsRuntime,
+};
 
 /// An address and port.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,142 +54,9 @@ pub struct Service {
     pub address: Option<IpAddr>,
     pub port: u16,
     pub enable_ssl: bool,
-}
-
-/// Which of a virtual service's plain ports are redirected to which HTTPS port; or a rule that does something else.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct HttpRule {
-    pub name: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub vs_port: Vec<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub redirect_port: Option<u16>,
-    /// Its actions, as in YAML: `switching_action`, …
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub actions: Vec<String>,
-}
-
-/// How a virtual service's requests are copied.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct CloneSection {
-    pub pool_ref: String,
-    /// As in YAML: `cookie:SID`, `source_ip`, …
-    pub tokens: Vec<String>,
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub timeout: Duration,
-    pub clone_selection: String,
-}
-
-/// A pool: of an app, of clone members, or the site-persistence pool of a GSLB member.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Pool {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub uuid: Option<String>,
-    pub name: String,
-    pub lb_algorithm: String,
-    pub enabled: bool,
-    pub health_monitor_refs: Vec<String>,
-    pub servers: Vec<Server>,
-    pub num_servers: u32,
-    pub num_servers_up: u32,
-    pub oper_status: OperStatus,
-    /// What keeps sessions at their servers, if anything does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub app_persistence: Option<AppPersistence>,
-    /// What only a site-persistence pool has.
+    /// Absent for a GSLB member.
     #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
-    pub site_persistence: Option<SpPool>,
-}
-
-/// How a pool keeps sessions at their servers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AppPersistence {
-    pub application_persistence_profile_ref: String,
-    /// As in YAML: `client_ip`, `http_cookie`, …
-    pub persistence_type: String,
-    /// As in YAML: `pick_new_server`, …
-    pub server_hm_down_recovery: String,
-    /// A session's idle time, or a cookie's lifetime; absent: no end.
-    #[serde(default, with = "some_duration", skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<String>")]
-    pub timeout: Option<Duration>,
-    /// Where its sessions are; absent: in cookies.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub session_table: Option<String>,
-}
-
-/// The fields of a pool that homing made for a member of a site-persistent GSLB service.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct SpPool {
-    /// Always true: such a pool cannot be configured.
-    pub gslb_sp_enabled: bool,
-    /// Of the servers, which are virtual services; absent where there is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default_server_port: Option<u16>,
-    pub application_persistence_profile_ref: String,
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub graceful_disable_timeout: Duration,
-    #[serde(with = "duration")]
-    #[schemars(with = "String")]
-    pub connection_ramp_duration: Duration,
-    /// Always false: a request whose home is away is the recovery's, and does not wait.
-    #[serde(default)]
-    pub request_queue_enabled: bool,
-    pub request_queue_depth: u32,
-    pub inline_health_monitor: bool,
-    pub sni_enabled: bool,
-    pub description: String,
-}
-
-/// A server of a pool; in an SP pool, a virtual service on another site.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Server {
-    pub ip: IpAddr,
-    pub port: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostname: Option<String>,
-    pub enabled: bool,
-    pub ratio: u16,
-    /// Absent where it is the default, 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub priority: Option<u8>,
-    pub oper_status: OperStatus,
-    /// Requests and tunnels that it is serving.
-    pub inflight: u64,
-    /// How far its share has grown since it came back, where it has not all of it at once; 100: it has its whole share.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ramp_percent: Option<u64>,
-    /// Its last changes of state, the oldest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<ServerChange>,
-    /// Absent until an operator says something.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub admin_state: Option<AdminState>,
-    /// The member identity that a site cookie carries: 64 hex digits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prst_hdr_val: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-}
-
-/// What a server's state became, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ServerChange {
-    pub state: OperState,
-    pub reason: String,
-    pub time: Timestamp,
-}
-
-/// What an operator last said of a server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct AdminState {
-    /// `enabled`, `draining` or `disabled`.
-    pub state: String,
-    /// The operator's address, or a local user.
-    pub by: String,
-    pub since: Timestamp,
+    pub security: Option<ServiceSecurity>,
 }
 
 /// Whether something works, why not, and since when.
@@ -397,25 +250,6 @@ mod duration {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         humantime::parse_duration(&String::deserialize(deserializer)?).map_err(D::Error::custom)
-    }
-}
-
-/// The same where there may be none.
-mod some_duration {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-        match duration {
-            Some(duration) => super::duration::serialize(duration, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| humantime::parse_duration(&text).map_err(D::Error::custom)).transpose()
     }
 }
 

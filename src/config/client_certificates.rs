@@ -8,6 +8,8 @@ use super::{CaCerts, pki::PkiProfile, read::Object, table::Table, words};
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientCertificates {
     pub ca_certs: CaCerts,
+    /// The profile that has them.
+    pub pki_profile: String,
     /// Who has none does not get in.
     pub required: bool,
 }
@@ -40,7 +42,7 @@ impl ClientCertificates {
         }
         let profile = profiles.resolve(&profile?, o.source.report)?;
         let ca_certs = profile.ca_certs.clone().filter(|_| mode != Mode::None)?;
-        Some(Self { ca_certs, required: mode == Mode::Require })
+        Some(Self { ca_certs, pki_profile: profile.name.clone(), required: mode == Mode::Require })
     }
 
     /// Tells what was verified by these from what was not.

@@ -1,5 +1,7 @@
 //! How many connections a virtual service takes, and how often clients may come and ask.
 
+use std::fmt;
+
 use http::HeaderName;
 
 use super::{
@@ -83,6 +85,17 @@ fn read_rate(o: &mut Object<'_>) -> Option<Rate> {
     Some(Rate { count: count?, period, burst: burst.or(count)? })
 }
 
+impl fmt::Display for RatePer {
+    /// As it is written in YAML.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client => f.write_str("client_ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::VirtualService => f.write_str("virtual_service"),
+        }
+    }
+}
+
 impl RatePer {
     fn parse(node: &Node) -> Result<Self, Wrong> {
         let text = words::text(node)?;
@@ -100,9 +113,7 @@ impl RatePer {
 
 impl RateAction {
     fn read(o: &mut Object<'_>) -> Self {
-        let kinds =
-            [("local_response", "RL_ACTION_LOCAL_RSP", false), ("close_conn", "RL_ACTION_CLOSE_CONN", true)];
-        let closes = o.field("type", words::choice(&kinds)).unwrap_or(false);
+        let closes = o.field("type", words::choice(&ACTIONS)).unwrap_or(false);
         let status = o.field("status_code", units::whole(400..=599));
         match (closes, status) {
             (true, None) => Self::Close,
@@ -118,6 +129,17 @@ impl RateAction {
         }
     }
 }
+
+impl RateAction {
+    /// Its `type`, as it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&ACTIONS, self == Self::Close)
+    }
+}
+
+/// Whether the connection is closed.
+const ACTIONS: [(&str, &str, bool); 2] =
+    [("local_response", "RL_ACTION_LOCAL_RSP", false), ("close_conn", "RL_ACTION_CLOSE_CONN", true)];
 
 /// More than there are is the same as no limit.
 const MOST: u32 = 10_000_000;

@@ -259,6 +259,20 @@ impl CloneSelection {
     }
 }
 
+impl CloneRefresh {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&REFRESHES, self)
+    }
+}
+
+impl OnOverflow {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&OVERFLOWS, self)
+    }
+}
+
 const REFRESHES: [(&str, &str, CloneRefresh); 2] =
     [("request", "", CloneRefresh::Request), ("connection", "", CloneRefresh::Connection)];
 

@@ -44,9 +44,8 @@ impl Connections {
     }
 
     pub(super) fn read(o: &mut Object<'_>, patience: &Patience) -> Self {
-        let versions = [("v1", "", ProxyProtocol::V1), ("v2", "", ProxyProtocol::V2)];
         let connections = Self {
-            proxy_protocol: o.field("proxy_protocol", words::choice(&versions)),
+            proxy_protocol: o.field("proxy_protocol", words::choice(&VERSIONS)),
             max_age: o.field("max_connection_age", units::duration(seconds(1)..=days(7))),
             max_requests: o.field("max_requests_per_connection", units::whole(1..=1_000_000_000)),
             http2_streams: o.field(STREAMS, units::whole(1..=1000)).unwrap_or(1),
@@ -61,4 +60,13 @@ impl Connections {
     }
 }
 
+impl ProxyProtocol {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&VERSIONS, self)
+    }
+}
+
+const VERSIONS: [(&str, &str, ProxyProtocol); 2] =
+    [("v1", "", ProxyProtocol::V1), ("v2", "", ProxyProtocol::V2)];
 const STREAMS: &str = "http2_max_concurrent_streams";

@@ -1,5 +1,7 @@
 //! What a clone section copies: which requests, and how much of each under which path.
 
+use std::fmt;
+
 use http::Method;
 
 use super::{
@@ -61,6 +63,16 @@ impl Copied {
     pub fn includes(&self, method: &Method, path: &str) -> bool {
         (self.methods.is_empty() || self.methods.contains(method))
             && (self.paths.is_empty() || self.paths.iter().any(|pattern| pattern.matches(path)))
+    }
+}
+
+impl fmt::Display for PathPattern {
+    /// As it is written in YAML.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(path) => f.write_str(path),
+            Self::Prefix(path) => write!(f, "{path}*"),
+        }
     }
 }
 

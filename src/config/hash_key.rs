@@ -60,6 +60,18 @@ impl HashKey {
             Kind::CustomString => Self::CustomString,
         }
     }
+
+    /// Its kind, as it is written in YAML.
+    pub fn as_str(&self) -> &'static str {
+        let kind = match self {
+            Self::SourceIp => Kind::SourceIp,
+            Self::Uri => Kind::Uri,
+            Self::Header(_) => Kind::Header,
+            Self::Cookie(_) => Kind::Cookie,
+            Self::CustomString => Kind::CustomString,
+        };
+        words::word(&KINDS, kind)
+    }
 }
 
 const KIND: &str = "lb_algorithm_hash";

@@ -81,6 +81,12 @@ impl ResponseCodes {
     pub fn contains(&self, code: u16) -> bool {
         self.classes & (1 << (code / 100).min(7)) != 0 || self.codes.contains(&code)
     }
+
+    /// As they are written in YAML.
+    pub fn words(&self) -> Vec<String> {
+        let classes = (1..=5).filter(|class| self.classes & (1 << class) != 0);
+        classes.map(|class| format!("http_{class}xx")).chain(self.codes.iter().map(u16::to_string)).collect()
+    }
 }
 
 impl HealthMonitor {
@@ -155,6 +161,25 @@ impl MonitorType {
             Some(Kind::Http) => Self::Http { request, codes },
             Some(Kind::Https) => Self::Https { request, codes },
             Some(Kind::Tcp) | None => Self::Tcp,
+        }
+    }
+}
+
+impl MonitorType {
+    /// As it is written in YAML.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Http { .. } => "http",
+            Self::Https { .. } => "https",
+        }
+    }
+
+    /// What is sent, and what is to be answered; `None`: nothing.
+    pub fn exchange(&self) -> Option<(&HttpRequest, &ResponseCodes)> {
+        match self {
+            Self::Tcp => None,
+            Self::Http { request, codes } | Self::Https { request, codes } => Some((request, codes)),
         }
     }
 }

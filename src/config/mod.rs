@@ -107,6 +107,7 @@ pub use site::Site;
 pub use site_redirect::SitePersistenceMode;
 pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
+pub use units::written_share;
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -57,6 +57,16 @@ pub enum SameSite {
     None,
 }
 
+impl SameSite {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&SITES, self)
+    }
+}
+
+const SITES: [(&str, &str, SameSite); 3] =
+    [("lax", "Lax", SameSite::Lax), ("strict", "Strict", SameSite::Strict), ("none", "None", SameSite::None)];
+
 impl GslbSitePersistence {
     pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
         let name = o.name();
@@ -127,11 +137,6 @@ impl CookieOptions {
 
     /// All but its keys and what it says.
     fn attributes(o: &mut Object<'_>) -> Self {
-        let sites = [
-            ("lax", "Lax", SameSite::Lax),
-            ("strict", "Strict", SameSite::Strict),
-            ("none", "None", SameSite::None),
-        ];
         let default = Self::default();
         let name = o.required("cookie_name", |node| words::cookie_name(&words::text(node)?));
         Self {
@@ -139,7 +144,7 @@ impl CookieOptions {
             timeout: o.field("timeout", units::duration(seconds(1)..=days(400))),
             path: o.field("path", cookie_path).unwrap_or(default.path),
             domain: o.field("domain", words::host),
-            same_site: o.field("same_site", words::choice(&sites)).unwrap_or(default.same_site),
+            same_site: o.field("same_site", words::choice(&SITES)).unwrap_or(default.same_site),
             partitioned: o.field("partitioned", units::flag).unwrap_or(default.partitioned),
             http_only: o.field("http_only", units::flag).unwrap_or(default.http_only),
             persistent: o.field("persistent", units::flag).unwrap_or(default.persistent),

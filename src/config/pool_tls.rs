@@ -21,6 +21,8 @@ use super::{
 pub struct PoolTls {
     /// The authorities that are trusted in place of the system's, and what they have revoked.
     pub ca_certs: Option<CaCerts>,
+    /// The profile that has them.
+    pub pki_profile: Option<String>,
     /// What servers are shown that ask who connects.
     pub certificate: Option<Arc<OwnCertificate>>,
     /// A server's certificate has to be for the name that it is asked for by; default true.
@@ -42,7 +44,7 @@ pub enum HostHeader {
 
 impl Default for PoolTls {
     fn default() -> Self {
-        Self { ca_certs: None, certificate: None, host_check: true, sni: true }
+        Self { ca_certs: None, pki_profile: None, certificate: None, host_check: true, sni: true }
     }
 }
 
@@ -71,6 +73,7 @@ impl PoolTls {
         Self {
             // Without certificates it has been reported.
             ca_certs: profile.and_then(|profile| profile.ca_certs.clone()),
+            pki_profile: profile.map(|profile| profile.name.clone()),
             certificate: certificate.and_then(|it| OwnCertificate::read(o, &it)).map(Arc::new),
             host_check: o.field("host_check_enabled", units::flag).unwrap_or(true),
             sni: o.field("sni_enabled", units::flag).unwrap_or(true),

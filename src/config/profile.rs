@@ -133,15 +133,11 @@ impl SslProfile {
     pub(super) const DEFAULT: &str = "System-Standard";
 
     pub(super) fn read(o: &mut Object<'_>, profiles: &mut Table<Arc<Self>>) {
-        let versions = [
-            ("tls1.2", "SSL_VERSION_TLS1_2", TlsVersion::Tls12),
-            ("tls1.3", "SSL_VERSION_TLS1_3", TlsVersion::Tls13),
-        ];
         let name = o.name();
         let default = Self::default();
-        let oldest = o.field("min_version", words::choice(&versions));
-        let newest = o.field("max_version", words::choice(&versions));
-        let accepted = o.list("accepted_versions", words::choice(&versions)).unwrap_or_default();
+        let oldest = o.field("min_version", words::choice(&VERSIONS));
+        let newest = o.field("max_version", words::choice(&VERSIONS));
+        let accepted = o.list("accepted_versions", words::choice(&VERSIONS)).unwrap_or_default();
         o.not_empty("accepted_versions", "write `[tls1.2, tls1.3]`, or leave the key out");
         if let Some(key) =
             ["min_version", "max_version"].into_iter().find(|key| o.has(key) && o.has("accepted_versions"))
@@ -172,6 +168,18 @@ impl SslProfile {
         }
     }
 }
+
+impl TlsVersion {
+    /// As it is written in YAML.
+    pub fn as_str(self) -> &'static str {
+        words::word(&VERSIONS, self)
+    }
+}
+
+const VERSIONS: [(&str, &str, TlsVersion); 2] = [
+    ("tls1.2", "SSL_VERSION_TLS1_2", TlsVersion::Tls12),
+    ("tls1.3", "SSL_VERSION_TLS1_3", TlsVersion::Tls13),
+];
 
 impl Default for SslProfile {
     fn default() -> Self {

@@ -132,6 +132,14 @@ pub(super) fn permille(node: &Node) -> Result<u16, Wrong> {
     })
 }
 
+/// A share in thousandths, as the configuration has it.
+pub fn written_share(permille: u16) -> String {
+    match permille % 10 {
+        0 => format!("{}%", permille / 10),
+        tenth => format!("{}.{tenth}%", permille / 10),
+    }
+}
+
 const DURATION: Shape = Shape::Matching("^([0-9]+(ms|s|m|h|d))+$");
 const SIZE: Shape = Shape::Matching("^[0-9]+ *(B|KB|MB|GB|KiB|MiB|GiB)$");
 const SHARE: Shape = Shape::Matching("^[0-9]{1,3}(\\.[0-9])?%$");

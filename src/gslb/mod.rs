@@ -36,7 +36,7 @@ pub use probe_pool::probe_pool;
 pub use service::{Membership, MembershipError, PeerMember, PublicName, ReadCookie, carries_loop_token};
 pub use set_cookie::{SetCookie, private_cache_control};
 pub use site_word::{Said, SiteWord, SiteWords, Word};
-pub use sp_pool::{DESCRIPTION, REQUEST_QUEUE_DEPTH, SERVER_DESCRIPTION, SpPool};
+pub use sp_pool::{DESCRIPTION, SERVER_DESCRIPTION, SpPool};
 pub use standing::{Drains, Facts, Standing};
 
 #[cfg(test)]

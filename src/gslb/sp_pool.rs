@@ -75,9 +75,6 @@ impl SpPool {
 /// How long a peer that came up takes to its full share.
 const CONNECTION_RAMP_DURATION: Duration = Duration::from_secs(600);
 
-/// Requests that may wait for a peer.
-pub const REQUEST_QUEUE_DEPTH: u32 = 128;
-
 /// The pool's `description`.
 pub const DESCRIPTION: &str = "Gslb site-persistence proxy pool";
 

@@ -112,8 +112,8 @@ impl Record {
         Some(cause)
     }
 
-    /// It is taken out: for how long.
-    pub fn out(&self, monitor: &InlineMonitor, now: Instant) -> Duration {
+    /// It is taken out: for how long, and the how manieth time in short order.
+    pub fn out(&self, monitor: &InlineMonitor, now: Instant) -> (Duration, u32) {
         let mut tally = self.0.lock();
         let good_since = tally.back.map(|back| now.saturating_duration_since(back));
         if good_since.is_none_or(|good| good > monitor.max_ejection_time) {
@@ -121,7 +121,13 @@ impl Record {
         }
         tally.times += 1;
         let doubled = 1_u32.checked_shl(tally.times - 1).unwrap_or(u32::MAX);
-        monitor.ejection_time.saturating_mul(doubled).min(monitor.max_ejection_time)
+        let time = monitor.ejection_time.saturating_mul(doubled).min(monitor.max_ejection_time);
+        (time, tally.times)
+    }
+
+    /// Failures in a row that have not taken it out.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.0.lock().in_a_row
     }
 
     /// It is back.

@@ -28,10 +28,15 @@ pub(super) struct Facts {
 }
 
 /// Requests have taken it out.
-pub(super) struct Ejection {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ejection {
     pub reason: String,
     pub time: Duration,
     pub until: Instant,
+    /// The same by the clock on the wall.
+    pub ends: SystemTime,
+    /// How often it was taken out in short order, this time included.
+    pub times: u32,
 }
 
 /// Which requests a server may have, as far as its health goes.

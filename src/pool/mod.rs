@@ -33,7 +33,7 @@ mod tests;
 pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
 pub use inline::Outcome;
-pub use known::Health;
+pub use known::{Ejection, Health};
 pub use lease::Lease;
 pub use names::ServerNames;
 pub use past::Change;
@@ -223,6 +223,11 @@ impl Pool {
         self.priorities.as_ref().map_or(0, least)
     }
 
+    /// The lowest priority that gets requests now; `None`: all servers have the same.
+    pub fn priority_in_use(&self) -> Option<u8> {
+        self.priorities.as_ref().map(|_| self.least_priority(&[]))
+    }
+
     /// Whether a server may get a request which has tried these, as soon as it has a place.
     fn may_get(&self, server: &Server, tried: &[SocketAddr]) -> bool {
         server.may_serve(tried) && server.config().priority >= self.least_priority(tried)
@@ -246,6 +251,16 @@ impl Pool {
     /// How many requests wait for a server.
     pub fn queue_length(&self) -> usize {
         self.queue.len()
+    }
+
+    /// Requests and tunnels in flight to all of its servers.
+    pub fn inflight(&self) -> u64 {
+        self.servers.iter().map(|server| server.inflight()).sum()
+    }
+
+    /// What answers of a server take, as `fastest_response` sees it; `None`: there was none, or nobody wants to know.
+    pub fn response_time(&self, server: &Server) -> Option<Duration> {
+        server.response_time().last().filter(|_| self.times_answers())
     }
 
     /// Time has passed: what grows by and by grows, and who was out for a time is back. To be called several times a
@@ -278,9 +293,10 @@ impl Pool {
             self.ejections.prevented();
             return;
         }
-        let time = server.record().out(monitor, now);
+        let (time, times) = server.record().out(monitor, now);
         self.ejections.ejected(server.name(), cause.as_str());
-        server.eject(format!("{cause}, the last: {outcome}"), time, now + time, wall);
+        let reason = format!("{cause}, the last: {outcome}");
+        server.eject(Ejection { reason, time, until: now + time, ends: wall + time, times }, wall);
     }
 
     /// What of a request the algorithm goes by; `None`: by nothing.

@@ -39,6 +39,11 @@ impl ResponseTime {
             (None, typical, _) => typical.unwrap_or_default(),
         }
     }
+
+    /// What was known last.
+    pub(super) fn last(&self) -> Option<Duration> {
+        self.0.lock().map(|average| Duration::from_secs_f64(average.seconds))
+    }
 }
 
 impl TypicalTime {

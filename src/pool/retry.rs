@@ -49,14 +49,23 @@ impl Pool {
         if retries.most.is_some_and(|most| made >= most) {
             return Err(NoRetry::Most);
         }
-        let Some(budget) = retries.budget else { return Ok(None) };
-        let live: u64 = self.servers.iter().map(|server| server.inflight()).sum();
-        let share = live.saturating_mul(budget.percent.into()) / 100;
-        let room = share.max(budget.min_concurrent.into());
+        let Some(room) = self.retry_room() else { return Ok(None) };
         let taken = self
             .retrying
             .fetch_update(Relaxed, Relaxed, |under_way| (u64::from(under_way) < room).then(|| under_way + 1));
         taken.map(|_| Some(Retry(self.retrying.clone()))).map_err(|_| NoRetry::Budget)
+    }
+
+    /// How many requests may be tried again at once now; `None`: any number.
+    pub fn retry_room(&self) -> Option<u64> {
+        let budget = self.config.retries.budget?;
+        let share = self.inflight().saturating_mul(budget.percent.into()) / 100;
+        Some(share.max(budget.min_concurrent.into()))
+    }
+
+    /// How many requests of its budget are being tried again.
+    pub fn retries_under_way(&self) -> u32 {
+        self.retrying.load(Relaxed)
     }
 }
 

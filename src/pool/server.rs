@@ -259,13 +259,13 @@ impl Server {
         self.room().is_none_or(|room| self.places.taken() < room)
     }
 
-    /// How much it may have in flight now; `None`: any number.
-    fn room(&self) -> Option<u64> {
+    /// How much it may have in flight now, which grows with its share; `None`: any number.
+    pub fn room(&self) -> Option<u64> {
         self.most.map(|most| (most * self.ramp.share() / RATIO).max(1))
     }
 
     /// Its part of what its pool gets, in thousandths of its ratio.
-    pub(super) fn weight(&self) -> u64 {
+    pub fn weight(&self) -> u64 {
         u64::from(self.config.ratio) * self.ramp.share()
     }
 
@@ -340,11 +340,11 @@ impl Server {
     }
 
     /// Requests take it out for a time.
-    pub(super) fn eject(&self, reason: String, time: Duration, until: Instant, now: SystemTime) {
+    pub(super) fn eject(&self, ejection: Ejection, now: SystemTime) {
         let mut facts = self.known.facts.lock();
         let was_there = self.takes_new();
-        self.changes.log_down(self.pool.as_str(), &self.name, &reason);
-        (facts.ejection, facts.said) = (Some(Ejection { reason, time, until }), None);
+        self.changes.log_down(self.pool.as_str(), &self.name, &ejection.reason);
+        (facts.ejection, facts.said) = (Some(ejection), None);
         self.known.changed(&mut facts, self.monitored, now);
         drop(facts);
         self.came_or_went(was_there);
@@ -353,6 +353,16 @@ impl Server {
     /// Whether requests have taken it out.
     pub(super) fn is_ejected(&self) -> bool {
         self.known.facts.lock().ejection.is_some()
+    }
+
+    /// Why requests have taken it out, and for how long; `None`: they have not.
+    pub fn ejection(&self) -> Option<Ejection> {
+        self.known.facts.lock().ejection.clone()
+    }
+
+    /// Failures in a row that have not taken it out.
+    pub fn failures_in_a_row(&self) -> u32 {
+        self.record.failures_in_a_row()
     }
 
     /// Ends an ejection whose time is over.

@@ -35,6 +35,12 @@ async fn a_server_that_fails_requests_is_out_until_its_time_is_over() {
         server["oper_status"]["reason"],
         "ejected for 1h: 3 failures in a row, the last: answered 503"
     );
+    let ejection = &server["ejection"];
+    assert_eq!([&ejection["time"], &ejection["times"]], [&Value::from("1h"), &Value::from(1)]);
+    let (since, until) = (&server["oper_status"]["last_changed_time"]["secs"], &ejection["until"]["secs"]);
+    assert_eq!(until.as_u64().zip(since.as_u64()).map(|(until, since)| until - since), Some(3600));
+    let pool = homing.json(&format!("/api/v1/pools/{APP}")).await;
+    assert_eq!(pool["runtime"]["num_servers_ejected"], 1);
     homing.settles("homing_pool_ejections_total", &[("reason", "consecutive_failures")], 1.0).await;
     assert_eq!(homing.log_lines("server is down"), 1, "{}", homing.log());
 

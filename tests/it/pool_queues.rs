@@ -8,7 +8,7 @@ use crate::{
         after,
         certs::cert_for,
         client::{Connection, Request},
-        config::{APP, Site},
+        config::{APP, Site, parse},
         eventually,
         homing::Homing,
         http2::Http2,
@@ -44,6 +44,34 @@ async fn requests_wait_for_a_place_and_get_it_in_the_order_in_which_they_came() 
     let lines = lines(&homing, 6).await;
     let waited = |line: &serde_json::Value| line["queue_ms"].as_f64().expect("it is told");
     assert!(lines[1..].iter().all(|line| waited(line) >= 50.0), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn a_pool_tells_how_much_it_has_and_how_much_it_takes() {
+    let (app, spare) = (held().await, Origin::start("spare").await);
+    let site = Site::new(&[&app, &spare]).with(|yaml| {
+        let pool = &mut yaml["pools"][0];
+        pool["max_concurrent_connections_per_server"] = 2.into();
+        pool["request_queue_enabled"] = true.into();
+        pool["retry_budget"] = parse("{ percent: 50, min_concurrent: 1 }");
+        pool["servers"][1]["priority"] = 1.into();
+    });
+    let homing = site.start().await;
+    let mut clients = Vec::new();
+    for n in 0..3 {
+        clients.push(sent(&homing, &Request::get(&format!("/{n}"))).await);
+    }
+    waiting(&homing, 1).await;
+    let pool = homing.json(&format!("/api/v1/pools/{APP}")).await;
+    let runtime = serde_json::json!({
+        "inflight": 2, "request_queue_length": 1, "retries": 0, "max_retries_now": 1, "priority": 10
+    });
+    assert_eq!(pool["runtime"], runtime);
+    let server = |n: usize| [&pool["servers"][n]["inflight"], &pool["servers"][n]["max_inflight"]];
+    assert_eq!([server(0), server(1)], [[2, 2], [0, 2]]);
+    app.set(Mode::Ok);
+    app.release(2);
+    app.got(3).await;
 }
 
 #[tokio::test]

@@ -1,102 +1,12 @@
 //! The two-site example as site_A's admin API tells it, for tests of what reads it.
 
+mod pools;
+mod virtual_services;
+
+pub(crate) use pools::{draining, pools};
+pub(crate) use virtual_services::virtual_services;
+
 use super::*;
-
-pub(crate) fn virtual_services() -> Vec<VirtualService> {
-    vec![
-        VirtualService {
-            uuid: Some("virtualservice-dc871051-35e8-4bec-bd1f-3c63fb6b7087".into()),
-            name: "pay@site_A".into(),
-            enabled: true,
-            domain_names: vec!["a.com".into(), "*.a.com".into()],
-            services: vec![service("127.0.0.11", 80, false), service("127.0.0.11", 443, true)],
-            pool_ref: Some("pay".into()),
-            application_persistence_profile_ref: Some("by-address".into()),
-            application_profile_ref: "System-HTTP".into(),
-            http_rules: vec![HttpRule {
-                name: "to-https".into(),
-                vs_port: vec![80],
-                redirect_port: Some(443),
-                actions: vec![],
-            }],
-            clone: vec![CloneSection {
-                pool_ref: "MY_CLONEPOOL".into(),
-                tokens: vec!["cookie:SID".into(), "source_ip".into()],
-                timeout: Duration::from_secs(300),
-                clone_selection: "random".into(),
-            }],
-            rule_refs: vec!["canary".into()],
-            sp_pool_refs: vec!["SP-gs-1-pay@site_A".into()],
-            oper_status: up(),
-        },
-        VirtualService {
-            uuid: None,
-            name: "ship".into(),
-            enabled: false,
-            domain_names: vec![],
-            services: vec![service("127.0.0.11", 81, false)],
-            pool_ref: None,
-            application_persistence_profile_ref: None,
-            application_profile_ref: "System-HTTP".into(),
-            http_rules: vec![],
-            clone: vec![],
-            rule_refs: vec![],
-            sp_pool_refs: vec![],
-            oper_status: OperStatus::new(OperState::OperDisabled),
-        },
-    ]
-}
-
-pub(crate) fn pools() -> Vec<Pool> {
-    vec![
-        Pool {
-            uuid: Some("pool-dc871051-35e8-4bec-bd1f-3c63fb6b7087".into()),
-            servers: vec![Server {
-                prst_hdr_val: Some("16077db5be5a5402f8185e02769756a3f0deffcdc0ab28fe8a60ac13d0219e32".into()),
-                description: Some("Gslb site-persistence server".into()),
-                hostname: Some("127.0.0.12".into()),
-                ..server("127.0.0.12", 80, up())
-            }],
-            site_persistence: Some(SpPool {
-                gslb_sp_enabled: true,
-                default_server_port: Some(80),
-                application_persistence_profile_ref: "gap-1".into(),
-                graceful_disable_timeout: Duration::from_secs(60),
-                connection_ramp_duration: Duration::from_secs(600),
-                request_queue_enabled: false,
-                request_queue_depth: 128,
-                inline_health_monitor: true,
-                sni_enabled: true,
-                description: "Gslb site-persistence proxy pool".into(),
-            }),
-            ..pool("SP-gs-1-pay@site_A", "ghm-ping", 1)
-        },
-        Pool {
-            servers: vec![
-                server("127.0.0.1", 11201, up()),
-                server(
-                    "127.0.0.1",
-                    11202,
-                    OperStatus {
-                        state: OperState::OperDown,
-                        reason: Some("connection refused".into()),
-                        last_changed_time: Some(changed()),
-                    },
-                ),
-            ],
-            num_servers: 2,
-            app_persistence: Some(AppPersistence {
-                application_persistence_profile_ref: "by-address".into(),
-                persistence_type: "client_ip".into(),
-                server_hm_down_recovery: "pick_new_server".into(),
-                timeout: Some(Duration::from_secs(300)),
-                session_table: Some("persist:pay".into()),
-            }),
-            ..pool("pay", "hm-http", 1)
-        },
-        Pool { oper_status: OperStatus::new(OperState::OperUnknown), ..pool("empty", "hm-http", 0) },
-    ]
-}
 
 pub(crate) fn configuration() -> Configuration {
     Configuration {
@@ -289,61 +199,8 @@ pub(crate) fn explained() -> Explained {
     }
 }
 
-/// A server that an operator drains.
-pub(crate) fn draining() -> Server {
-    Server {
-        admin_state: Some(AdminState {
-            state: "draining".into(),
-            by: "127.0.0.1:40312".into(),
-            since: changed(),
-        }),
-        ..server(
-            "127.0.0.1",
-            11301,
-            OperStatus {
-                reason: Some("draining: it keeps its sessions and gets no new ones".into()),
-                ..up()
-            },
-        )
-    }
-}
-
-fn service(address: &str, port: u16, enable_ssl: bool) -> Service {
-    Service { address: Some(ip(address)), port, enable_ssl }
-}
-
-fn pool(name: &str, monitor: &str, num_servers_up: u32) -> Pool {
-    Pool {
-        uuid: None,
-        name: name.into(),
-        lb_algorithm: "least_connections".into(),
-        enabled: true,
-        health_monitor_refs: vec![monitor.into()],
-        servers: vec![],
-        num_servers: num_servers_up,
-        num_servers_up,
-        oper_status: up(),
-        app_persistence: None,
-        site_persistence: None,
-    }
-}
-
-fn server(address: &str, port: u16, oper_status: OperStatus) -> Server {
-    Server {
-        ip: ip(address),
-        port,
-        hostname: None,
-        enabled: true,
-        ratio: 1,
-        priority: None,
-        oper_status,
-        inflight: 0,
-        ramp_percent: None,
-        changes: Vec::new(),
-        admin_state: None,
-        prst_hdr_val: None,
-        description: None,
-    }
+fn seconds(seconds: u64) -> Span {
+    Span(Duration::from_secs(seconds))
 }
 
 fn group(name: &str, priority: u32, member: GslbMember) -> GslbGroup {
@@ -381,7 +238,7 @@ fn member(site: &str, address: &str, vs: &str, uuid: &str) -> GslbMember {
         ip: Some(ip(address)),
         oper_ips: vec![ip(address)],
         vip_type: "AVI_VIP".into(),
-        services: vec![Service { address: None, port: 80, enable_ssl: false }],
+        services: vec![Service { address: None, port: 80, enable_ssl: false, security: None }],
         ratio: Some(1),
         enabled: Some(true),
         drain_state: None,

@@ -72,6 +72,25 @@ impl HttpMatch {
     }
 }
 
+impl HttpMatch {
+    /// The keys of what it looks at.
+    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+        let looks_at = [
+            ("vs_port", self.ports.is_some()),
+            ("protocol", self.secure.is_some()),
+            ("method", self.methods.is_some()),
+            ("client_ip", self.clients.is_some()),
+            ("host_hdr", self.host.is_some()),
+            ("path", self.path.is_some()),
+            ("query", self.query.is_some()),
+            ("query_parameter", !self.parameters.is_empty()),
+            ("hdrs", !self.headers.is_empty()),
+            ("cookie", !self.cookies.is_empty()),
+        ];
+        looks_at.into_iter().filter(|(_, looks)| *looks).map(|(word, _)| word)
+    }
+}
+
 impl<T> OneOf<T> {
     fn read(o: &mut Object<'_>, list: &'static str, parse: impl Fn(&Node) -> Result<T, Wrong>) -> Self {
         let criteria = [("is_in", "IS_IN", false), ("is_not_in", "IS_NOT_IN", true)];
