@@ -10,16 +10,13 @@ use pingora::{
     apps::HttpServerApp,
     protocols::{
         Digest, GetProxyDigest, GetSocketDigest, GetTimingDigest, Ssl, Stream,
-        http::{
-            ServerSession,
-            v2::server::{H2Accept, HttpSession, default_h2_options, handshake},
-        },
+        http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake},
     },
     server::ShutdownWatch,
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::{Connection, Wire};
+use super::{Connection, Wire, upload};
 use crate::config::Http2;
 
 /// Serves streams until the connection ends. The streams may go on for a while after that.
@@ -118,12 +115,12 @@ where
             () = idle => return End::Idle,
         };
         match accepted {
-            Next::Stream(session) => {
+            Next::Stream(stream) => {
                 connection.serves_stream();
                 let guard = Open::new(streams.clone());
                 let (app, shutdown) = (app.clone(), shutdown.clone());
                 tokio::spawn(async move {
-                    app.process_new_http(ServerSession::new_http2(session), &shutdown).await;
+                    app.process_new_http(upload::session(stream), &shutdown).await;
                     drop(guard);
                 });
             }

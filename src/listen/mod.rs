@@ -27,6 +27,7 @@ mod room;
 mod socket;
 mod tunnel;
 mod unix;
+mod upload;
 mod wire;
 mod workers;
 

@@ -35,11 +35,16 @@ impl Pace {
         self.since.get_or_insert(now);
     }
 
-    /// So much was read. Says whether that makes the whole too slow.
-    pub fn is_too_slow(&mut self, bytes: usize, now: Instant) -> bool {
+    /// Nobody wants to read now.
+    pub fn pause(&mut self, now: Instant) {
         if let Some(since) = self.since.take() {
             self.waited += now.saturating_duration_since(since);
         }
+    }
+
+    /// So much was read. Says whether that makes the whole too slow.
+    pub fn is_too_slow(&mut self, bytes: usize, now: Instant) -> bool {
+        self.pause(now);
         self.bytes += bytes as u64;
         let due = self.waited.as_secs_f64() * f64::from(self.least.rate);
         self.waited > self.least.patience && (self.bytes as f64) < due

@@ -30,9 +30,12 @@ pub(super) fn head(session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         return body_too_large();
     }
     session.set_read_timeout(Some(limits.client_body_timeout));
-    if let Some(connection) = Connection::of(session.digest()).filter(|_| !is_http2) {
-        let (rate, patience) = (limits.client_body_min_rate, limits.client_body_timeout);
-        connection.demand_pace(LeastPace { rate, patience });
+    let pace = LeastPace { rate: limits.client_body_min_rate, patience: limits.client_body_timeout };
+    if is_http2 {
+        // The streams of a connection have each its own.
+        session.req_header_mut().extensions_mut().insert(pace);
+    } else if let Some(connection) = Connection::of(session.digest()) {
+        connection.demand_pace(pace);
     }
     Ok(())
 }

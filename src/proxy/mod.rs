@@ -133,6 +133,7 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         protocol::go_on(session, head).await?;
+        protocol::takes_trailers(session, head)?;
         forward::to_server(head, ctx)?;
         forward::still_meant(session)
     }

@@ -46,6 +46,19 @@ pub(super) async fn go_on(session: &mut Session, head: &mut RequestHeader) -> Re
     session.as_mut().write_continue_response().await
 }
 
+/// Tells a server of HTTP/2 what its client of HTTP/2 takes: gRPC relies on `te: trailers`, the one value that passes
+/// (RFC 9113, 8.2.2). Pingora drops it where the request has a body.
+pub(super) fn takes_trailers(session: &Session, head: &mut RequestHeader) -> Result<()> {
+    let client = session.req_header();
+    if head.version != Version::HTTP_2 || client.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    match client.headers.get(header::TE) {
+        Some(te) if !fields::has(&head.headers, &header::TE) => head.insert_header(header::TE, te),
+        _ => Ok(()),
+    }
+}
+
 /// RFC 9110, 10.1.1.
 fn expects_continue(head: &RequestHeader) -> bool {
     let it = |what: &HeaderValue| what.as_bytes().eq_ignore_ascii_case(b"100-continue");

@@ -7,3 +7,4 @@ mod ports;
 mod rates;
 mod sizes;
 mod slow;
+mod slow_streams;

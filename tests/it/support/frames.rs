@@ -1,12 +1,12 @@
 //! HTTP/2 frame by frame (RFC 9113, 4.1), for clients that break its rules: what a well-made client library would
 //! not send.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 
 use super::{
-    soon,
+    after, soon,
     tls::{Profile, TlsClient},
     wire::Io,
 };
@@ -144,19 +144,31 @@ impl Frames {
 
     /// Reads until a stream is answered or reset, or the connection ends.
     pub async fn fate(&mut self, stream: u32) -> Fate {
-        let mut status = None;
-        while let Some(frame) = self.next().await {
-            if frame.stream == stream && frame.kind == HEADERS && status.is_none_or(|status| status < 200) {
-                status = Some(frame.status().unwrap_or(0));
+        fate(&mut self.read, stream).await
+    }
+
+    /// The same while something is said again and again, with a number that grows.
+    pub async fn fate_while(
+        &mut self,
+        stream: u32,
+        interval: Duration,
+        said: impl Fn(u32) -> Vec<u8>,
+    ) -> Fate {
+        let Self { read, write } = self;
+        let say = async {
+            for n in 0.. {
+                // One who hears no more is told so.
+                let _ = write.write_all(&said(n)).await;
+                after(interval).await;
             }
-            match frame.kind {
-                RST_STREAM if frame.stream == stream => return Fate::Reset(frame.code()),
-                GOAWAY => return Fate::GoneAway(frame.code()),
-                _ if frame.ends(stream) => return Fate::Answered(status.expect("HEADERS come first")),
-                _ => {}
+        };
+        let told = async {
+            tokio::select! {
+                () = say => unreachable!("it goes on for ever"),
+                fate = fate(read, stream) => fate,
             }
-        }
-        Fate::Closed
+        };
+        soon("its fate", told).await
     }
 
     /// Reads until a stream is reset or the connection ends, or stream 1 is answered where that is waited for.
@@ -221,6 +233,22 @@ impl Frames {
             }
         }
     }
+}
+
+async fn fate(read: &mut (impl AsyncRead + Unpin), stream: u32) -> Fate {
+    let mut status = None;
+    while let Some(frame) = soon("a frame", read_frame(read)).await {
+        if frame.stream == stream && frame.kind == HEADERS && status.is_none_or(|status| status < 200) {
+            status = Some(frame.status().unwrap_or(0));
+        }
+        match frame.kind {
+            RST_STREAM if frame.stream == stream => return Fate::Reset(frame.code()),
+            GOAWAY => return Fate::GoneAway(frame.code()),
+            _ if frame.ends(stream) => return Fate::Answered(status.expect("HEADERS come first")),
+            _ => {}
+        }
+    }
+    Fate::Closed
 }
 
 async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> Option<Frame> {
