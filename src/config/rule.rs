@@ -49,7 +49,10 @@ impl RuleSpec {
             known.sort_unstable();
             let help = match nearest(rule, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("registered: {}; a rule is registered in code", listed(known)),
+                None => format!(
+                    "registered: {}; run the program that has it, or register it there with `Homing::builder()`",
+                    listed(known)
+                ),
             };
             o.wrong(key, format!("rule {} is not registered in this program", shown(rule)), help);
         }

@@ -272,3 +272,8 @@ pub trait Rule: Send + Sync + 'static {
 fn field(name: &str, value: &[u8]) -> Result<(HeaderName, HeaderValue), RuleError> {
     Ok((name.parse()?, HeaderValue::from_bytes(value)?))
 }
+
+/// The program of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/rules.md")]
+struct Guide;

@@ -16,6 +16,7 @@ mod copied;
 mod demo;
 mod dns;
 mod dns_phases;
+mod documents;
 mod explain;
 mod fuzz;
 mod gslb_choice;
