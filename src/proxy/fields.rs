@@ -10,6 +10,12 @@ pub(super) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|known| known == name)
 }
 
+/// What all `Connection` fields say about one connection (RFC 9110, 7.6.1).
+pub(super) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let fields = headers.iter().filter(|(name, _)| **name == header::CONNECTION);
+    fields.flat_map(|(_, field)| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
+
 /// What routing and strictness need of a request's head, found in one pass.
 #[derive(Default)]
 pub(super) struct Survey<'a> {

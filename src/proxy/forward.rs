@@ -27,6 +27,10 @@ use crate::{
 /// second ones are dropped here: servers get names in lower case, as from HTTP/2 clients (RFC 9110, 5.1).
 pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareHead) -> Result<()> {
     let head = session.req_header_mut();
+    if fields::has(&head.headers, &header::UPGRADE) && !asks_for_tunnel(head) {
+        // Pingora would ask the server for what the client did not ask of homing.
+        head.remove_header(&header::UPGRADE);
+    }
     let parsed = head.uri.path_and_query().map(|target| target.as_str().as_bytes());
     let target = (parsed != Some(head.raw_path())).then(|| head.raw_path().to_vec());
     let mut parts = Parts::from(mem::replace(head, spare.take()?));
@@ -129,10 +133,11 @@ pub(super) fn body_chunk(
     if session.was_upgraded() {
         return Ok(());
     }
-    check_framing(session, end)?;
+    let chunked = check_framing(session, end)?;
     limits::body_so_far(session, ctx)?;
     end_with_none(chunk, end);
-    if end && !session.is_body_empty() {
+    // Of chunks that had nothing in them Pingora says afterwards that there was no body.
+    if end && (chunked || !session.is_body_empty()) {
         tell_request_done(session);
     }
     // The copy is what the client sent, whatever rules make of it: what a retry replays is the same bytes.
@@ -159,20 +164,20 @@ pub(super) fn body_expected(session: &mut Session) -> Result<()> {
         tell_request_done(session);
         return Ok(());
     }
-    check_framing(session, false)
+    check_framing(session, false).map(drop)
 }
 
-/// Chunks that are not exactly RFC 9112's must not pass for a whole body: 400, and the server never gets the last
-/// chunk.
-fn check_framing(session: &Session, end: bool) -> Result<()> {
+/// Whether the body is in chunks. Ones that are not exactly RFC 9112's must not pass for a whole body: 400, and the
+/// server never gets the last chunk.
+fn check_framing(session: &Session, end: bool) -> Result<bool> {
     let head = session.req_header();
     if head.version == Version::HTTP_2 || !fields::has(&head.headers, &header::TRANSFER_ENCODING) {
-        return Ok(());
+        return Ok(false);
     }
     match Connection::of(session.digest()).map(|connection| connection.framing()) {
         Some(Framing::Bad) => malformed(),
         Some(Framing::Unfinished) if end => malformed(),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 
@@ -186,15 +191,16 @@ fn tell_request_done(session: &Session) {
 }
 
 /// Whether the request may become a tunnel. Pingora hands on this upgrade alone; a request for any other is served
-/// like one without.
+/// like one without, and so is one whose `Connection` does not say that the field is meant for homing (RFC 9110, 7.8).
 pub(super) fn asks_for_tunnel(head: &RequestHeader) -> bool {
     let websocket = |to: &HeaderValue| to.as_bytes().eq_ignore_ascii_case(b"websocket");
     head.version == Version::HTTP_11
         && fields::has(&head.headers, &header::UPGRADE)
         && head.headers.get(header::UPGRADE).is_some_and(websocket)
+        && fields::connection_options(&head.headers).any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
-fn malformed() -> Result<()> {
+fn malformed<T>() -> Result<T> {
     Error::e_explain(ErrorType::HTTPStatus(400), "the body's chunks are malformed")
 }
 
@@ -220,22 +226,29 @@ mod tests {
     }
 
     #[test]
-    fn only_http_1_1_with_one_upgrade_to_websocket_asks_for_a_tunnel() {
-        for (version, upgrade, asks) in [
-            (Version::HTTP_11, Some("websocket"), true),
-            (Version::HTTP_11, Some("WebSocket"), true),
-            (Version::HTTP_11, Some("h2c"), false),
-            (Version::HTTP_11, Some("websocket, h2c"), false),
-            (Version::HTTP_11, None, false),
-            (Version::HTTP_10, Some("websocket"), false),
-            (Version::HTTP_2, Some("websocket"), false),
+    fn only_http_1_1_with_one_upgrade_to_websocket_that_connection_names_asks_for_a_tunnel() {
+        for (version, upgrade, connection, asks) in [
+            (Version::HTTP_11, Some("websocket"), &["Upgrade"][..], true),
+            (Version::HTTP_11, Some("WebSocket"), &["keep-alive, upgrade"], true),
+            (Version::HTTP_11, Some("websocket"), &["keep-alive", "upgrade"], true),
+            (Version::HTTP_11, Some("websocket"), &[], false),
+            (Version::HTTP_11, Some("websocket"), &["keep-alive"], false),
+            (Version::HTTP_11, Some("websocket"), &["upgraded"], false),
+            (Version::HTTP_11, Some("h2c"), &["upgrade"], false),
+            (Version::HTTP_11, Some("websocket, h2c"), &["upgrade"], false),
+            (Version::HTTP_11, None, &["upgrade"], false),
+            (Version::HTTP_10, Some("websocket"), &["upgrade"], false),
+            (Version::HTTP_2, Some("websocket"), &["upgrade"], false),
         ] {
             let mut head = RequestHeader::build("GET", b"/", None).expect("a valid head");
             head.set_version(version);
             if let Some(upgrade) = upgrade {
                 head.insert_header("upgrade", upgrade).expect("a valid header");
             }
-            assert_eq!(asks_for_tunnel(&head), asks, "{version:?} {upgrade:?}");
+            for options in connection {
+                head.append_header("connection", *options).expect("a valid header");
+            }
+            assert_eq!(asks_for_tunnel(&head), asks, "{version:?} {upgrade:?} {connection:?}");
         }
     }
 }

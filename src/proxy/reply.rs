@@ -75,7 +75,8 @@ fn opens_tunnel(head: &ResponseHeader) -> bool {
 
 /// Fields that the server's `Connection` names are for its connection with us alone (RFC 9110, 7.6.1).
 fn remove_connection_fields(head: &mut ResponseHeader) {
-    let usual = connection_options(head).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
+    let usual =
+        fields::connection_options(&head.headers).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
     if usual && !fields::has(&head.headers, &KEEP_ALIVE) {
         return;
     }
@@ -87,12 +88,8 @@ fn remove_connection_fields(head: &mut ResponseHeader) {
 
 fn is_connection_field(head: &ResponseHeader, name: &HeaderName) -> bool {
     *name != header::UPGRADE
-        && connection_options(head).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
-}
-
-fn connection_options(head: &ResponseHeader) -> impl Iterator<Item = &[u8]> {
-    let fields = head.headers.iter().filter(|(name, _)| **name == header::CONNECTION);
-    fields.flat_map(|(_, field)| field.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+        && fields::connection_options(&head.headers)
+            .any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 /// An answer's head on its way to the client.

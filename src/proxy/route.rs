@@ -1,14 +1,18 @@
 //! From a request's head to its virtual service, and through the rules' `http_request`.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, net::Ipv6Addr, sync::Arc};
 
-use http::{HeaderValue, header};
-use pingora::{Error, ErrorType, Result, http::RequestHeader, proxy::Session};
+use http::{HeaderValue, Version, header};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, authority::raw_target_authority},
+    proxy::Session,
+};
 
 use super::{
     connection, copies,
     exchange::{Ctx, Routed},
-    fields::Survey,
+    fields::{self, Survey},
     limits,
     notes::Notes,
     request_id, strict, trusted,
@@ -29,9 +33,15 @@ pub(super) async fn find_virtual_service(
     let connection = Connection::of(session.digest()).cloned().ok_or_else(|| {
         Error::explain(ErrorType::InternalError, "the request's connection is not one of our listeners'")
     })?;
+    if session.req_header().version == Version::HTTP_10 {
+        name_host(session.req_header_mut(), &connection)?;
+    }
     let head = session.req_header();
     let survey = Survey::of(&head.headers);
     strict::request(session, &survey)?;
+    // Pingora has looked at one of them.
+    let closes = survey.connections > 1
+        && fields::connection_options(&head.headers).any(|option| option.eq_ignore_ascii_case(b"close"));
     // In the common case the host is where it was in the connection's last request, and says the same.
     let field = survey.host.filter(|_| survey.hosts == 1 && head.uri.authority().is_none());
     let (vs, state) = match field.and_then(|field| connection::last_route(live, &connection, field)) {
@@ -44,6 +54,9 @@ pub(super) async fn find_virtual_service(
         }
     };
     let Survey { cookies, marked, .. } = survey;
+    if closes {
+        session.set_keepalive(None);
+    }
     let head = session.req_header_mut();
     strict::to_origin_form(head)?;
     let is_logged = live.access_log.is_on();
@@ -104,6 +117,19 @@ pub(super) fn rule_failed_closed() -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(500), "a rule failed and is configured to fail closed")
 }
 
+/// A request of HTTP/1.0 without `Host`, such as balancers in front send to see whether there is somebody, is for the
+/// address that it came to (RFC 9112, 3.3). Servers get it as HTTP/1.1, where it has to say so.
+fn name_host(head: &mut RequestHeader, connection: &Connection) -> Result<()> {
+    if fields::has(&head.headers, &header::HOST) {
+        return Ok(());
+    }
+    let host = match raw_target_authority(head.raw_path()).authority() {
+        Some(authority) => authority.to_vec(),
+        None => connection.local.to_string().into_bytes(),
+    };
+    head.insert_header(header::HOST, host)
+}
+
 /// The host of a request, lower case and without its port and trailing dot.
 fn request_host<'a>(head: &'a RequestHeader, survey: &Survey<'a>) -> Result<Cow<'a, str>> {
     if survey.hosts > 1 {
@@ -130,15 +156,10 @@ fn normal_host(authority: &str) -> Option<Cow<'_, str>> {
         }
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
-    let literal = host.starts_with('[');
-    let valid = |byte: u8| match byte {
-        b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => true,
-        b':' | b'[' | b']' => literal,
-        b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
-        | b'=' | b'%' => !literal || byte == b'.',
-        _ => false,
+    let host_ok = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(literal) => is_literal(literal),
+        None => is_registered_name(host),
     };
-    let host_ok = !host.is_empty() && host.bytes().all(valid);
     if !host_ok || port.len() > 5 || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -147,6 +168,30 @@ fn normal_host(authority: &str) -> Option<Cow<'_, str>> {
         true => Cow::Owned(host.to_ascii_lowercase()),
         false => Cow::Borrowed(host),
     })
+}
+
+/// An address between brackets, or one of a kind that is still to come (RFC 3986, 3.2.2).
+fn is_literal(inside: &str) -> bool {
+    match inside.strip_prefix(['v', 'V']) {
+        Some(future) => future.bytes().all(|byte| byte == b':' || is_name_byte(byte)),
+        None => inside.parse::<Ipv6Addr>().is_ok(),
+    }
+}
+
+fn is_registered_name(host: &str) -> bool {
+    let bytes = host.as_bytes();
+    let encoded =
+        |at: usize| bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    !bytes.is_empty()
+        && bytes.iter().enumerate().all(|(at, byte)| match byte {
+            b'%' => encoded(at),
+            _ => is_name_byte(*byte),
+        })
+}
+
+/// `unreserved` and `sub-delims`.
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
 /// Browsers split `Cookie` over several fields in HTTP/2; whoever reads it next wants one (RFC 9113, 8.2.3).
@@ -177,6 +222,9 @@ mod tests {
             ("127.0.0.1:80", Some("127.0.0.1")),
             ("[::1]:80", Some("[::1]")),
             ("[::1]", Some("[::1]")),
+            ("[v1.x:y]", Some("[v1.x:y]")),
+            ("a%2db", Some("a%2db")),
+            ("a,b;c", Some("a,b;c")),
             ("", None),
             (":80", None),
             ("a.com/x", None),
@@ -186,6 +234,12 @@ mod tests {
             ("a.com:123456", None),
             ("[::1", None),
             ("[::1]x", None),
+            ("[::g]", None),
+            ("[]", None),
+            ("[a.com]", None),
+            ("[v1/x]", None),
+            ("a%2", None),
+            ("a%zz", None),
             ("a:b:80", None),
         ] {
             assert_eq!(normal_host(authority).as_deref(), host, "{authority}");

@@ -16,7 +16,10 @@ use pingora::{
     proxy::Session,
 };
 
-use super::{fields::Survey, forward::asks_for_tunnel};
+use super::{
+    fields::{self, Survey},
+    forward::asks_for_tunnel,
+};
 use crate::listen::Connection;
 
 /// Whether a request can be read in one way only.
@@ -26,7 +29,8 @@ pub(super) fn request(session: &Session, survey: &Survey) -> Result<()> {
     target(head)?;
     framing(head, survey)?;
     if head.version == Version::HTTP_2 {
-        return scheme(head);
+        scheme(head)?;
+        return names(head);
     }
     connection_options(head, survey)?;
     if head.version == Version::HTTP_11 && survey.hosts == 0 {
@@ -48,7 +52,8 @@ fn as_sent(session: &Session, survey: &Survey) -> Result<()> {
     }
     // A fragment is for the client's eyes alone; Pingora cuts it off.
     let line = raw.trim_ascii_start();
-    if memchr::memchr2(b'#', b'\n', line).is_some_and(|at| line[at] == b'#') {
+    let target = memchr::memchr(b' ', line).map_or(line, |end| &line[end..]);
+    if memchr::memchr2(b'#', b'\n', target).is_some_and(|at| target[at] == b'#') {
         return refuse("the request's target has a fragment");
     }
     if survey.codings > 0 && has_field(&raw, b"content-length") {
@@ -62,6 +67,14 @@ fn scheme(head: &RequestHeader) -> Result<()> {
     let scheme = head.uri.scheme_str();
     if scheme.is_some_and(|scheme| !is_http(scheme.as_bytes())) {
         return refuse("the request's scheme is neither http nor https");
+    }
+    Ok(())
+}
+
+/// The HTTP/2 library takes one byte in a name that HTTP/1 has no place for (RFC 9110, 5.6.2).
+fn names(head: &RequestHeader) -> Result<()> {
+    if head.headers.keys().any(|name| memchr::memchr(b'"', name.as_str().as_bytes()).is_some()) {
+        return refuse("a field's name is no token");
     }
     Ok(())
 }
@@ -113,8 +126,10 @@ fn framing(head: &RequestHeader, survey: &Survey) -> Result<()> {
     Ok(())
 }
 
+/// A number of digits alone that servers can reckon with, whatever their integers are.
 fn is_length(value: &HeaderValue) -> bool {
-    !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit)
+    value.as_bytes().iter().all(u8::is_ascii_digit)
+        && value.to_str().is_ok_and(|digits| digits.parse::<i64>().is_ok())
 }
 
 fn is_chunked(value: &HeaderValue) -> bool {
@@ -133,9 +148,7 @@ fn connection_options(head: &RequestHeader, survey: &Survey) -> Result<()> {
         (1, Some(value)) if usual(value) => return Ok(()),
         _ => {}
     }
-    let values = head.headers.get_all(header::CONNECTION).iter();
-    let mut options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    if options.any(|option| is_end_to_end(option.trim_ascii())) {
+    if fields::connection_options(&head.headers).any(is_end_to_end) {
         return refuse("the request's Connection names a field that is not for one connection only");
     }
     Ok(())

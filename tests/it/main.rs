@@ -57,6 +57,7 @@ mod site_redirect;
 mod site_tls;
 mod site_trust;
 mod sites;
+mod strict_connections;
 mod strict_http2;
 mod strict_requests;
 mod strict_servers;

@@ -21,7 +21,7 @@ const WHOLE: [(&str, &str); 4] =
 
 const HELLO: Option<(&str, &str)> = Some(("POST /", "hello"));
 
-const CASES: [Case; 79] = [
+const CASES: [Case; 83] = [
     (&[], "hello", HELLO),
     (&[("content-length", "5")], "hello", HELLO),
     (&[("content-length", "0")], "", Some(("POST /", ""))),
@@ -98,6 +98,10 @@ const CASES: [Case; 79] = [
     (&[(":method", "CONNECT")], "hello", None),
     (&[(":method", "CONNECT"), (":scheme", "-"), (":path", "-")], "hello", None),
     (&[(":method", "CONNECT"), (":protocol", "websocket")], "hello", None),
+    (&[("x\"y", "1")], "hello", None),
+    (&[(":authority", "[::g]")], "hello", None),
+    (&[(":authority", "a%zz")], "hello", None),
+    (&[("content-length", "9223372036854775808")], "hello", None),
     (&[(":scheme", "ftp")], "hello", None),
     (&[(":scheme", "ht tp")], "hello", None),
     (&[(":status", "200")], "hello", None),
