@@ -16,13 +16,12 @@ use crate::{
 pub(super) fn virtual_services(live: &Live) -> Vec<view::VirtualService> {
     let snapshot = live.snapshot();
     let sessions = live.sessions.tables().into_iter().collect();
-    let shown = |config| virtual_service(config, live, &snapshot, &sessions);
+    let shown = |config| virtual_service(config, &snapshot, &sessions);
     snapshot.config.virtual_services.iter().map(|config| shown(config)).collect()
 }
 
 fn virtual_service(
     config: &config::VirtualService,
-    state: &Live,
     snapshot: &Snapshot,
     sessions: &HashMap<String, u64>,
 ) -> view::VirtualService {
@@ -31,7 +30,6 @@ fn virtual_service(
         None => OperStatus::new(OperState::OperDisabled),
         Some(vs) => vs.pool.as_ref().map_or_else(|| OperStatus::new(OperState::OperUp), pool_status),
     };
-    let connections = || state.metrics.connections_open.with_label_values(&[config.name.as_str()]).get();
     view::VirtualService {
         uuid: config.uuid.as_ref().map(|uuid| uuid.to_string()),
         name: config.name.to_string(),
@@ -56,8 +54,9 @@ fn virtual_service(
             .into_iter()
             .collect(),
         oper_status,
-        runtime: live
-            .map(|_| view::VsRuntime { connections_open: connections().try_into().unwrap_or_default() }),
+        runtime: live.map(|vs| view::VsRuntime {
+            connections_open: vs.connections_open.get().try_into().unwrap_or_default(),
+        }),
         error_page_profile_ref: config.error_pages.as_ref().map(|pages| pages.name.clone()),
         allow: networks(&config.address_lists.allow),
         deny: networks(&config.address_lists.deny),

@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::config::InlineMonitor;
 
@@ -34,6 +35,14 @@ pub(super) enum Cause {
 /// Of one server, before and after reloads.
 #[derive(Default)]
 pub(super) struct Record(Mutex<Tally>);
+
+/// How often a server was taken out in short order, which says for how long the next time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Backoff {
+    pub times: u32,
+    /// Since it is back; `None`: it is not.
+    good_for: Option<Duration>,
+}
 
 #[derive(Default)]
 struct Tally {
@@ -128,6 +137,19 @@ impl Record {
     /// Failures in a row that have not taken it out.
     pub fn failures_in_a_row(&self) -> u32 {
         self.0.lock().in_a_row
+    }
+
+    /// `None`: it was never taken out.
+    pub fn backoff(&self, now: Instant) -> Option<Backoff> {
+        let tally = self.0.lock();
+        let good_for = tally.back.map(|back| now.saturating_duration_since(back));
+        (tally.times > 0).then_some(Backoff { times: tally.times, good_for })
+    }
+
+    /// Goes on where another process has left off.
+    pub fn adopt(&self, Backoff { times, good_for }: Backoff, now: Instant) {
+        let mut tally = self.0.lock();
+        (tally.times, tally.back) = (times, good_for.and_then(|good_for| now.checked_sub(good_for)));
     }
 
     /// It is back.

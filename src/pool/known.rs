@@ -2,13 +2,13 @@
 
 use std::{
     sync::atomic::{AtomicU8, Ordering::Relaxed},
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{State, past::Past};
+use super::{Ejection, State, past::Past};
 
 /// Kept over reloads.
 pub(super) struct Known {
@@ -25,18 +25,6 @@ pub(super) struct Facts {
     /// and what is said of that beside them.
     pub said: Option<String>,
     pub past: Past,
-}
-
-/// Requests have taken it out.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ejection {
-    pub reason: String,
-    pub time: Duration,
-    pub until: Instant,
-    /// The same by the clock on the wall.
-    pub ends: SystemTime,
-    /// How often it was taken out in short order, this time included.
-    pub times: u32,
 }
 
 /// Which requests a server may have, as far as its health goes.

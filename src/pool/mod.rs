@@ -10,6 +10,7 @@
 mod admin_state;
 mod balance;
 mod changes;
+mod ejection;
 #[cfg(test)]
 mod fixture;
 mod inline;
@@ -32,8 +33,9 @@ mod tests;
 
 pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
+pub use ejection::{Ejection, Judgement};
 pub use inline::Outcome;
-pub use known::{Ejection, Health};
+pub use known::Health;
 pub use lease::Lease;
 pub use names::ServerNames;
 pub use past::Change;

@@ -17,7 +17,7 @@ use super::{
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
     inline::Record,
-    known::{Ejection, Known, Standing},
+    known::{Known, Standing},
     parting::Parting,
     past::Change,
     places::Places,
@@ -30,22 +30,22 @@ use crate::{config, names::PoolName};
 /// One server of one pool.
 #[doc(alias("member", "backend", "endpoint"))]
 pub struct Server {
-    pool: PoolName,
+    pub(super) pool: PoolName,
     /// `ip:port`, as metrics and tables show it.
-    name: String,
+    pub(super) name: String,
     config: config::Server,
     /// Enabled, and its pool too.
     enabled: bool,
     /// Its pool has monitors.
-    monitored: bool,
-    known: Arc<Known>,
+    pub(super) monitored: bool,
+    pub(super) known: Arc<Known>,
     orders: Arc<Orders>,
-    changes: Arc<Changes>,
+    pub(super) changes: Arc<Changes>,
     response_time: Arc<ResponseTime>,
     places: Arc<Places>,
     /// How many requests and tunnels it may have in flight.
     most: Option<u64>,
-    record: Arc<Record>,
+    pub(super) record: Arc<Record>,
     ramp: Arc<Ramp>,
     /// How long it takes to its full share.
     ramp_duration: Duration,
@@ -305,7 +305,7 @@ impl Server {
     }
 
     /// Whether requests go to it changes, or did: it is back, or gone.
-    fn came_or_went(&self, was_there: bool) {
+    pub(super) fn came_or_went(&self, was_there: bool) {
         match (was_there, self.takes_new()) {
             (false, true) => {
                 self.begin_ramp();
@@ -335,45 +335,6 @@ impl Server {
         }
         (facts.health, facts.said) = (health, None);
         self.known.changed(&mut facts, self.monitored, now);
-        drop(facts);
-        self.came_or_went(was_there);
-    }
-
-    /// Requests take it out for a time.
-    pub(super) fn eject(&self, ejection: Ejection, now: SystemTime) {
-        let mut facts = self.known.facts.lock();
-        let was_there = self.takes_new();
-        self.changes.log_down(self.pool.as_str(), &self.name, &ejection.reason);
-        (facts.ejection, facts.said) = (Some(ejection), None);
-        self.known.changed(&mut facts, self.monitored, now);
-        drop(facts);
-        self.came_or_went(was_there);
-    }
-
-    /// Whether requests have taken it out.
-    pub(super) fn is_ejected(&self) -> bool {
-        self.known.facts.lock().ejection.is_some()
-    }
-
-    /// Why requests have taken it out, and for how long; `None`: they have not.
-    pub fn ejection(&self) -> Option<Ejection> {
-        self.known.facts.lock().ejection.clone()
-    }
-
-    /// Failures in a row that have not taken it out.
-    pub fn failures_in_a_row(&self) -> u32 {
-        self.record.failures_in_a_row()
-    }
-
-    /// Ends an ejection whose time is over.
-    fn end_ejection(&self, now: Instant, wall: SystemTime) {
-        let mut facts = self.known.facts.lock();
-        let Some(over) = facts.ejection.take_if(|ejection| ejection.until <= now) else { return };
-        let was_there = self.takes_new();
-        self.record.back(now);
-        self.changes.log_up(self.pool.as_str(), &self.name);
-        facts.said = Some(format!("back after {}", humantime::format_duration(over.time)));
-        self.known.changed(&mut facts, self.monitored, wall);
         drop(facts);
         self.came_or_went(was_there);
     }

@@ -1,5 +1,7 @@
 //! A new process takes over from the one that serves: its ports, its sessions, what it knows.
 
+mod load;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
@@ -7,13 +9,13 @@ use std::{
     os::unix::net::UnixStream,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use hickory_proto::rr::RecordType;
-use tokio::task::JoinHandle;
+use load::Load;
 
 use crate::support::{
     certs::cert_for,
@@ -21,7 +23,6 @@ use crate::support::{
     config::{APP, CLONES, Federation, Site, parse},
     dns, eventually,
     homing::Homing,
-    http2::Http2,
     net,
     origin::{Mode, Origin},
     tls::{Profile, TlsClient},
@@ -213,7 +214,7 @@ async fn a_new_process_that_dies_with_the_sockets_in_its_hands_leaves_the_old_on
     let path = homing.dir().join("upgrade.sock");
     let mut dying = UnixStream::connect(&path).expect("the old process listens");
     dying.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
-    dying.write_all(b"homing hand-over 1\n").expect("it greets");
+    dying.write_all(b"homing hand-over 2\n").expect("it greets");
     homing.says("a new process waits to take over").await;
     let second = homing.beside(&same_addresses(upgradable(&[&app]), &homing), &["--upgrade"], None);
     second.says("another process waits to take over already").await;
@@ -291,6 +292,47 @@ async fn health_orders_of_operators_and_tls_sessions_go_along() {
     assert_eq!(next.get("/readyz").await.status, 200);
     let log = next.log();
     assert!(log.contains("server is disabled by an operator"), "{log}");
+}
+
+#[tokio::test]
+async fn a_server_that_requests_have_taken_out_stays_out_for_the_rest_of_its_time() {
+    let (a, b) = (Origin::start("a").await, Origin::start("b").await);
+    a.set(Mode::Status(503));
+    let site = upgradable(&[&a, &b]).with(|yaml| {
+        yaml["pools"][0]["lb_algorithm"] = "round_robin".into();
+        yaml["pools"][0]["inline_health_monitor"] =
+            parse("{ consecutive_failures: 3, ejection_time: 1h, max_ejection_time: 2h }");
+    });
+    let mut homing = site.start().await;
+    let mut client = Connection::open(homing.addr).await;
+    for _ in 0..6 {
+        client.ask(&Request::get("/")).await;
+    }
+    homing.sees(APP, a.addr, false).await;
+    a.set(Mode::Ok);
+    a.take();
+    let before = ejection(&homing).await;
+    assert_eq!((&before["time"], &before["times"]), (&"1h".into(), &1.into()));
+    let next = homing.successor(&same_addresses(site, &homing)).await;
+    homing.hands_over().await;
+    let after = ejection(&next).await;
+    assert_eq!(
+        ["reason", "time", "times"].map(|key| &after[key]),
+        ["reason", "time", "times"].map(|key| &before[key])
+    );
+    let until = |ejection: &serde_json::Value| ejection["until"]["secs"].as_u64().expect("an end");
+    assert!(until(&after).abs_diff(until(&before)) <= 1, "{before} {after}");
+    for _ in 0..6 {
+        assert_eq!(Request::get("/").send(next.addr).await.status, 200);
+    }
+    assert_eq!(a.requests().len(), 0);
+    drop(client);
+    assert!(homing.ended().await.success());
+}
+
+/// Of the pool's first server.
+async fn ejection(homing: &Homing) -> serde_json::Value {
+    homing.json(&format!("/api/v1/pools/{APP}")).await["servers"][0]["ejection"].clone()
 }
 
 #[tokio::test]
@@ -391,95 +433,4 @@ fn same_addresses(mut site: Site, homing: &Homing) -> Site {
     site.yaml["admin"]["listen"] = homing.admin.to_string().into();
     (site.addr, site.admin) = (homing.addr, homing.admin);
     site
-}
-
-/// Clients that open a new connection when they are told to, and never because one failed.
-struct Load {
-    asked: Arc<AtomicU64>,
-    ending: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    KeepAlive,
-    Tls,
-    Http2,
-    /// Sessions one after another, of some requests at a time, each on a connection of its own.
-    NewSessions,
-}
-
-impl Load {
-    fn start(plain: SocketAddr, tls: SocketAddr) -> Self {
-        let (asked, ending) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-        let kinds =
-            [Kind::KeepAlive, Kind::KeepAlive, Kind::Tls, Kind::Http2, Kind::NewSessions, Kind::NewSessions];
-        let client = |(n, kind): (usize, Kind)| {
-            let (asked, ending) = (asked.clone(), ending.clone());
-            tokio::spawn(async move {
-                let count = || asked.fetch_add(1, Relaxed);
-                let request = Request::get("/").cookie(&format!("SID={n}"));
-                match kind {
-                    Kind::NewSessions => {
-                        for session in (0_u64..).take_while(|_| !ending.load(Relaxed)) {
-                            let request = Request::get("/").cookie(&format!("SID={n}-{session}"));
-                            for _ in 0..3 {
-                                let both = tokio::join!(request.send(plain), request.send(plain));
-                                assert_eq!((both.0.status, both.1.status), (200, 200), "client {n}");
-                                count();
-                                count();
-                            }
-                        }
-                    }
-                    Kind::Http2 => {
-                        while !ending.load(Relaxed) {
-                            let client = TlsClient::new(Profile { http2: true, ..Profile::TLS13 });
-                            let client = Http2::over(client.connect(tls, "a.com").await).await;
-                            while !ending.load(Relaxed)
-                                && let Some(answer) = client.ask_while_open(&request).await
-                            {
-                                assert_eq!(answer.status, 200, "client {n}");
-                                count();
-                            }
-                        }
-                    }
-                    Kind::KeepAlive | Kind::Tls => {
-                        while !ending.load(Relaxed) {
-                            let mut connection = match kind {
-                                Kind::Tls => crate::support::tls::open(tls).await,
-                                _ => Connection::open(plain).await,
-                            };
-                            let mut is_last = false;
-                            while !is_last && !ending.load(Relaxed) {
-                                let answer = connection.ask(&request).await;
-                                assert_eq!(answer.status, 200, "client {n}");
-                                is_last = answer.header("connection").is_some_and(|it| it == "close");
-                                count();
-                            }
-                        }
-                    }
-                }
-            })
-        };
-        let clients = kinds.into_iter().enumerate().map(client).collect();
-        Self { asked, ending, clients }
-    }
-
-    /// Waits until so many more requests were answered.
-    async fn makes(&self, requests: u64) {
-        let due = self.asked.load(Relaxed) + requests;
-        eventually("requests are answered", async || {
-            self.clients.iter().any(JoinHandle::is_finished) || self.asked.load(Relaxed) >= due
-        })
-        .await;
-        assert!(!self.clients.iter().any(JoinHandle::is_finished), "a client has failed");
-    }
-
-    async fn end(self) -> u64 {
-        self.ending.store(true, Relaxed);
-        for client in self.clients {
-            client.await.expect("no request fails");
-        }
-        self.asked.load(Relaxed)
-    }
 }

@@ -60,7 +60,7 @@ pub struct VirtualService {
 /// What is going on in a virtual service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VsRuntime {
-    /// Client connections; a port that several share counts for the one that a request named.
+    /// Client connections, as `homing_connections_open` counts them.
     pub connections_open: u64,
 }
 

@@ -160,7 +160,7 @@ fn length(content: &[u8]) -> [u8; 4] {
 }
 
 /// It changes with the form of any message.
-const GREETING: &[u8; 19] = b"homing hand-over 1\n";
+const GREETING: &[u8; 19] = b"homing hand-over 2\n";
 /// For one message to get through, once it is due.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST: usize = 64 << 20;

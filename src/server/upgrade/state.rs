@@ -1,4 +1,5 @@
-//! What a process has learnt that no configuration says: health, and the orders of operators.
+//! What a process has learnt that no configuration says: health, what requests say of servers, and the orders of
+//! operators.
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -6,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::ClusterUuid,
-    pool::{Health, Order, Pool, Server},
+    pool::{Health, Judgement, Order, Pool, Server},
     snapshot::Live,
 };
 
@@ -24,11 +25,12 @@ struct ServerState {
     health: Health,
     since: SystemTime,
     order: Option<Order>,
+    judgement: Option<Judgement>,
 }
 
 impl State {
     pub fn of(live: &Live) -> Self {
-        let snapshot = live.snapshot();
+        let (snapshot, now) = (live.snapshot(), live.clock.now());
         let servers =
             snapshot.pools.iter().flat_map(|pool| pool.servers().iter().map(move |server| (pool, server)));
         let server = |(pool, server): (&Arc<Pool>, &Arc<Server>)| {
@@ -39,6 +41,7 @@ impl State {
                 health,
                 since,
                 order: server.last_order(),
+                judgement: server.judgement(now),
             }
         };
         let drains = live.drains.all().into_iter().map(|(site, until)| (site.to_string(), until)).collect();
@@ -49,11 +52,13 @@ impl State {
     pub fn apply(self, live: &Live) {
         let snapshot = live.snapshot();
         for state in self.servers {
-            let Some(server) = snapshot.pool(&state.pool).and_then(|pool| pool.server(state.addr)) else {
-                continue;
-            };
+            let Some(pool) = snapshot.pool(&state.pool) else { continue };
+            let Some(server) = pool.server(state.addr) else { continue };
             if server.is_watched() {
                 server.set_health(state.health, state.since);
+            }
+            if let Some(judgement) = state.judgement.filter(|_| pool.config().inline.is_some()) {
+                server.adopt(judgement, live.clock.now(), live.clock.wall());
             }
             if let Some(Order { state, by, at }) = state.order {
                 server.order(state, &by, at);
