@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use crate::dns::delegation_signers;
 pub use crate::limits::OpenFiles;
+pub use crate::pool::monitor::PingRefused;
 pub use crate::snapshot::BuildError;
 use crate::{
     access_log,
@@ -39,6 +40,7 @@ use crate::{
     config::{self, AdminListen},
     dns,
     listen::{self, Inherited, Workers},
+    pool::monitor::may_ping,
     proxy::Proxy,
     snapshot::Live,
     tls::{AcceptorError, CertificateError},
@@ -96,6 +98,8 @@ pub enum StartError {
     AdminToken(#[from] admin::TokenError),
     #[error(transparent)]
     AccessLog(#[from] access_log::OpenError),
+    #[error(transparent)]
+    Ping(#[from] PingRefused),
 }
 
 impl Homing {
@@ -110,12 +114,21 @@ impl Homing {
         admin::explain(&self.live, vs, cookie)
     }
 
+    /// Whether the system lets this process send what the monitors send.
+    ///
+    /// # Errors
+    /// It does not: to start would fail.
+    pub fn may_probe(&self) -> Result<(), PingRefused> {
+        may_ping(&self.live.snapshot().probed_pools())
+    }
+
     /// Binds every socket, or takes them over from the process that serves when that hands over, then serves. Needs a
     /// tokio runtime: with `threads: 1` everything runs on it, else requests are served on threads of their own.
     ///
     /// # Errors
-    /// A socket cannot be had, or a certificate does not load. Nothing was served then.
+    /// A socket cannot be had, a certificate does not load, or monitors may not do their work. Nothing was served then.
     pub async fn start(self) -> Result<Running, StartError> {
+        self.may_probe()?;
         let Self { live, builder, legacy } = self;
         let snapshot = live.snapshot();
         let mut taken = inherit(legacy, &live).await?;

@@ -13,7 +13,10 @@ pub fn check(builder: &Builder, file: &Path) -> Result<String, Error> {
     let config = load(builder, file)?.config;
     let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (services, pools) = (config.virtual_services.len(), config.pools.len());
-    build(builder, config)?;
+    // The machine that serves, and the user that homing is there, may be others.
+    if let Err(error) = build(builder, config)?.may_probe() {
+        log::say(format_args!("warning: {}: {error}; `run` would not start here", file.display()));
+    }
     Ok(format!(
         "{}: no problems; {}, {}\n",
         file.display(),

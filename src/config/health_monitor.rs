@@ -46,6 +46,8 @@ pub struct Maintenance {
 /// What is probed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MonitorType {
+    /// An ICMP echo request is answered: the machine is there, whatever runs on it.
+    Ping,
     /// A connection is accepted.
     Tcp,
     /// A request is answered with one of the codes.
@@ -106,7 +108,7 @@ impl HealthMonitor {
             maintenance: Maintenance::read(o),
             verify: o.field("verify", units::flag).unwrap_or(true),
         };
-        let asks = !matches!(monitor.kind, MonitorType::Tcp);
+        let asks = !matches!(monitor.kind, MonitorType::Ping | MonitorType::Tcp);
         for key in ["maintenance_code", "maintenance_response"].into_iter().filter(|key| o.has(key) && !asks)
         {
             o.wrong(
@@ -122,6 +124,9 @@ impl HealthMonitor {
                 "leave it out, or write `type: https`",
             );
         }
+        if o.has("monitor_port") && monitor.kind == MonitorType::Ping {
+            o.wrong("monitor_port", "a ping goes to no port", "leave it out, or write `type: tcp`");
+        }
         if let Some(name) = name {
             monitors.define(o, "name", &name, Arc::new(monitor));
         }
@@ -132,11 +137,13 @@ impl MonitorType {
     fn read(o: &mut Object<'_>) -> Self {
         #[derive(Clone, Copy, PartialEq)]
         enum Kind {
+            Ping,
             Tcp,
             Http,
             Https,
         }
         let kinds = [
+            ("ping", "HEALTH_MONITOR_PING", Kind::Ping),
             ("tcp", "HEALTH_MONITOR_TCP", Kind::Tcp),
             ("http", "HEALTH_MONITOR_HTTP", Kind::Http),
             ("https", "HEALTH_MONITOR_HTTPS", Kind::Https),
@@ -148,11 +155,11 @@ impl MonitorType {
             o.wrong("http_response_code", "no code means up", "write at least one, as in `[http_2xx]`");
         }
         let codes = codes.unwrap_or(ResponseCodes { classes: 0b1100, codes: Vec::new() });
-        if kind == Some(Kind::Tcp) {
+        if let Some(Kind::Ping | Kind::Tcp) = kind {
             for key in ["http_request", "http_response_code"].into_iter().filter(|key| o.has(key)) {
                 o.wrong(
                     key,
-                    "a monitor of type tcp sends no request",
+                    "a monitor of this type sends no HTTP request",
                     "leave the key out, or write `type: http`",
                 );
             }
@@ -160,6 +167,7 @@ impl MonitorType {
         match kind {
             Some(Kind::Http) => Self::Http { request, codes },
             Some(Kind::Https) => Self::Https { request, codes },
+            Some(Kind::Ping) => Self::Ping,
             Some(Kind::Tcp) | None => Self::Tcp,
         }
     }
@@ -169,6 +177,7 @@ impl MonitorType {
     /// As it is written in YAML.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Ping => "ping",
             Self::Tcp => "tcp",
             Self::Http { .. } => "http",
             Self::Https { .. } => "https",
@@ -178,7 +187,7 @@ impl MonitorType {
     /// What is sent, and what is to be answered; `None`: nothing.
     pub fn exchange(&self) -> Option<(&HttpRequest, &ResponseCodes)> {
         match self {
-            Self::Tcp => None,
+            Self::Ping | Self::Tcp => None,
             Self::Http { request, codes } | Self::Https { request, codes } => Some((request, codes)),
         }
     }

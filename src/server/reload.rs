@@ -20,6 +20,7 @@ use crate::{
     config::{self, Problems},
     dns,
     listen::Inherited,
+    pool::monitor::may_ping,
     snapshot::{BuildError, Snapshot},
 };
 
@@ -118,6 +119,7 @@ impl Instance {
         let admin = Terms::read(&config.admin)?;
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
+        may_ping(&snapshot.probed_pools()).map_err(StartError::from)?;
         let sockets = self.ports.prepare(&self.live, &snapshot, &mut Inherited::default())?;
         let access_log = snapshot.config.access_log.as_ref();
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);

@@ -32,6 +32,7 @@ mod metrics;
 mod openapi;
 mod operate;
 mod persistence;
+mod pings;
 mod pool_health;
 mod pool_queues;
 mod pools;

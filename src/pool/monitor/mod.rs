@@ -10,6 +10,9 @@
 //!
 //! Avi says health monitor, Pingora and HAProxy health check.
 
+mod connect;
+mod icmp;
+mod ping;
 mod probe;
 mod threshold;
 
@@ -24,6 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub use self::ping::{PingRefused, may_ping};
 use self::{
     probe::{Failure, Probe},
     threshold::{Found, Threshold},
@@ -96,7 +100,7 @@ impl Monitors {
                 Arc::new(Verdict { server: server.clone(), said, enough, clock: self.clock.clone() });
             for (index, monitor) in monitors.iter().enumerate() {
                 let watch = Watch {
-                    probe: Probe::new(&self.connector, pool, server.config(), monitor, &self.clock),
+                    probe: Probe::new(&self.connector, pool, server.config(), monitor, &self.clock, rng),
                     threshold: Threshold::new(monitor.successful_checks, monitor.failed_checks, &known),
                     start: turn(*begun).min(monitor.send_interval),
                     offset: monitor.send_interval.mul_f64(rng.random()),
@@ -137,7 +141,7 @@ impl Watch {
         // A probe that took longer than the interval is not made up for.
         due.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
-            let result = self.prober.run(&self.probe).await;
+            let result = self.prober.run(&mut self.probe).await;
             let found = match &result {
                 Ok(()) => Some(Found::Up),
                 Err(Failure::Ours { .. }) => None,
@@ -167,7 +171,7 @@ struct Prober {
 }
 
 impl Prober {
-    async fn run(&self, probe: &Probe) -> Result<(), Failure> {
+    async fn run(&self, probe: &mut Probe) -> Result<(), Failure> {
         let _place = self.places.acquire().await.expect("the semaphore is never closed");
         let result = probe.run().await;
         let now = self.clock.now();
