@@ -40,7 +40,7 @@
 //! |---|---|
 //! | 0 | [`names`] [`clock`] [`buckets`] [`limits`] [`metrics`] [`site_cookie`] |
 //! | 1 | [`config`] |
-//! | 2 | [`session`] [`tls`] [`listen`] [`access_log`] |
+//! | 2 | [`session`] [`tls`] [`listen`] [`preface`] [`access_log`] |
 //! | 3 | [`pool`] [`clone`] [`gslb`] |
 //! | 4 | [`rule`] |
 //! | 5 | [`filter`] |
@@ -85,6 +85,7 @@ pub mod listen;
 pub mod metrics;
 pub mod names;
 pub mod pool;
+pub mod preface;
 pub mod proxy;
 pub mod rule;
 pub mod server;

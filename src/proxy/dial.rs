@@ -27,12 +27,13 @@ use pingora::{
     },
     upstreams::peer::HttpPeer,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::net::TcpStream;
 
-use super::{exchange::Ctx, preface::Preface};
+use super::exchange::Ctx;
 use crate::{
     clock::Clock,
     config::{Connections, Pool},
+    preface::Preface,
 };
 
 /// How a connection is made.
@@ -82,7 +83,7 @@ pub(super) async fn connect(server: &SocketAddr, preface: Option<&Preface>) -> R
     let server = server.as_inet().expect("servers have IP addresses");
     let mut tcp = ext::connect(server, None).await?;
     if let Some(preface) = preface {
-        let written = tcp.write_all(preface.bytes()).await;
+        let written = preface.write(&mut tcp).await;
         written.map_err(|error| Error::because(ErrorType::ConnectError, "no PROXY header written", error))?;
     }
     Ok(tcp)

@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs`, `trusted.rs`, `limits.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `waiting.rs`, `peer.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `dial.rs`, `preface.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
+//! | to the server | `dial.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs`, `observing.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
@@ -23,7 +23,6 @@ mod limits;
 mod notes;
 mod observing;
 mod peer;
-mod preface;
 mod protocol;
 mod reason;
 mod reply;

@@ -1,7 +1,7 @@
 //! What Pingora is told of the server that a request goes to: how to connect, what to verify, what to speak, and for how
 //! long to wait.
 
-use std::{mem, time::Duration};
+use std::{mem, net::SocketAddr, time::Duration};
 
 use pingora::{
     proxy::Session,
@@ -12,13 +12,13 @@ use super::{
     copies::content_length,
     dial::{self, Dial},
     forward::asks_for_tunnel,
-    preface::Preface,
     protocol, tunnel,
 };
 use crate::{
     config,
     listen::Connection,
     pool::Pool,
+    preface::Preface,
     rule::{Exchange, host},
     snapshot::Live,
 };
@@ -33,7 +33,7 @@ pub(super) fn describe(
 ) -> Box<HttpPeer> {
     let mut peer = verified(pool, server, || host(session.req_header()).to_owned());
     let config = pool.config();
-    let preface = config.connections.proxy_protocol.map(|version| Preface::of(version, exchange));
+    let preface = config.connections.proxy_protocol.map(|version| preface_of(version, exchange));
     if asks_for_tunnel(session.req_header()) {
         peer.options.write_timeout = Some(config.read_timeout);
         tunnel::on_its_own_connection(&mut peer, Connection::of(session.digest()), preface);
@@ -51,6 +51,13 @@ pub(super) fn describe(
         Dial { preface, held }.apply(&mut peer);
     }
     peer
+}
+
+/// One that a peer site has told of has no port.
+fn preface_of(version: config::ProxyProtocol, exchange: &Exchange) -> Preface {
+    let (here, ip) = (exchange.client_addr(), exchange.client_ip());
+    let port = if here.ip() == ip { here.port() } else { 0 };
+    Preface::of_client(version, SocketAddr::new(ip, port), exchange.local_addr())
 }
 
 fn verified(pool: &Pool, server: &config::Server, host: impl FnOnce() -> String) -> Box<HttpPeer> {
@@ -101,7 +108,7 @@ mod tests {
     use openssl::x509::X509;
     use pingora::upstreams::peer::Peer;
 
-    use std::{net::SocketAddr, sync::Arc, time::UNIX_EPOCH};
+    use std::{sync::Arc, time::UNIX_EPOCH};
 
     use super::*;
     use crate::{config::CaCerts, metrics::Metrics};

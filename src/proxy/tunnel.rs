@@ -37,8 +37,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{dial, preface::Preface};
-use crate::listen::{AfterHeads, Connection, Side, Tunnel};
+use super::dial;
+use crate::{
+    listen::{AfterHeads, Connection, Side, Tunnel},
+    preface::Preface,
+};
 
 /// Gives a request that may become a tunnel a connection of its own: none that was kept, and none to be kept where
 /// the server declines. The peer's `total_connection_timeout` is the one that holds for it.

@@ -10,7 +10,7 @@ use std::{
 const LAYERS: [&[&str]; 10] = [
     &["names", "metrics", "site_cookie", "clock", "buckets", "limits"],
     &["config"],
-    &["session", "tls", "listen", "access_log"],
+    &["session", "tls", "listen", "preface", "access_log"],
     &["pool", "clone", "gslb"],
     &["rule"],
     &["filter"],

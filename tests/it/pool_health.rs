@@ -10,7 +10,9 @@ use crate::{
         config::{APP, Site, parse},
         eventually,
         homing::Homing,
+        net,
         origin::{HALF_AN_ANSWER, Mode, Origin},
+        relay::Relay,
     },
 };
 
@@ -186,6 +188,49 @@ async fn an_https_monitor_refuses_the_certificate_that_requests_refuse_unless_it
     assert_eq!(Request::get("/").send(homing.addr).await.status, 503);
     homing.reloaded(&site.with(|yaml| yaml["health_monitors"][0]["verify"] = false.into())).await;
     homing.sees(APP, app.addr, true).await;
+}
+
+#[tokio::test]
+async fn probes_tell_servers_that_want_a_proxy_header_that_they_are_for_nobody() {
+    for (version, header) in [("v1", &b"PROXY UNKNOWN\r\n"[..]), ("v2", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0")] {
+        for kind in ["tcp", "http", "https"] {
+            let app = match kind {
+                "https" => Origin::start_tls("app", &cert_for(&["app"])).await,
+                _ => Origin::start("app").await,
+            };
+            let relay = Relay::to(app.addr).await;
+            let site = introduced(&relay, version).monitored(APP, kind);
+            let homing = site.start().await;
+            homing.sees(APP, relay.addr, true).await;
+            assert_eq!(relay.headers()[0], header, "{version} {kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_probe_of_a_port_of_its_own_has_no_proxy_header() {
+    let app = Origin::start("app").await;
+    let relay = Relay::to(app.addr).await;
+    let health = Origin::start_at("health", (relay.addr.ip(), net::free_addr().port()).into()).await;
+    let site = introduced(&relay, "v2").monitored(APP, "http");
+    let homing = site
+        .with(|yaml| yaml["health_monitors"][0]["monitor_port"] = health.addr.port().into())
+        .start()
+        .await;
+    homing.sees(APP, relay.addr, true).await;
+    assert_eq!(relay.headers().len(), 0);
+    assert_eq!(Request::get("/").send(homing.addr).await.status, 200);
+    assert_eq!(relay.headers().len(), 1, "requests have one");
+}
+
+/// One server, which wants PROXY headers.
+fn introduced(relay: &Relay, version: &str) -> Site {
+    let (ip, port) = (relay.addr.ip(), relay.addr.port());
+    Site::new(&[]).with(|yaml| {
+        let pool = &mut yaml["pools"][0];
+        pool["servers"] = parse(&format!("[{{ip: {ip}, port: {port}}}]"));
+        pool["proxy_protocol"] = version.into();
+    })
 }
 
 /// Three failures in a row take a server out; `more` are further keys.

@@ -11,9 +11,16 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use http::header;
 use pingora::{
-    connectors::http::v1::Connector, http::RequestHeader, protocols::http::v1::client::HttpSession,
+    Error, ErrorType,
+    connectors::{http::v1::Connector, l4},
+    http::RequestHeader,
+    protocols::{
+        http::v1::client::HttpSession,
+        l4::{ext, socket, stream::Stream},
+    },
     upstreams::peer::HttpPeer,
 };
 use tokio::time::{Instant, timeout_at};
@@ -23,10 +30,12 @@ use crate::{
     clock::Clock,
     config::{self, HealthMonitor, HttpRequest, Maintenance, MonitorType, ResponseCodes},
     pool::Pool,
+    preface::Preface,
     tls::PeerTls,
 };
 
-/// A monitor that connects, made ready for one server.
+/// A monitor that connects, made ready for one server. Where requests begin with a PROXY header it does, too, but not on
+/// a port of its own.
 pub(super) struct Connect {
     connector: Arc<Connector>,
     peer: HttpPeer,
@@ -70,6 +79,11 @@ impl Connect {
         peer.options.verify_cert = verify;
         // Requests are verified by the Host that clients send, which no probe knows.
         peer.options.verify_hostname = verify && is_named;
+        let own_port = addr == server.addr;
+        let version = pool.config().connections.proxy_protocol.filter(|_| own_port);
+        if let Some(version) = version {
+            peer.options.custom_l4 = Some(Arc::new(Introduced(Preface::of_no_client(version))));
+        }
         let peer_tls = pool.peer_tls().filter(|peer_tls| tls && (verify || peer_tls.is_mutual())).cloned();
         if let Some(peer_tls) = &peer_tls {
             peer_tls.apply(&mut peer, server);
@@ -103,6 +117,21 @@ impl Connect {
                 .await
                 .map_err(|_| Failure::NoAnswer(self.receive_timeout))?,
         }
+    }
+}
+
+/// Connections to servers that want to be told first, by the PROXY protocol, for whom they are.
+#[derive(Debug)]
+struct Introduced(Preface);
+
+#[async_trait]
+impl l4::Connect for Introduced {
+    async fn connect(&self, server: &socket::SocketAddr) -> pingora::Result<Stream> {
+        let server = server.as_inet().expect("servers have IP addresses");
+        let mut tcp = ext::connect(server, None).await?;
+        let written = self.0.write(&mut tcp).await;
+        written.map_err(|error| Error::because(ErrorType::WriteError, "no PROXY header written", error))?;
+        Ok(tcp.into())
     }
 }
 

@@ -164,7 +164,12 @@ fn follow(monitors: &Monitors, pools: &[&Arc<Pool>]) {
 
 /// The health of a server after the first result of one monitor.
 async fn first_result(addr: SocketAddr, monitor: Arc<HealthMonitor>) -> Health {
-    let pool = fixture::build(config(&[addr], vec![monitor]));
+    first_health(config(&[addr], vec![monitor])).await
+}
+
+/// The same of a pool's only server.
+async fn first_health(config: config::Pool) -> Health {
+    let pool = fixture::build(config);
     let _watch = watch(&pool);
     until(&pool, Pool::checked).await;
     pool.servers()[0].health()
@@ -234,9 +239,12 @@ async fn tcp_asks_nothing_and_a_closed_port_is_down() {
     let mut origin = Origin::start(Answer::Text(b"")).await;
     assert_eq!(first_result(origin.addr, monitor(MonitorType::Tcp, |_| {})).await, Health::Up);
     assert_eq!(origin.next_request().await, "");
-    for kind in [MonitorType::Tcp, http(&[])] {
-        let health = first_result(closed_port().await, monitor(kind, |_| {})).await;
-        assert_eq!(health, down("connection refused"));
+    for (kind, proxy_protocol) in
+        [(MonitorType::Tcp, None), (http(&[]), None), (MonitorType::Tcp, Some(config::ProxyProtocol::V2))]
+    {
+        let mut config = config(&[closed_port().await], vec![monitor(kind, |_| {})]);
+        config.connections.proxy_protocol = proxy_protocol;
+        assert_eq!(first_health(config).await, down("connection refused"));
     }
 }
 

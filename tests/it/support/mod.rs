@@ -15,6 +15,7 @@ pub mod models;
 pub mod net;
 pub mod origin;
 pub mod raw;
+pub mod relay;
 pub mod rpc;
 pub mod site_cookie;
 pub mod tls;

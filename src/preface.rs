@@ -3,25 +3,22 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use crate::{config::ProxyProtocol, rule::Exchange};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::config::ProxyProtocol;
 
 /// The header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Preface(Arc<[u8]>);
+pub struct Preface(Arc<[u8]>);
 
 impl Preface {
-    /// Of the client of a request. One that a peer site has told of has no port.
-    pub fn of(version: ProxyProtocol, exchange: &Exchange) -> Self {
-        let (here, ip) = (exchange.client_addr(), exchange.client_ip());
-        let port = if here.ip() == ip { here.port() } else { 0 };
-        Self::new(version, SocketAddr::new(ip, port), exchange.local_addr())
-    }
-
-    fn new(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Self {
+    /// Of a client that is connected to `local`.
+    pub fn of_client(version: ProxyProtocol, client: SocketAddr, local: SocketAddr) -> Self {
         let canonical = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
         let (client, local) = (canonical(client), canonical(local));
         Self(match version {
@@ -30,8 +27,17 @@ impl Preface {
         })
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
+    /// Of a connection that is for no client, as a probe's: who connects is who it is.
+    pub fn of_no_client(version: ProxyProtocol) -> Self {
+        Self(match version {
+            ProxyProtocol::V1 => UNKNOWN.as_bytes().into(),
+            ProxyProtocol::V2 => [&SIGNATURE[..], &[LOCAL, UNSPECIFIED, 0, 0]].concat().into(),
+        })
+    }
+
+    /// Writes it on a new connection.
+    pub async fn write(&self, connection: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        connection.write_all(&self.0).await
     }
 
     /// Tells the connections of one client from those of others.
@@ -47,7 +53,7 @@ fn text(client: SocketAddr, local: SocketAddr) -> String {
     let family = match (client, local) {
         (SocketAddr::V4(_), SocketAddr::V4(_)) => "TCP4",
         (SocketAddr::V6(_), SocketAddr::V6(_)) => "TCP6",
-        _ => return "PROXY UNKNOWN\r\n".to_owned(),
+        _ => return UNKNOWN.to_owned(),
     };
     let (from, to) = (client.ip(), local.ip());
     format!("PROXY {family} {from} {to} {} {}\r\n", client.port(), local.port())
@@ -72,8 +78,12 @@ fn v6(ip: IpAddr) -> [u8; 16] {
 }
 
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const UNKNOWN: &str = "PROXY UNKNOWN\r\n";
 /// Version 2, on behalf of somebody.
 const PROXIED: u8 = 0x21;
+/// Version 2, on behalf of nobody.
+const LOCAL: u8 = 0x20;
+const UNSPECIFIED: u8 = 0;
 const TCP_OVER_IPV4: u8 = 0x11;
 const TCP_OVER_IPV6: u8 = 0x21;
 
@@ -111,9 +121,9 @@ mod tests {
             ),
         ] {
             let (client, local) = (client.parse().expect("an address"), local.parse().expect("an address"));
-            assert_eq!(Preface::new(ProxyProtocol::V1, client, local).bytes(), v1.as_bytes());
-            let binary = Preface::new(ProxyProtocol::V2, client, local);
-            let (signature, rest) = binary.bytes().split_at(12);
+            assert_eq!(*Preface::of_client(ProxyProtocol::V1, client, local).0, *v1.as_bytes());
+            let binary = Preface::of_client(ProxyProtocol::V2, client, local);
+            let (signature, rest) = binary.0.split_at(12);
             assert_eq!(signature, b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a");
             let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(rest, v2);
@@ -121,9 +131,17 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_for_nobody_says_so_in_either_version() {
+        assert_eq!(*Preface::of_no_client(ProxyProtocol::V1).0, *b"PROXY UNKNOWN\r\n");
+        let binary = b"\x0d\x0a\x0d\x0a\x00\x0d\x0a\x51\x55\x49\x54\x0a\x20\x00\x00\x00";
+        assert_eq!(*Preface::of_no_client(ProxyProtocol::V2).0, *binary);
+    }
+
+    #[test]
     fn connections_of_different_clients_are_told_apart() {
         let local = SocketAddr::from(([198, 51, 100, 1], 443));
-        let of = |port| Preface::new(ProxyProtocol::V1, SocketAddr::from(([192, 0, 2, 7], port)), local);
+        let of =
+            |port| Preface::of_client(ProxyProtocol::V1, SocketAddr::from(([192, 0, 2, 7], port)), local);
         assert_eq!(of(1).fingerprint(), of(1).fingerprint());
         assert_ne!(of(1).fingerprint(), of(2).fingerprint());
     }
