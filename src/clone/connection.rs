@@ -89,7 +89,7 @@ struct Sent {
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// It was idle for long, and nothing is lost.
+    /// It was idle for long, or what comes next needs another; nothing is lost.
     Idle,
     Lost(Loss),
 }
@@ -104,8 +104,11 @@ impl Connection<'_> {
         let mut tick = interval(self.member.settings.tick());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if self.copies.is_empty() {
-                self.member.lanes[self.lane].fetch_or_wait(self.copies);
+            if self.copies.is_empty()
+                && self.member.lanes[self.lane].fetch_more_or_wait(self.copies)
+                && self.sent.is_empty()
+            {
+                return End::Idle;
             }
             let next = self.copies.next(self.pace.allowed(self.sent.len()));
             let writing = !next.is_empty();

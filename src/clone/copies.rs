@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 
 use super::count::{Loss, Outcome, Reply};
+use crate::preface::Preface;
 
 #[derive(Default)]
 pub(super) struct Copies {
+    /// What their connection has to begin with, where it is for one client: that of all of them.
+    pub preface: Option<Preface>,
     bytes: Vec<u8>,
     /// How much of `bytes` was written.
     written: usize,
@@ -22,6 +25,8 @@ pub(super) struct Copy {
     pub head_request: bool,
     /// Its body was cut.
     pub cut: bool,
+    /// Copies for other clients cannot be in one buffer with it.
+    pub apart: bool,
     /// It was sent whole before, and this is how its answer was lost then.
     pub lost: Option<Loss>,
 }
@@ -29,7 +34,7 @@ pub(super) struct Copy {
 impl Copy {
     /// What it costs of the budget: its bytes, and what keeps them.
     pub fn charge(self) -> usize {
-        self.length + size_of::<Self>()
+        self.length + size_of::<Self>() + if self.apart { OWN_BUFFER } else { 0 }
     }
 
     pub fn answered(self, reply: Reply) -> Outcome {
@@ -117,6 +122,7 @@ impl Copies {
         }
         before.bytes.extend_from_slice(&self.bytes[self.first..]);
         before.each.append(&mut self.each);
+        before.preface = self.preface.take();
         *self = before;
     }
 
@@ -142,6 +148,12 @@ impl Copies {
 const KEPT_BUFFER: usize = 64 * 1024;
 
 const KEPT_COPIES: usize = 256;
+
+/// What a buffer is, with one copy in it.
+const OWN_BUFFER: usize = size_of::<Copies>() + 4 * size_of::<Copy>() + LONGEST_PREFACE;
+
+/// Of version 1: its longest line has 107 bytes.
+const LONGEST_PREFACE: usize = 128;
 
 /// Beyond this a buffer takes no more copies: to grow it means to move it, while a request waits.
 const FULL: usize = 256 * 1024;

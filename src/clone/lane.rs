@@ -6,6 +6,9 @@
 //!
 //! Under the lane's lock a copy's bytes are written, or a buffer changes hands: nothing that a member can delay.
 //! Buffers stay small enough to be moved when they grow; when one is full the next is begun.
+//!
+//! Where connections begin with a PROXY header each is for one client, and so is a buffer. A lane still has one
+//! connection at a time, which keeps the order; it ends when the next copy is for another client.
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
@@ -20,6 +23,7 @@ use super::{
     member::Member,
     pace::Habits,
 };
+use crate::preface::Preface;
 
 #[derive(Default)]
 pub(super) struct Lane {
@@ -55,14 +59,19 @@ impl Lane {
         member: &Arc<Member>,
         lane: usize,
         copy: Copy,
+        preface: Option<&Preface>,
         charged: usize,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let this = &member.lanes[lane];
         let mut queue = this.queue.lock();
-        if queue.copies.is_full() {
+        let joins = !queue.copies.is_full() && queue.copies.preface.as_ref() == preface;
+        if !queue.copies.is_empty() && !joins {
             let full = mem::take(&mut queue.copies);
             queue.full.push_back(full);
+        }
+        if queue.copies.is_empty() && queue.copies.preface.as_ref() != preface {
+            queue.copies.preface = preface.cloned();
         }
         let admit = |copy: Copy| {
             if member.share.adjust(charged, copy.charge()) { Ok(()) } else { Err(DropReason::Budget) }
@@ -86,14 +95,20 @@ impl Lane {
 
     /// Moves what is queued to `into`, which must be empty. `false`: there is nothing, and the next copy wakes.
     pub fn fetch_or_wait(&self, into: &mut Copies) -> bool {
+        self.queue.lock().fetch_or_wait(into)
+    }
+
+    /// The same for a connection, on which all copies left that were in `into`. `true`: those that are queued need
+    /// another connection.
+    pub fn fetch_more_or_wait(&self, into: &mut Copies) -> bool {
         let mut queue = self.queue.lock();
-        let any = !queue.is_empty();
-        queue.task = if any { Task::Busy } else { Task::Waiting };
-        match queue.full.pop_front() {
-            Some(full) => *into = full,
-            None => mem::swap(&mut queue.copies, into),
+        let needs_another = !queue.is_empty() && queue.first().preface != into.preface;
+        if needs_another {
+            queue.task = Task::Busy;
+        } else {
+            queue.fetch_or_wait(into);
         }
-        any
+        needs_another
     }
 
     /// Ends the task, unless something is queued.
@@ -106,6 +121,21 @@ impl Lane {
 }
 
 impl Queue {
+    fn fetch_or_wait(&mut self, into: &mut Copies) -> bool {
+        let any = !self.is_empty();
+        self.task = if any { Task::Busy } else { Task::Waiting };
+        match self.full.pop_front() {
+            Some(full) => *into = full,
+            None if any => mem::swap(&mut self.copies, into),
+            None => {}
+        }
+        any
+    }
+
+    fn first(&self) -> &Copies {
+        self.full.front().unwrap_or(&self.copies)
+    }
+
     fn is_empty(&self) -> bool {
         self.full.is_empty() && self.copies.is_empty()
     }
@@ -117,10 +147,14 @@ async fn run(member: Arc<Member>, lane: usize) {
     let mut copies = Copies::default();
     let mut failures = 0;
     loop {
-        if copies.is_empty() && !this.fetch_or_wait(&mut copies) && this.leave() {
-            return;
+        if copies.is_empty() && !this.fetch_or_wait(&mut copies) {
+            if this.leave() {
+                return;
+            }
+            continue;
         }
-        let ended = match member.connect().await {
+        let link = member.connect(copies.preface.as_ref()).await;
+        let ended = match link {
             Ok(link) if link.http2 => http2::run(link.transport, &member, lane, &mut copies).await,
             Ok(link) => connection::run(link.transport, &member, lane, &mut copies).await,
             Err(error) => {

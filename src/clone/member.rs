@@ -21,7 +21,7 @@ use super::{
     lane::Lane,
     transport::{Link, Transport},
 };
-use crate::{config::OnOverflow, names::PoolName, tls};
+use crate::{config::OnOverflow, names::PoolName, preface::Preface, tls};
 
 pub(super) struct Member {
     pub pool: PoolName,
@@ -75,9 +75,9 @@ impl Member {
         (session % self.lanes.len() as u64) as usize
     }
 
-    /// Opens a connection. Only the first failure of a series and its end are logged.
-    pub async fn connect(&self) -> Result<Link, Unreachable> {
-        let connected = match timeout(self.settings.connect_timeout, self.open()).await {
+    /// Opens a connection, which begins with `preface` if there is one. Only the first failure of a series and its end are logged.
+    pub async fn connect(&self, preface: Option<&Preface>) -> Result<Link, Unreachable> {
+        let connected = match timeout(self.settings.connect_timeout, self.open(preface)).await {
             Ok(connected) => connected,
             Err(late) => Err(late.into()),
         };
@@ -97,9 +97,12 @@ impl Member {
         connected
     }
 
-    async fn open(&self) -> Result<Link, Unreachable> {
-        let stream = TcpStream::connect(self.addr).await?;
+    async fn open(&self, preface: Option<&Preface>) -> Result<Link, Unreachable> {
+        let mut stream = TcpStream::connect(self.addr).await?;
         stream.set_nodelay(true)?;
+        if let Some(preface) = preface {
+            preface.write(&mut stream).await?;
+        }
         let http2 = self.settings.http2;
         let Some(tls) = &self.tls else { return Ok(Link { transport: Transport::Plain(stream), http2 }) };
         let stream = tls.connect(stream).await?;

@@ -53,9 +53,10 @@ pub use tap::Tap;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{self, CloneSection},
+    config::{self, CloneSection, ProxyProtocol},
     metrics::Metrics,
     names::{PoolName, VsName},
+    preface::Preface,
     tls::Connector,
 };
 
@@ -67,6 +68,7 @@ pub struct ClonePool {
     inline_body_bytes: u64,
     max_body_bytes: u64,
     headers_only: bool,
+    proxy_protocol: Option<ProxyProtocol>,
     /// Ordered by address.
     members: Vec<Arc<Member>>,
     counts: Arc<PoolCounts>,
@@ -130,6 +132,7 @@ impl ClonePool {
             inline_body_bytes: section.inline_body_bytes as u64,
             max_body_bytes: settings.max_body_bytes,
             headers_only: section.copied.headers_only,
+            proxy_protocol: members.connections.proxy_protocol,
             members: by_address,
             counts,
             losses,
@@ -141,14 +144,24 @@ impl ClonePool {
         &self.pool
     }
 
-    /// Opens a copy of a request to a member. A request without body is complete with this. Call it once for a
+    /// How members want to be told of clients before anything else.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        self.proxy_protocol
+    }
+
+    /// Opens a copy of a request to a member, on a connection that begins with `preface` where members want one. A request without body is complete with this. Call it once for a
     /// request, however often that is tried.
     ///
     /// # Errors
     /// Why the copy was dropped; that is counted.
-    pub fn tap(&self, to: SocketAddr, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
+    pub fn tap(
+        &self,
+        to: SocketAddr,
+        head: &CopyHead<'_>,
+        preface: Option<Preface>,
+    ) -> Result<Tap, DropReason> {
         let member = self.member(to).inspect_err(|reason| self.counts.dropped(*reason))?;
-        self.open(member, head).inspect_err(|reason| member.counts.dropped(*reason))
+        self.open(member, head, preface).inspect_err(|reason| member.counts.dropped(*reason))
     }
 
     /// Counts a request that is not meant to be copied.
@@ -172,7 +185,12 @@ impl ClonePool {
         member.map(|member| &self.members[member]).map_err(|_| DropReason::UnknownServer)
     }
 
-    fn open(&self, member: &Arc<Member>, head: &CopyHead<'_>) -> Result<Tap, DropReason> {
+    fn open(
+        &self,
+        member: &Arc<Member>,
+        head: &CopyHead<'_>,
+        preface: Option<Preface>,
+    ) -> Result<Tap, DropReason> {
         let head_request = head.method == Method::HEAD;
         let lane = member.lane_of(head.session);
         let length = match head.body {
@@ -182,8 +200,8 @@ impl ClonePool {
         };
         if self.headers_only || length == Some(0) {
             let cut = length != Some(0);
-            let copy = Copy { head_request, cut, ..Copy::default() };
-            Lane::push(member, lane, copy, 0, |out| {
+            let copy = Copy { head_request, cut, apart: preface.is_some(), ..Copy::default() };
+            Lane::push(member, lane, copy, preface.as_ref(), 0, |out| {
                 self.recipe.write(head, out)?;
                 let announced = [Method::POST, Method::PUT, Method::PATCH].contains(head.method);
                 let framing = match (cut, announced) {
@@ -203,10 +221,10 @@ impl ClonePool {
         self.recipe.write(head, &mut bytes)?;
         if waits == Some(false) {
             let slot = member.stream_slot().ok_or(DropReason::Streams)?;
-            let stream = Stream::start(member, slot, bytes, head_request, length);
+            let stream = Stream::start(member, slot, preface, bytes, head_request, length);
             return Ok(Tap::streaming(stream, self.max_body_bytes));
         }
-        let gathering = Gathering::begin(member, lane, bytes, head_request, length)?;
+        let gathering = Gathering::begin(member, lane, preface, bytes, head_request, length)?;
         Ok(Tap::gathering(gathering, self.max_body_bytes))
     }
 }

@@ -34,11 +34,12 @@ use super::{
     member::{Member, StreamSlot, WRITE_TIMEOUT},
     transport::{Link, Transport},
 };
-use crate::config::OnOverflow;
+use crate::{config::OnOverflow, preface::Preface};
 
 /// The queue between a tap and the task that writes its body.
 pub(super) struct Stream {
     member: Arc<Member>,
+    preface: Option<Preface>,
     chunked: bool,
     queue: Mutex<Queue>,
     wake: Notify,
@@ -70,6 +71,7 @@ impl Stream {
     pub fn start(
         member: &Arc<Member>,
         slot: StreamSlot,
+        preface: Option<Preface>,
         mut head: Vec<u8>,
         head_request: bool,
         length: Option<u64>,
@@ -84,6 +86,7 @@ impl Stream {
         framing.write(&mut head);
         let stream = Arc::new(Self {
             member: member.clone(),
+            preface,
             chunked: matches!(framing, Framing::Chunked { .. }),
             queue: Mutex::new(Queue { chunks: VecDeque::new(), expected: length, end: None }),
             wake: Notify::new(),
@@ -163,7 +166,8 @@ impl Stream {
 
     /// The whole life of the copy; `Err`: it never left.
     async fn send(&self, head: Vec<u8>, head_request: bool) -> Result<Outcome, DropReason> {
-        let Link { transport, http2 } = self.member.connect().await.map_err(|error| error.reason())?;
+        let link = self.member.connect(self.preface.as_ref()).await;
+        let Link { transport, http2 } = link.map_err(|error| error.reason())?;
         match self.aborted() {
             Some(Loss::Budget) => return Err(DropReason::Budget),
             Some(Loss::Unfinished) => return Err(DropReason::Unfinished),

@@ -13,7 +13,7 @@ use super::{
     member::Member,
     stream::Stream,
 };
-use crate::config::OnOverflow;
+use crate::{config::OnOverflow, preface::Preface};
 
 /// A copy whose request is not complete. Dropped before [`Tap::end`] or [`Tap::unfinished`], the copy is given up:
 /// the client went away. Nothing here blocks, waits, or fails the request.
@@ -35,6 +35,7 @@ enum State {
 pub(super) struct Gathering {
     pub member: Arc<Member>,
     pub lane: usize,
+    pub preface: Option<Preface>,
     /// Without framing.
     pub head: Vec<u8>,
     pub head_request: bool,
@@ -133,12 +134,12 @@ impl Tap {
     /// A body that turns out to be large goes on a connection of its own.
     fn stream(&mut self, bytes: &Bytes) -> Option<DropReason> {
         let State::Gathering(gathering) = self.take() else { return None };
-        let Gathering { member, head, head_request, length, body, charge, .. } = gathering;
+        let Gathering { member, preface, head, head_request, length, body, charge, .. } = gathering;
         let Some(slot) = member.stream_slot() else {
             member.counts.dropped(DropReason::Streams);
             return Some(DropReason::Streams);
         };
-        let stream = Stream::start(&member, slot, head, head_request, length);
+        let stream = Stream::start(&member, slot, preface, head, head_request, length);
         drop(charge);
         stream.data(&body.into());
         stream.data(bytes);
@@ -168,13 +169,15 @@ impl Gathering {
     pub fn begin(
         member: &Arc<Member>,
         lane: usize,
+        preface: Option<Preface>,
         head: Vec<u8>,
         head_request: bool,
         length: Option<u64>,
     ) -> Result<Self, DropReason> {
         let charge = Charge::take(&member.share, cost(&head, 0)).ok_or(DropReason::Budget)?;
         let member = member.clone();
-        Ok(Self { member, lane, head, head_request, length, body: Vec::new(), cut: false, charge })
+        let (body, cut) = Default::default();
+        Ok(Self { member, lane, preface, head, head_request, length, body, cut, charge })
     }
 
     /// Adds to the body; `Ok(false)`: it would become too large to wait.
@@ -198,11 +201,11 @@ impl Gathering {
     }
 
     fn end(self) -> Option<DropReason> {
-        let Self { member, lane, head, head_request, body, cut, charge, .. } = self;
+        let Self { member, lane, preface, head, head_request, body, cut, charge, .. } = self;
         let length = body.len() as u64;
         let framing = if cut { Framing::CutTo(length) } else { Framing::Length(length) };
-        let copy = Copy { head_request, cut, ..Copy::default() };
-        let queued = Lane::push(&member, lane, copy, charge.hand_over(), |out| {
+        let copy = Copy { head_request, cut, apart: preface.is_some(), ..Copy::default() };
+        let queued = Lane::push(&member, lane, copy, preface.as_ref(), charge.hand_over(), |out| {
             out.extend_from_slice(&head);
             framing.write(out);
             out.extend_from_slice(&body);

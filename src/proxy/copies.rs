@@ -7,6 +7,7 @@ use super::{
     exchange::{Ctx, Routed},
     forward::asks_for_tunnel,
     notes::CopyEnd,
+    peer::preface_of,
 };
 use crate::{
     clone::{BodyKind, CopyHead, DropReason, MARK, MarkKeys, SkipReason, Tap, is_copy},
@@ -125,7 +126,8 @@ pub(super) fn open(session: &mut Session, ctx: &mut Ctx) {
             drop_cookies: vs.own_cookies(),
             body,
         };
-        let tap = lanes.tap(order.server, &copy);
+        let preface = lanes.proxy_protocol().map(|version| preface_of(version, exchange));
+        let tap = lanes.tap(order.server, &copy, preface);
         let end = tap.as_ref().map_or_else(|reason| CopyEnd::Dropped(*reason), |_| CopyEnd::Sent);
         notes.iter_mut().for_each(|notes| notes.copied(&order, end));
         match tap {

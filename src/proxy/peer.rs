@@ -53,8 +53,8 @@ pub(super) fn describe(
     peer
 }
 
-/// One that a peer site has told of has no port.
-fn preface_of(version: config::ProxyProtocol, exchange: &Exchange) -> Preface {
+/// What a connection for a request's client begins with. One that a peer site has told of has no port.
+pub(super) fn preface_of(version: config::ProxyProtocol, exchange: &Exchange) -> Preface {
     let (here, ip) = (exchange.client_addr(), exchange.client_ip());
     let port = if here.ip() == ip { here.port() } else { 0 };
     Preface::of_client(version, SocketAddr::new(ip, port), exchange.local_addr())

@@ -55,8 +55,11 @@ pub(super) async fn run(transport: Transport, member: &Member, lane: usize, copi
     let mut tick = interval(member.settings.tick());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let end = loop {
-        if sender.copies.is_empty() {
-            member.lanes[lane].fetch_or_wait(sender.copies);
+        if sender.copies.is_empty()
+            && member.lanes[lane].fetch_more_or_wait(sender.copies)
+            && under_way.is_empty()
+        {
+            break None;
         }
         // All that may begin does, before the connection writes.
         while let Some((exchange, answer, body)) = sender.begin(under_way.len()) {

@@ -110,7 +110,7 @@ impl Bench {
             drop_cookies: [None; 2],
             body,
         };
-        self.pool.tap(to, &head).ok()
+        self.pool.tap(to, &head, None).ok()
     }
 
     /// Copies a request without a body.

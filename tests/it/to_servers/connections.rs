@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use serde_yaml::Value;
+
 use crate::{
     routing::websocket,
     support::{
@@ -21,12 +23,16 @@ use crate::{
 fn in_front_of(server: SocketAddr, keys: &str) -> Site {
     Site::new(&[]).with(|yaml| {
         yaml["threads"] = 1.into();
-        let pool = &mut yaml["pools"][0];
-        pool["servers"] = parse(&format!("[{{ip: {}, port: {}}}]", server.ip(), server.port()));
-        for (key, value) in parse(keys).as_mapping().expect("keys and values") {
-            pool[key] = value.clone();
-        }
+        pool_of(&mut yaml["pools"][0], server, keys);
     })
+}
+
+/// Gives a pool one server and further keys.
+fn pool_of(pool: &mut Value, server: SocketAddr, keys: &str) {
+    pool["servers"] = parse(&format!("[{{ip: {}, port: {}}}]", server.ip(), server.port()));
+    for (key, value) in parse(keys).as_mapping().expect("keys and values") {
+        pool[key] = value.clone();
+    }
 }
 
 #[tokio::test]
@@ -56,6 +62,73 @@ async fn servers_are_told_of_each_client_on_connections_of_its_own() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn clone_members_are_told_of_each_client_on_connections_of_its_own() {
+    let (app, plain) = (Origin::start("app").await, Origin::start("plain").await);
+    let tls = Origin::start_tls("tls", &cert_for(&["tls.test"])).await;
+    for (member, version, keys) in [(&plain, "v1", ""), (&tls, "v2", ", enable_ssl: true, verify: false")] {
+        let relay = Relay::to(member.addr).await;
+        let homing =
+            copied_to(&app, relay.addr, &format!("{{proxy_protocol: {version}{keys}}}")).start().await;
+        let mut clients = Vec::new();
+        for _ in 0..2 {
+            let from = net::own_ip();
+            clients.push((from, Connection::open_from(from, homing.addr).await.expect("homing listens")));
+        }
+        let mut sent = 0;
+        for body in [10, 10, 10, 1_000_000] {
+            for (_, client) in &mut clients {
+                for path in ["/one", "/two"] {
+                    assert_eq!(client.ask(&Request::post(path, vec![b'x'; body])).await.status, 200);
+                    sent += 1;
+                }
+            }
+            // A large body has a connection of its own, which may be made at the same time as others.
+            homing.settles("homing_clone_copies_total", &[("outcome", "answered")], f64::from(sent)).await;
+        }
+        let (headers, copies) = (relay.headers(), member.take());
+        let base = copies.iter().map(|copy| copy.connection).min().expect("there are copies");
+        for copy in &copies {
+            let from = copy.header("x-forwarded-for").and_then(|from| from.parse().ok()).expect("an address");
+            if copy.body_len == 10 {
+                let header = &headers[usize::try_from(copy.connection - base).expect("few")];
+                assert!(tells(header, from, homing.addr), "{}: {}", copy.target, header.escape_ascii());
+            }
+        }
+        assert_eq!(copies.len(), 16);
+        for (from, _) in &clients {
+            let told = headers.iter().filter(|header| tells(header, *from, homing.addr)).count();
+            assert!((3..=8).contains(&told), "{told} of {} connections are of {from}", headers.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn clone_members_that_speak_http_2_are_told_of_each_client_too() {
+    let (app, rpc) = (Origin::start("app").await, RpcServer::start().await);
+    let relay = Relay::to(rpc.addr).await;
+    let site = copied_to(&app, relay.addr, "{proxy_protocol: v2}").clone_section("http2", "true");
+    let homing = site.start().await;
+    for n in 1..=4_usize {
+        let from = net::own_ip();
+        let mut client = Connection::open_from(from, homing.addr).await.expect("homing listens");
+        for _ in 0..2 {
+            assert_eq!(client.ask(&Request::get("/")).await.status, 200);
+        }
+        let answered = 2.0 * n as f64;
+        homing.settles("homing_clone_copies_total", &[("outcome", "answered")], answered).await;
+        let headers = relay.headers();
+        assert_eq!(headers.len(), n, "a connection for each client");
+        assert!(tells(&headers[n - 1], from, homing.addr));
+    }
+}
+
+/// A site in front of `app` that copies to one member by one lane.
+fn copied_to(app: &Origin, member: SocketAddr, keys: &str) -> Site {
+    let site = Site::new(&[app]).clone_to(&[]).clone_section("connections_per_server", "1");
+    site.clone_section("tokens", "[source_ip]").with(|yaml| pool_of(&mut yaml["pools"][1], member, keys))
 }
 
 #[tokio::test]
