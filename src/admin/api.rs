@@ -19,9 +19,8 @@ use super::{
     openapi::document,
     operate,
     operation::Operation,
-    peers,
     sessions::Wanted,
-    view, write,
+    site_paths, view, write,
 };
 use crate::{names::same_name, pool::AdminState};
 
@@ -128,7 +127,7 @@ fn operations<S: Source>() -> Vec<Operation<S>> {
         Operation::get("/api/v1/pools/{name}", pool::<S>).shows::<view::Pool>("A pool"),
         Operation::post("/api/v1/pools/{name}/servers/{addr}/{order}", operate::order_server::<S>)
             .shows::<view::Server>("Commands a server, IP:PORT: enable, disable or drain"),
-        Operation::get("/api/v1/gslbservices/{name}/runtime", gslb_runtime::<S>)
+        Operation::get("/api/v1/gslbservices/{name}/runtime", site_paths::gslb_runtime::<S>)
             .shows::<view::GslbRuntime>("A GSLB service, its members and what became of its requests")
             .takes("scope", "site: only what this site knows itself; left out: all sites are asked"),
         Operation::get("/api/v1/gslbservices", choice_paths::gslb_services::<S>)
@@ -145,13 +144,13 @@ fn operations<S: Source>() -> Vec<Operation<S>> {
             .takes("type", "A or AAAA; left out: A"),
         Operation::get("/api/v1/gslb/health", choice_paths::site_health::<S>)
             .shows::<view::SiteHealth>("What this site knows of its members' health; for other sites"),
-        Operation::get("/api/v1/gslb/sites", sites::<S>)
+        Operation::get("/api/v1/gslb/sites", site_paths::sites::<S>)
             .shows::<Vec<view::Site>>("The sites of the federation"),
-        Operation::get("/api/v1/gslb/sites/{name}", site::<S>).shows::<view::Site>("A site"),
-        Operation::post("/api/v1/gslb/sites/{name}/drain", drain::<S>)
+        Operation::get("/api/v1/gslb/sites/{name}", site_paths::site::<S>).shows::<view::Site>("A site"),
+        Operation::post("/api/v1/gslb/sites/{name}/drain", site_paths::drain::<S>)
             .shows::<view::Site>("Empties a site")
             .needs("for", "How long its sessions may stay, such as 30m"),
-        Operation::post("/api/v1/gslb/sites/{name}/undrain", undrain::<S>)
+        Operation::post("/api/v1/gslb/sites/{name}/undrain", site_paths::undrain::<S>)
             .shows::<view::Site>("Puts a site into service again"),
         Operation::get("/api/v1/keys", site_cookie_keys::<S>)
             .shows::<Vec<view::SiteCookieKey>>("The keys of the site cookies, never their secrets"),
@@ -266,90 +265,6 @@ async fn explain<S: Source>(
     }
 }
 
-#[derive(Deserialize)]
-struct RuntimeQuery {
-    scope: Option<Scope>,
-}
-
-/// How far a question about a GSLB service goes.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Scope {
-    /// What this site knows itself: what sites ask one another.
-    Site,
-}
-
-async fn gslb_runtime<S: Source>(
-    State(source): State<Arc<S>>,
-    Path(name): Path<String>,
-    query: Result<Query<RuntimeQuery>, QueryRejection>,
-) -> Response {
-    let Ok(Query(query)) = query else {
-        return failure(StatusCode::BAD_REQUEST, "the query takes scope=site, or nothing for all sites");
-    };
-    let own = match find(&name, source.gslb_services(), |service| &service.name) {
-        Ok(own) => own,
-        Err(services) => return unknown("GSLB service", &name, services.iter().map(|it| it.name.as_str())),
-    };
-    match query.scope {
-        Some(Scope::Site) => Json(own).into_response(),
-        None => {
-            let others = peers::ask(source.peers(&own.name), &own.name).await;
-            Json(own.with_sites(&source.site_name(), others)).into_response()
-        }
-    }
-}
-
-async fn sites<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::Site>> {
-    Json(source.sites())
-}
-
-async fn site<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
-    named("site", &name, source.sites(), |site| &site.name)
-}
-
-#[derive(Deserialize)]
-struct DrainQuery {
-    /// As in YAML: `30m`.
-    #[serde(rename = "for")]
-    how_long: String,
-}
-
-async fn drain<S: Source>(
-    State(source): State<Arc<S>>,
-    Path(name): Path<String>,
-    query: Result<Query<DrainQuery>, QueryRejection>,
-) -> Response {
-    let Ok(Query(DrainQuery { how_long })) = query else {
-        return failure(StatusCode::BAD_REQUEST, "the query says how long sessions may stay; add for=30m");
-    };
-    match humantime::parse_duration(&how_long) {
-        Err(_) => {
-            let error = format!("`{how_long}` is not a duration; write digits and a unit, as in 30m or 90s");
-            failure(StatusCode::BAD_REQUEST, error)
-        }
-        Ok(long) if long > LONGEST_DRAIN => {
-            let most = humantime::format_duration(LONGEST_DRAIN);
-            failure(StatusCode::BAD_REQUEST, format!("{how_long} is too long; write at most {most}"))
-        }
-        Ok(how_long) => changed_site(&*source, &name, source.drain(&name, how_long)),
-    }
-}
-
-async fn undrain<S: Source>(State(source): State<Arc<S>>, Path(name): Path<String>) -> Response {
-    changed_site(&*source, &name, source.undrain(&name))
-}
-
-fn changed_site(source: &impl Source, name: &str, site: Option<view::Site>) -> Response {
-    match site {
-        Some(site) => Json(site).into_response(),
-        None => unknown("site", name, source.sites().iter().map(|site| site.name.as_str())),
-    }
-}
-
-/// Who wants it longer disables the member in the federation's file.
-const LONGEST_DRAIN: Duration = Duration::from_secs(30 * 86_400);
-
 async fn site_cookie_keys<S: Source>(State(source): State<Arc<S>>) -> Json<Vec<view::SiteCookieKey>> {
     Json(source.site_cookie_keys())
 }
@@ -438,7 +353,7 @@ pub(super) fn named<T: Serialize>(
 }
 
 /// The same, or what there is instead.
-fn find<T>(name: &str, mut objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Result<T, Vec<T>> {
+pub(super) fn find<T>(name: &str, mut objects: Vec<T>, name_of: impl Fn(&T) -> &String) -> Result<T, Vec<T>> {
     let exact = objects.iter().position(|object| name_of(object) == name);
     match exact.or_else(|| objects.iter().position(|object| same_name(name_of(object), name))) {
         Some(at) => Ok(objects.swap_remove(at)),

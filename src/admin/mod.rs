@@ -23,6 +23,7 @@ mod profiles;
 mod seats;
 mod servers;
 mod sessions;
+mod site_paths;
 mod sites;
 mod source;
 #[cfg(test)]

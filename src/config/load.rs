@@ -2,6 +2,7 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use serde_yaml::Value;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
@@ -25,7 +26,7 @@ use super::{
     units::{self, days, hours, seconds},
     virtual_service::{Known, Placed},
     words,
-    yaml::Node,
+    yaml::{Data, Node},
 };
 use crate::site_cookie::Secret;
 
@@ -183,7 +184,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
             .unwrap_or(hours(12)),
         session_ticket_secrets: read_ticket_secrets(o),
         clone_mark_key: o
-            .file("clone_mark_key_file")
+            .key_file("clone_mark_key_file")
             .and_then(|file| persistence::secret(o, "clone_mark_key_file", file)),
         gslb_state_file: o.field("gslb_state_file", words::file_name).map(|path| o.source.beside(&path)),
         dns_resolver,
@@ -200,7 +201,7 @@ pub(super) fn read_site(o: &mut Object<'_>, registered: &[&str]) -> Config {
 /// One on each line, the one that seals first.
 fn read_ticket_secrets(o: &mut Object<'_>) -> Vec<Secret> {
     const KEY: &str = "session_ticket_keys_file";
-    let Some((path, content)) = o.file(KEY) else { return Vec::new() };
+    let Some((path, content)) = o.key_file(KEY) else { return Vec::new() };
     let content = Zeroizing::new(content);
     o.warn_if_others_read(KEY, &path);
     if o.has("session_ticket_rotation") {
@@ -256,8 +257,69 @@ fn read_federation(o: &mut Object<'_>, monitors: &mut Table<Arc<HealthMonitor>>)
     }
 }
 
-/// SHA-256 of what a file says, whatever its comments and its style.
+/// SHA-256 of what a file says, whatever its comments and its style. Sites compare it, as do those who look at metrics.
 fn checksum(tree: &Node) -> String {
-    let text = serde_yaml::to_string(&tree.to_value()).expect("what was read can be written");
-    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut hash = Sha256::new();
+    digest(tree, &mut hash);
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Kinds and lengths go before contents, so that no two trees are the same bytes.
+fn digest(tree: &Node, hash: &mut Sha256) {
+    let mut say = |kind: u8, len: usize, content: &[u8]| {
+        hash.update([kind]);
+        hash.update((len as u64).to_be_bytes());
+        hash.update(content);
+    };
+    match &tree.data {
+        Data::Scalar(Value::String(text)) => say(b's', text.len(), text.as_bytes()),
+        Data::Scalar(Value::Bool(flag)) => say(b'b', 1, &[u8::from(*flag)]),
+        Data::Scalar(Value::Number(number)) => {
+            let digits = number.to_string();
+            say(b'n', digits.len(), digits.as_bytes());
+        }
+        Data::Scalar(_) => say(b'0', 0, &[]),
+        Data::List(items) => {
+            say(b'l', items.len(), &[]);
+            items.iter().for_each(|item| digest(item, hash));
+        }
+        Data::Map(entries) => {
+            say(b'm', entries.len(), &[]);
+            for entry in entries {
+                hash.update((entry.key.len() as u64).to_be_bytes());
+                hash.update(&entry.key);
+                digest(&entry.value, hash);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_checksum_tells_what_a_file_says_and_not_how() {
+        let of = |text: &str| checksum(&Node::parse(text).ok().unwrap_or_else(|| panic!("{text} is YAML")));
+        let plain = of("a: [1, {b: c}]\nd: true\ne:\n");
+        for same in ["a:   # one\n  - 1\n  - b: 'c'\nd: true\ne: ~\n", "{a: [1, {b: c}], d: true, e: null}"] {
+            assert_eq!(of(same), plain, "{same}");
+        }
+        let mut seen = HashSet::from([plain]);
+        for other in [
+            "a: [1, {b: c}]\nd: false\ne:\n",
+            "a: ['1', {b: c}]\nd: true\ne:\n",
+            "a: [1, {b: c}, d]\ntrue: e\n",
+            "a: [1, {b: c, d: true}]\ne:\n",
+            "a: [1, {bc: ''}]\nd: true\ne:\n",
+            "a: [1, [b, c]]\nd: true\ne:\n",
+            "a: [1, {b: c}]\nd: true\ne: ''\n",
+            "a: [1, {b: c}]\nd: true\n",
+            "a: [1.5, {b: c}]\nd: true\ne:\n",
+        ] {
+            assert!(seen.insert(of(other)), "{other}");
+        }
+    }
 }

@@ -199,7 +199,7 @@ fn read_key(o: &mut Object<'_>) -> Option<Key> {
     ];
     let uuid = o.required("uuid", words::uuid);
     let state = o.required("state", words::choice(&states));
-    let file = o.required_file("key_file");
+    let file = o.required_key_file("key_file");
     let facts = file.as_ref().map(|(path, _)| KeyFile {
         modified: o.source.files.modified(path),
         used_by_others: o.source.files.mode_for_others(path).is_some(),

@@ -3,15 +3,17 @@
 //! An [`Object`] remembers the keys that its reader asked for: a key that nobody asked for is unknown, so what
 //! a reader asks for *is* the list of known keys, and there is no second one.
 
-use std::path::{Path, PathBuf};
+mod elsewhere;
+mod lists;
 
 use super::{
-    files::{Source, unreadable},
+    files::Source,
     problem::{Place, Wrong, listed, nearest, shown},
     shape::{Outline, Shape},
     units, words,
     yaml::{Data, Entry, Node, joined},
 };
+pub(super) use elsewhere::Reference;
 
 /// Which of the two files an object stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,13 +32,6 @@ pub(super) struct Object<'a> {
     asked: Vec<&'static str>,
     /// Where the reader only tells what it takes.
     outline: Option<Outline>,
-}
-
-/// A name that stands for an object defined elsewhere.
-#[derive(Clone, Debug)]
-pub(super) struct Reference {
-    pub(super) name: String,
-    pub(super) place: Place,
 }
 
 impl<'a> Object<'a> {
@@ -198,65 +193,6 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// A list of plain values; `None` if it is left out.
-    pub(super) fn list<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&Node) -> Result<T, Wrong>,
-    ) -> Option<Vec<T>> {
-        let mut values: Vec<_> = self.placed_list(key, parse)?.into_iter().map(|(value, _)| value).collect();
-        values.shrink_to_fit();
-        Some(values)
-    }
-
-    /// A list of plain values that has to be there and not be empty.
-    pub(super) fn required_list<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&Node) -> Result<T, Wrong>,
-    ) -> Vec<T> {
-        self.demand_items(key);
-        self.list(key, parse).unwrap_or_default()
-    }
-
-    /// A list of plain values, each with its place; `None` if it is left out.
-    pub(super) fn placed_list<T>(
-        &mut self,
-        key: &'static str,
-        parse: impl Fn(&Node) -> Result<T, Wrong>,
-    ) -> Option<Vec<(T, Place)>> {
-        if self.tells(key, |_| Shape::list(Shape::taken_by(&parse))) {
-            return None;
-        }
-        let items = self.items(key)?;
-        let mut values = Vec::new();
-        for (n, item) in items.iter().enumerate() {
-            let place = Place {
-                line: item.line,
-                path: format!("{}[{n}]", self.place_of(key).path),
-                ..self.place.clone()
-            };
-            match parse(item) {
-                Ok(value) => values.push((value, place)),
-                Err(Wrong { what, help, .. }) => self.source.report.problem(place, what, help),
-            }
-        }
-        Some(values)
-    }
-
-    fn items(&mut self, key: &'static str) -> Option<&'a [Node]> {
-        let node = self.value(key)?;
-        if let Data::List(items) = &node.data {
-            return Some(items);
-        }
-        self.wrong(
-            key,
-            format!("{} where a list is meant", node.described()),
-            "write `[a, b]` or `- ` lines",
-        );
-        Some(&[])
-    }
-
     /// A mapping inside this one; `None` if it is left out or wrong.
     pub(super) fn object<T>(
         &mut self,
@@ -297,86 +233,6 @@ impl<'a> Object<'a> {
     ) -> Option<T> {
         self.demand(key);
         self.object(key, read)
-    }
-
-    /// A list of mappings. An item of which `read` makes nothing is left out; it has reported why.
-    pub(super) fn objects<T>(
-        &mut self,
-        key: &'static str,
-        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
-    ) -> Vec<T> {
-        if self.tells(key, |source| Shape::list(Shape::Object(Self::outline(source, &mut read)))) {
-            return Vec::new();
-        }
-        let items = self.items(key).unwrap_or_default();
-        self.read_items(key, items, read)
-    }
-
-    /// A list of mappings of which the reader keeps what it wants.
-    pub(super) fn each(&mut self, key: &'static str, mut read: impl FnMut(&mut Object<'a>)) {
-        self.objects::<()>(key, |o| {
-            read(o);
-            None
-        });
-    }
-
-    pub(super) fn required_objects<T>(
-        &mut self,
-        key: &'static str,
-        read: impl FnMut(&mut Object<'a>) -> Option<T>,
-    ) -> Vec<T> {
-        self.demand_items(key);
-        self.objects(key, read)
-    }
-
-    pub(super) fn demand_items(&mut self, key: &'static str) {
-        self.demand(key);
-        self.not_empty(key, "write at least one");
-    }
-
-    /// Reports a list that is there and has no items.
-    pub(super) fn not_empty(&mut self, key: &'static str, help: &str) {
-        if let Some(outline) = &mut self.outline {
-            outline.not_empty.insert(key);
-        }
-        if let Some(Entry { value: Node { data: Data::List(items), .. }, .. }) = self.entry(key)
-            && items.is_empty()
-        {
-            self.wrong(key, "the list is empty", help);
-        }
-    }
-
-    /// One mapping, or a list of them.
-    pub(super) fn object_or_objects<T>(
-        &mut self,
-        key: &'static str,
-        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
-    ) -> Vec<T> {
-        let shape = |source| {
-            let one = Shape::Object(Self::outline(source, &mut read));
-            Shape::either(one.clone(), Shape::list(one))
-        };
-        if self.tells(key, shape) {
-            return Vec::new();
-        }
-        match self.entry(key).map(|entry| &entry.value.data) {
-            Some(Data::Map(_)) => self.object(key, read).flatten().into_iter().collect(),
-            _ => self.objects(key, read),
-        }
-    }
-
-    fn read_items<T>(
-        &self,
-        key: &str,
-        items: &'a [Node],
-        mut read: impl FnMut(&mut Object<'a>) -> Option<T>,
-    ) -> Vec<T> {
-        let path = |n, item: &Node| format!("{}[{}]", joined(&self.place.path, key), item.label(n));
-        let read = |(n, item)| Self::read(self.source, item, path(n, item), &mut read).flatten();
-        let mut all: Vec<_> = items.iter().enumerate().filter_map(read).collect();
-        // There may be very many short lists.
-        all.shrink_to_fit();
-        all
     }
 
     /// A mapping with keys of the user's choice.
@@ -446,51 +302,5 @@ impl<'a> Object<'a> {
             _ => {}
         }
         is_federated
-    }
-
-    /// The name of an object defined elsewhere.
-    pub(super) fn reference(&mut self, key: &'static str) -> Option<Reference> {
-        let name = self.field(key, words::text)?;
-        Some(Reference { name, place: self.place_of(key) })
-    }
-
-    pub(super) fn required_reference(&mut self, key: &'static str) -> Option<Reference> {
-        self.demand(key);
-        self.reference(key)
-    }
-
-    pub(super) fn references(&mut self, key: &'static str) -> Vec<Reference> {
-        let names = self.placed_list(key, words::text).unwrap_or_default();
-        names.into_iter().map(|(name, place)| Reference { name, place }).collect()
-    }
-
-    /// A file named by a field, and its content. `None`: left out, or that it cannot be read is reported.
-    pub(super) fn file(&mut self, key: &'static str) -> Option<(PathBuf, Vec<u8>)> {
-        let path = self.source.beside(&self.field(key, words::file_name)?);
-        match self.source.files.read(&path) {
-            Ok(bytes) => Some((path, bytes)),
-            Err(error) => {
-                let (what, help) = unreadable(&path, &error);
-                self.wrong(key, what, help);
-                None
-            }
-        }
-    }
-
-    pub(super) fn required_file(&mut self, key: &'static str) -> Option<(PathBuf, Vec<u8>)> {
-        self.demand(key);
-        self.file(key)
-    }
-
-    /// Warns of a file with a secret that others than its owner may read.
-    pub(super) fn warn_if_others_read(&self, key: &str, path: &Path) {
-        if let Some(mode) = self.source.files.mode_for_others(path) {
-            let what = format!(
-                "file {} can be used by others than its owner (mode {:04o})",
-                path.display(),
-                mode & 0o7777
-            );
-            self.dubious(key, what, format!("chmod 600 {}", path.display()));
-        }
     }
 }
