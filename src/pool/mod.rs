@@ -85,7 +85,7 @@ pub struct Pool {
     retrying: Retrying,
     connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
-    server_tls: Option<ServerTls>,
+    server_tls: Option<Arc<ServerTls>>,
 }
 
 impl Pool {
@@ -121,7 +121,7 @@ impl Pool {
         let ejections = EjectionMetrics::new(metrics, config.name.as_str());
         let peer_tls = PeerTls::of(config).map(Arc::new);
         let (config, ejecting) = (config.clone(), Mutex::default());
-        let server_tls = ServerTls::of(&config);
+        let server_tls = ServerTls::of(&config).map(Arc::new);
         Arc::new(Self {
             config,
             servers,
@@ -156,7 +156,7 @@ impl Pool {
     }
 
     /// How its servers prove themselves, where the pool says more than that they have to.
-    pub fn server_tls(&self) -> Option<&ServerTls> {
+    pub fn server_tls(&self) -> Option<&Arc<ServerTls>> {
         self.server_tls.as_ref()
     }
 

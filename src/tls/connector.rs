@@ -96,6 +96,11 @@ impl Connector {
         })
     }
 
+    /// The same, with servers that may have any name if `names_matter` is not so.
+    pub(super) fn verifying_names(self, names_matter: bool) -> Self {
+        Self { verify_hostname: self.verify_hostname && names_matter, ..self }
+    }
+
     /// A server, by the name that its certificate has to have: also sent as SNI, unless it is an address.
     pub fn server(&self, name: impl Into<String>) -> Server {
         Server { connector: self.clone(), name: name.into(), session: Arc::default() }

@@ -6,6 +6,7 @@
 //! system, reads bodies of any length and takes an interim answer (1xx) for the answer.
 
 use std::{
+    mem,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -21,9 +22,12 @@ use pingora::{
         http::v1::client::HttpSession,
         l4::{ext, socket, stream::Stream},
     },
-    upstreams::peer::HttpPeer,
+    upstreams::peer::{HttpPeer, Peer},
 };
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
 
 use super::probe::Failure;
 use crate::{
@@ -31,7 +35,7 @@ use crate::{
     config::{self, HealthMonitor, HttpRequest, Maintenance, MonitorType, ResponseCodes},
     pool::Pool,
     preface::Preface,
-    tls::PeerTls,
+    tls::{PeerTls, ServerTls, why_refused},
 };
 
 /// A monitor that connects, made ready for one server. Where requests begin with a PROXY header it does, too, but not on
@@ -41,6 +45,9 @@ pub(super) struct Connect {
     peer: HttpPeer,
     /// Verifies what OpenSSL does not.
     peer_tls: Option<Arc<PeerTls>>,
+    server_tls: Option<Arc<ServerTls>>,
+    pool: Arc<config::Pool>,
+    preface: Option<Preface>,
     clock: Clock,
     /// What to ask once connected; nothing for `tcp`.
     question: Option<Question>,
@@ -69,9 +76,10 @@ impl Connect {
             MonitorType::Http { request, codes } => (false, Some((request, codes))),
             MonitorType::Https { request, codes } => (true, Some((request, codes))),
         };
-        let verify = tls && monitor.verify && pool.config().enable_ssl && pool.config().verify;
-        let name =
-            question.and_then(|(request, _)| server_name(request, server)).or(pool.config().sni.clone());
+        let config = pool.config();
+        let verify = tls && monitor.verify && config.enable_ssl && config.verify;
+        let name = config.sni.clone();
+        let name = name.or_else(|| question.and_then(|(request, _)| server_name(request, server)));
         let is_named = name.is_some();
         // Without a name Pingora would verify nothing. An address is not sent in SNI.
         let address = || if verify { addr.ip().to_string() } else { String::new() };
@@ -80,18 +88,29 @@ impl Connect {
         // Requests are verified by the Host that clients send, which no probe knows.
         peer.options.verify_hostname = verify && is_named;
         let own_port = addr == server.addr;
-        let version = pool.config().connections.proxy_protocol.filter(|_| own_port);
-        if let Some(version) = version {
-            peer.options.custom_l4 = Some(Arc::new(Introduced(Preface::of_no_client(version))));
+        let preface = config.connections.proxy_protocol.filter(|_| own_port).map(Preface::of_no_client);
+        if let Some(preface) = &preface {
+            peer.options.custom_l4 = Some(Arc::new(Introduced(preface.clone())));
         }
         let peer_tls = pool.peer_tls().filter(|peer_tls| tls && (verify || peer_tls.is_mutual())).cloned();
         if let Some(peer_tls) = &peer_tls {
             peer_tls.apply(&mut peer, server);
         }
+        let server_tls = pool.server_tls().filter(|_| tls);
+        if let Some(server_tls) = server_tls {
+            server_tls.apply(&mut peer);
+        }
+        if is_named && !config.tls.sni {
+            // What is not sent is verified all the same.
+            peer.options.alternative_cn = Some(mem::replace(&mut peer.sni, addr.ip().to_string()));
+        }
         Self {
             connector: connector.clone(),
             peer,
             peer_tls,
+            server_tls: server_tls.filter(|_| verify).cloned(),
+            pool: config.clone(),
+            preface,
             clock: clock.clone(),
             question: question.map(|(request, accepted)| Question {
                 request: request_head(request, addr),
@@ -105,11 +124,23 @@ impl Connect {
     /// Probes once. Dropping the future ends the probe and its connection.
     pub async fn run(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.receive_timeout;
-        let (session, _) = timeout_at(deadline, self.connector.get_http_session(&self.peer))
+        let session = timeout_at(deadline, self.connector.get_http_session(&self.peer))
             .await
-            .map_err(|_| Failure::NoConnection(self.receive_timeout))??;
+            .map_err(|_| Failure::NoConnection(self.receive_timeout))?;
+        let session = match session.map_err(Failure::from) {
+            Ok((session, _)) => session,
+            Err(Failure::Certificate(_)) => {
+                let reason = timeout_at(deadline, self.why_refused()).await;
+                return Err(Failure::Certificate(reason.ok().flatten()));
+            }
+            Err(failure) => return Err(failure),
+        };
+        let digest = session.digest().ssl_digest.as_deref();
         if let Some(peer_tls) = &self.peer_tls {
-            peer_tls.check(session.digest().ssl_digest.as_deref(), self.clock.wall())?;
+            peer_tls.check(digest, self.clock.wall())?;
+        }
+        if let Some(server_tls) = &self.server_tls {
+            server_tls.check(digest, self.clock.wall())?;
         }
         match &self.question {
             None => Ok(()),
@@ -117,6 +148,17 @@ impl Connect {
                 .await
                 .map_err(|_| Failure::NoAnswer(self.receive_timeout))?,
         }
+    }
+}
+
+impl Connect {
+    /// Looks at a certificate again that was refused.
+    async fn why_refused(&self) -> Option<String> {
+        let mut server = TcpStream::connect(self.peer.address().as_inet()?).await.ok()?;
+        if let Some(preface) = &self.preface {
+            preface.write(&mut server).await.ok()?;
+        }
+        why_refused(&self.pool, &self.peer, server).await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     config::{self, HealthMonitor, MonitorType},
     limits,
     pool::Pool,
-    tls::PeerRefusal,
+    tls::{PeerRefusal, handshake_failure},
 };
 
 /// A monitor, made ready for one server.
@@ -69,10 +69,11 @@ pub(super) enum Failure {
     Refused,
     #[error("no route to the server")]
     NoRoute,
-    #[error("TLS handshake failed")]
-    Tls,
-    #[error("certificate refused: out of its time, for another name, or of an unknown authority")]
-    Certificate,
+    #[error("TLS handshake failed: {0}")]
+    Tls(String),
+    /// `None`: OpenSSL has not told why.
+    #[error("{}", .0.as_deref().unwrap_or(REFUSED))]
+    Certificate(Option<String>),
     #[error(transparent)]
     Peer(#[from] PeerRefusal),
     #[error("connection closed before the end of the answer")]
@@ -95,11 +96,16 @@ impl From<Box<Error>> for Failure {
         match error.etype() {
             ErrorType::ConnectRefused => Self::Refused,
             ErrorType::ConnectNoRoute => Self::NoRoute,
-            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => Self::Tls,
-            ErrorType::InvalidCert => Self::Certificate,
+            ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => {
+                let context = error.context.as_ref().map_or("", |context| context.as_str());
+                Self::Tls(handshake_failure(context).to_owned())
+            }
+            ErrorType::InvalidCert => Self::Certificate(None),
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => Self::Closed,
             ErrorType::InvalidHTTPHeader | ErrorType::H1Error => Self::NotHttp,
             other => Self::Other(other.as_str()),
         }
     }
 }
+
+const REFUSED: &str = "certificate refused: out of its time, for another name, or of an unknown authority";

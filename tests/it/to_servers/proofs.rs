@@ -6,6 +6,8 @@ use crate::support::{
     certs::{Ca, Cert, cert_for},
     client::Request,
     config::{APP, CLONES, Site, parse},
+    eventually,
+    homing::Homing,
     lines::{self, logged},
     origin::Origin,
     rpc::RpcServer,
@@ -96,6 +98,65 @@ async fn a_certificate_that_its_authority_has_taken_back_is_refused() {
         }
         assert_eq!(server.seen().len(), usize::from(status == 200));
     }
+}
+
+#[tokio::test]
+async fn probes_believe_servers_as_requests_do_and_say_why_they_do_not() {
+    let (ours, theirs, clients) = (Ca::new("ours"), Ca::new("theirs"), Ca::new("clients"));
+    let good = ours.cert_for("pay.test");
+    for (cert, asks, keys, refused) in [
+        (&good, false, OURS, None),
+        (&good, false, "{pki_profile_ref: servers, sni: pay.test, sni_enabled: false}", None),
+        (&good, false, "{sni: pay.test}", Some("unable to get local issuer certificate")),
+        (&theirs.cert_for("pay.test"), false, OURS, Some("unable to get local issuer certificate")),
+        (&ours.cert_for("other.test"), false, OURS, Some("hostname mismatch")),
+        (
+            &ours.cert_for("other.test"),
+            false,
+            "{pki_profile_ref: servers, sni: pay.test, host_check_enabled: false}",
+            None,
+        ),
+        (&ours.cert_valid("pay.test", -20..=-10), false, OURS, Some("certificate has expired")),
+        (&ours.cert_valid("pay.test", 10..=20), false, OURS, Some("certificate is not yet valid")),
+        (&good, true, "{pki_profile_ref: servers, sni: pay.test, ssl_key_and_certificate_ref: us}", None),
+    ] {
+        let server = TlsServer::start(cert, asks.then_some(&clients)).await;
+        let site = secured(server.addr, &ours, "{}").certificate("us", &clients.cert_for("us.test"));
+        let homing = with_keys(site, keys).monitored(APP, "https").start().await;
+        let reason = match refused {
+            None => "monitors passed".to_owned(),
+            Some(why) => format!("hm-https-app: certificate refused: {why}"),
+        };
+        says_of_its_server(&homing, &reason).await;
+        let requests = Request::get("/").send(homing.addr).await.status;
+        assert_eq!(requests, if refused.is_none() { 200 } else { 503 }, "{keys}: {reason}");
+    }
+}
+
+#[tokio::test]
+async fn probes_look_up_what_authorities_have_taken_back() {
+    let ca = Ca::new("ours");
+    for (revoked, reason) in
+        [(8, "monitors passed"), (7, "hm-https-app: the certificate of `pay.test` is revoked")]
+    {
+        let server = TlsServer::start(&ca.site_cert("pay.test", "homing://x/y", 7), None).await;
+        let site = secured(server.addr, &ca, OURS)
+            .file("ca.crl", &ca.crl(&[revoked], 2099))
+            .with(|yaml| yaml["pki_profiles"][0]["crls"] = vec!["ca.crl"].into());
+        let homing = site.monitored(APP, "https").start().await;
+        says_of_its_server(&homing, reason).await;
+    }
+}
+
+async fn says_of_its_server(homing: &Homing, reason: &str) {
+    let mut said = String::new();
+    let says = async || {
+        let pool = homing.json(&format!("/api/v1/pools/{APP}")).await;
+        said = pool["servers"][0]["oper_status"]["reason"].to_string();
+        said.contains("hm-https-app") || said.contains("monitors passed")
+    };
+    eventually("a first result", says).await;
+    assert!(said.contains(reason), "{said}, and not {reason}");
 }
 
 #[tokio::test]
