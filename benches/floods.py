@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """What many idle clients cost, and what one that floods does to another: memory per idle connection, in clear and over TLS,
-of clients that have sent half a head, and the latency of a client that asks every 10 ms while another process floods. The
+of clients that have sent half a head or one byte of a body, of tunnels and of HTTP/2 streams in which nothing happens, and the
+latency of a client that asks every 10 ms while another process floods. The
 aims are 60 and 280 MiB for 10,000 idle clients, 8 MiB for 1,000 half heads, and a p99 of 250 ms without a failed request.
 
     cargo build --release && benches/floods.py
     benches/floods.py --seconds 5 --clients 1000
 """
-import argparse, multiprocessing, resource, socket, ssl, struct, subprocess, time
+import argparse, asyncio, multiprocessing, resource, socket, ssl, struct, subprocess, time
 
 from processes import Processes, cpu_seconds, free_port, need, rss_kib
 
@@ -83,6 +84,21 @@ FLOODS = {
 }
 
 
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+
+
+def switching(port):
+    """A server that agrees to every tunnel and says nothing more."""
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(SWITCHING)
+        await reader.read()
+
+    async def run():
+        await (await asyncio.start_server(serve, "127.0.0.1", port, backlog=2000)).serve_forever()
+    asyncio.run(run())
+
+
 def canary(port, end, told):
     """Asks on new connections; tells how long each took, and how many failed."""
     took, failed = [], 0
@@ -111,7 +127,7 @@ class Floods(Processes):
                         "-keyout", "b.key", "-out", "b.pem", "-subj", "/CN=b"], cwd=self.dir, check=True,
                        capture_output=True)
 
-    def homing(self, threads, tls=False):
+    def homing(self, threads, tls=False, origin=None):
         port = free_port()
         secured = ", enable_ssl: true, ssl_key_and_certificate_ref: b" if tls else ""
         conf = self.file(f"homing{port}.yaml", f"""threads: {threads}
@@ -119,7 +135,7 @@ admin: {{ listen: none }}
 ssl_keys_and_certificates: [{{ name: b, certificate_file: b.pem, key_file: b.key }}]
 application_profiles:
   - {{ name: b, client_header_timeout: 5s, keepalive_timeout: 600s, http2: {{ prior_knowledge: {str(not tls).lower()} }} }}
-pools: [{{ name: app, servers: [{{ ip: 127.0.0.1, port: {self.origin} }}] }}]
+pools: [{{ name: app, servers: [{{ ip: 127.0.0.1, port: {origin or self.origin} }}] }}]
 virtual_services:
   - name: b
     application_profile_ref: b
@@ -149,6 +165,43 @@ virtual_services:
             client.sendall(b"GET / HTTP/1.1\r\nHost: b\r\nX-")
             return client
         self.weigh(process, "half heads", 1000, halfway)
+
+    def slow_bodies(self):
+        process, port = self.homing(1)
+
+        def begun():
+            client = connect(port)
+            client.sendall(b"POST / HTTP/1.1\r\nHost: b\r\nContent-Length: 100000\r\n\r\n")
+            time.sleep(0.002)
+            client.sendall(b"a")
+            return client
+        self.weigh(process, "slow bodies", 500, begun)
+
+    def tunnels(self):
+        origin = free_port()
+        server = multiprocessing.Process(target=switching, args=(origin,), daemon=True)
+        server.start()
+        process, port = self.homing(1, origin=origin)
+
+        def opened():
+            client, answer = connect(port), b""
+            client.sendall(b"GET / HTTP/1.1\r\nHost: b\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            while b"\r\n\r\n" not in answer:
+                answer += client.recv(4096)
+            assert b" 101 " in answer, answer
+            return client
+        self.weigh(process, "tunnels", 1000, opened)
+        server.kill()
+
+    def streams(self):
+        process, port = self.homing(1)
+
+        def begun():
+            client = connect(port)
+            client.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(HEADERS, END_HEADERS, 1, POST))
+            client.sendall(frame(DATA, 0, 1, b"a"))
+            return client
+        self.weigh(process, "streams", 1000, begun)
 
     def weigh(self, process, what, count, client):
         clients = [client() for _ in range(20)]
@@ -199,6 +252,9 @@ def main():
         floods.idle(tls=False)
         floods.idle(tls=True)
         floods.half_heads()
+        floods.slow_bodies()
+        floods.tunnels()
+        floods.streams()
         floods.floods()
     finally:
         floods.stop()

@@ -31,7 +31,7 @@ impl QueueFamilies {
             ),
             failures: families.counters(
                 "homing_pool_queue_failures_total",
-                "Requests that found every server full and got none: no_queue, queue_full, timeout, client_gone.",
+                "Requests that found every server full and got none: no_queue, queue_full, timeout, request_timeout, client_gone.",
                 &["pool", "reason"],
             ),
         }

@@ -54,6 +54,8 @@ pub enum NotServed {
     QueueFull,
     #[error("no server had a place in time")]
     TimedOut,
+    #[error("no server had a place before the request's own time was over")]
+    RequestLate,
     #[error("the session's server went away")]
     ServerGone,
 }
@@ -148,11 +150,13 @@ impl Waiter {
 }
 
 impl Waiting {
-    /// Until there is a place, or the pool's timeout is over.
-    pub async fn place(mut self) -> Result<Lease, NotServed> {
-        match timeout(self.timeout, &mut self.place).await {
+    /// Until there is a place, the pool's timeout is over, or what is left of the request's own time.
+    pub async fn place(mut self, left: Option<Duration>) -> Result<Lease, NotServed> {
+        let left = left.filter(|left| *left < self.timeout);
+        match timeout(left.unwrap_or(self.timeout), &mut self.place).await {
             Ok(Ok(lease)) => Ok(lease),
             Ok(Err(_)) => Err(NotServed::ServerGone),
+            Err(_) if left.is_some() => Err(NotServed::RequestLate),
             Err(_) => Err(NotServed::TimedOut),
         }
     }
@@ -217,7 +221,7 @@ mod tests {
 
     /// The place of one to whom it must have been given.
     async fn given(waiting: Waiting) -> Lease {
-        let at_once = timeout(Duration::ZERO, waiting.place()).await.expect("it is there");
+        let at_once = timeout(Duration::ZERO, waiting.place(None)).await.expect("it is there");
         at_once.unwrap_or_else(|why| panic!("{why}"))
     }
 
@@ -290,9 +294,18 @@ mod tests {
     async fn the_wait_has_an_end() {
         let pool = pool(&[1], 1, 10);
         let _lease = pick(&pool).expect("a place");
-        let begun = tokio::time::Instant::now();
-        assert_eq!(join(&pool, any()).place().await.err(), Some(NotServed::TimedOut));
-        assert_eq!((begun.elapsed(), pool.queue_length()), (Duration::from_secs(10), 0));
+        for (left, waited, why) in [
+            (None, 10, NotServed::TimedOut),
+            (Some(20), 10, NotServed::TimedOut),
+            (Some(10), 10, NotServed::TimedOut),
+            (Some(3), 3, NotServed::RequestLate),
+            (Some(0), 0, NotServed::RequestLate),
+        ] {
+            let begun = tokio::time::Instant::now();
+            let left = left.map(Duration::from_secs);
+            assert_eq!(join(&pool, any()).place(left).await.err(), Some(why), "{left:?}");
+            assert_eq!((begun.elapsed().as_secs(), pool.queue_length()), (waited, 0), "{left:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,7 +316,7 @@ mod tests {
         drop(two);
         assert_eq!(given(other).await.addr(), addr(2));
         pool.servers()[0].set_health(down(), UNIX_EPOCH);
-        assert_eq!(own.place().await.err(), Some(NotServed::ServerGone));
+        assert_eq!(own.place(None).await.err(), Some(NotServed::ServerGone));
     }
 
     #[tokio::test(start_paused = true)]

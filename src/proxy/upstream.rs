@@ -32,13 +32,15 @@ pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) ->
         let (pool, lease) = match pick(begun, session.req_header(), ctx) {
             Picked::Server(pool, lease) => (pool, lease),
             Picked::Full(pool, wants) => {
+                ctx.deadline = deadline_in(&pool, session, ctx);
                 // On the heap: most requests have no use for it.
-                match Box::pin(waiting::for_place(live, session, &pool, wants)).await? {
+                match Box::pin(waiting::for_place(live, session, &pool, wants, ctx.deadline)).await? {
                     Ok(lease) => {
                         begun = live.clock.now();
                         (pool, lease)
                     }
                     Err(NotServed::ServerGone) => continue,
+                    Err(NotServed::RequestLate) => return Err(too_late(ctx)),
                     Err(why) => match report_failure(session, ctx, pool.name(), None, &why.to_string())? {
                         Next::Reselect => continue,
                         Next::GiveUp => return waiting::refused(ctx, &pool, why),
@@ -67,9 +69,7 @@ pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) ->
             }
             continue;
         }
-        let timeout = pool.config().patience.request_timeout;
-        let timeout = timeout.filter(|_| !asks_for_tunnel(session.req_header()));
-        ctx.deadline = timeout.map(|timeout| ctx.started + timeout);
+        ctx.deadline = deadline_in(&pool, session, ctx);
         if ctx.deadline.is_some_and(|deadline| deadline <= begun) {
             return Err(too_late(ctx));
         }
@@ -201,6 +201,12 @@ fn broke_elsewhere(session: &mut Session, ctx: &mut Ctx, reason: &ErrorType) -> 
 /// body is still being written, Pingora does not pass on.
 fn is_untouched(error: &Error) -> bool {
     matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2
+}
+
+/// When the request is given up that goes to this pool.
+fn deadline_in(pool: &Pool, session: &Session, ctx: &Ctx) -> Option<Instant> {
+    let timeout = pool.config().patience.request_timeout;
+    timeout.filter(|_| !asks_for_tunnel(session.req_header())).map(|timeout| ctx.started + timeout)
 }
 
 /// There is no time left for another attempt.

@@ -1,6 +1,10 @@
 //! A request whose servers are all full: it waits for a place, for as long as its client does.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::Version;
 use pingora::{Error, ErrorType, Result, proxy::Session};
@@ -12,7 +16,7 @@ use crate::{
     snapshot::Live,
 };
 
-/// Gets in line and waits.
+/// Gets in line and waits, not beyond the time that the request has.
 ///
 /// # Errors
 /// The client has gone. The inner one: there is no place for it, or was none in time.
@@ -21,12 +25,14 @@ pub(super) async fn for_place(
     session: &mut Session,
     pool: &Arc<Pool>,
     wants: Wants,
+    deadline: Option<Instant>,
 ) -> Result<Result<Lease, NotServed>> {
     let begun = live.clock.now();
+    let left = deadline.map(|deadline| deadline.saturating_duration_since(begun));
     let place = match pool.join_queue(wants) {
         Ok(waiting) => tokio::select! {
             biased;
-            place = waiting.place() => place,
+            place = waiting.place(left) => place,
             error = client_gone(session) => {
                 pool.waits().not_served("client_gone");
                 return Err(error);
@@ -39,6 +45,7 @@ pub(super) async fn for_place(
         Err(NotServed::NoQueue) => pool.waits().not_served("no_queue"),
         Err(NotServed::QueueFull) => pool.waits().not_served("queue_full"),
         Err(NotServed::TimedOut) => pool.waits().not_served("timeout"),
+        Err(NotServed::RequestLate) => pool.waits().not_served("request_timeout"),
         // It gets in line for another one.
         Err(NotServed::ServerGone) => {}
     }
@@ -51,6 +58,7 @@ pub(super) fn refused<T>(ctx: &mut Ctx, pool: &Pool, why: NotServed) -> Result<T
         NotServed::NoQueue => Reason::ServersFull,
         NotServed::QueueFull => Reason::QueueFull,
         NotServed::TimedOut | NotServed::ServerGone => Reason::QueueTimeout,
+        NotServed::RequestLate => Reason::RequestTimeout,
     });
     let queue = pool.config().lifecycle.queue.as_ref();
     ctx.retry_after = Some(queue.map_or(SHORTEST, |queue| queue.timeout.max(SHORTEST)));

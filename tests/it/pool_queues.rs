@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     pools::{ask, inflight},
+    routing::websocket,
     support::{
         after,
         certs::cert_for,
@@ -112,6 +113,20 @@ async fn a_wait_has_an_end_and_without_a_queue_there_is_none() {
     app.got(2).await;
     assert_eq!(Request::get("/refused").send(homing.addr).await.status, 503);
     assert_eq!(lines(&homing, 1).await[0]["reason"], "servers_full");
+}
+
+#[tokio::test]
+async fn a_request_waits_for_a_place_no_longer_than_it_may_last() {
+    let app = Origin::start("app").await;
+    let site = queued(&app, 1, 10).with(|yaml| yaml["pools"][0]["request_timeout"] = "300ms".into());
+    let homing = logged(site, "").start().await;
+    // A tunnel has no deadline, and keeps its place.
+    let mut tunnel = sent(&homing, &websocket()).await;
+    assert_eq!(tunnel.head().await.expect("an answer").status(), 101);
+    assert_eq!(Request::get("/late").send(homing.addr).await.status, 504);
+    assert_eq!(lines(&homing, 1).await[0]["reason"], "request_timeout");
+    homing.settles("homing_pool_queue_failures_total", &[("reason", "request_timeout")], 1.0).await;
+    assert_eq!(app.started().len(), 1, "no server hears of it");
 }
 
 #[tokio::test]
