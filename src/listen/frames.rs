@@ -4,9 +4,9 @@
 //! PRIORITY, window updates of a byte, requests that are reset at once. [`Frames`] has an allowance for them, which
 //! time, bodies and requests that were served fill up again. And the library overlooks pseudo-header fields among
 //! trailers: such trailers are handed to it as ones that do not end their stream, which it refuses. So are first frames
-//! that are not SETTINGS, as SETTINGS of a stream.
+//! that are not SETTINGS, as SETTINGS of a stream, and paths with a fragment, as ones with a byte that no path may have.
 //!
-//! It looks at frames' heads and at trailers, skips all else, and keeps nothing but the beginning of a frame that it
+//! It looks at frames' heads and at HEADERS, skips all else, and keeps nothing but the beginning of a frame that it
 //! has to see whole.
 
 use std::{
@@ -21,7 +21,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::header_block::has_pseudo_field;
+use super::header_block::{has_pseudo_field, spoil_fragment};
 
 /// Reads from a client through [`Frames`].
 pub(super) struct Reader {
@@ -125,10 +125,14 @@ impl Frames {
             at += skipped;
             let Some(head) = Head::read(&bytes[at..]) else { return at };
             let end = at + HEAD_LENGTH + head.length;
-            if self.is_trailers(&head) && head.length <= LONGEST_FRAME {
-                let Some(frame) = bytes.get(at..end) else { return at };
-                if has_pseudo_field(head.block(&frame[HEAD_LENGTH..])) {
-                    bytes[at + FLAGS] &= !END_STREAM;
+            if head.kind == HEADERS && head.length <= LONGEST_FRAME {
+                let Some(frame) = bytes.get_mut(at..end) else { return at };
+                let is_trailers = self.is_trailers(&head);
+                let block = head.block(&mut frame[HEAD_LENGTH..]);
+                if !is_trailers {
+                    spoil_fragment(block);
+                } else if has_pseudo_field(block) {
+                    frame[FLAGS] &= !END_STREAM;
                 }
             }
             if !self.begun {
@@ -210,12 +214,12 @@ impl Head {
     }
 
     /// The fields of a HEADERS frame, without padding and priority.
-    fn block<'a>(&self, payload: &'a [u8]) -> &'a [u8] {
+    fn block<'a>(&self, payload: &'a mut [u8]) -> &'a mut [u8] {
         let has = |flag| self.flags & flag != 0;
         let padding = if has(PADDED) { payload.first().copied().unwrap_or(0) } else { 0 };
         let begin = usize::from(has(PADDED)) + if has(PRIORITIZED) { 5 } else { 0 };
         let end = payload.len().saturating_sub(padding.into());
-        payload.get(begin..end).unwrap_or_default()
+        payload.get_mut(begin..end).unwrap_or_default()
     }
 }
 

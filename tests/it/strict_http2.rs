@@ -21,7 +21,7 @@ const WHOLE: [(&str, &str); 4] =
 
 const HELLO: Option<(&str, &str)> = Some(("POST /", "hello"));
 
-const CASES: [Case; 83] = [
+const CASES: [Case; 84] = [
     (&[], "hello", HELLO),
     (&[("content-length", "5")], "hello", HELLO),
     (&[("content-length", "0")], "", Some(("POST /", ""))),
@@ -31,7 +31,8 @@ const CASES: [Case; 83] = [
     (&[(":authority", "a.com:443")], "hello", HELLO),
     (&[("cookie", "a=1"), ("cookie", "b=2")], "hello", HELLO),
     (&[(":path", "/a?b")], "hello", Some(("POST /a?b", "hello"))),
-    (&[(":path", "/a#b")], "hello", Some(("POST /a", "hello"))),
+    (&[(":path", "/a#b")], "hello", None),
+    (&[(":path", "/#")], "hello", None),
     (&[(":path", "/a/../b//c/%2e")], "hello", Some(("POST /a/../b//c/%2e", "hello"))),
     (&[(":method", "OPTIONS"), (":path", "*")], "", Some(("OPTIONS *", ""))),
     (&[(":method", "M-SEARCH")], "hello", Some(("M-SEARCH /", "hello"))),
