@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use crate::config::ProxyProtocol;
 
@@ -46,6 +49,15 @@ impl Preface {
         self.0.hash(&mut hasher);
         hasher.finish()
     }
+}
+
+/// A new connection to a server, which begins with the header if there is one.
+pub async fn connect(to: SocketAddr, preface: Option<&Preface>) -> io::Result<TcpStream> {
+    let mut connection = TcpStream::connect(to).await?;
+    if let Some(preface) = preface {
+        preface.write(&mut connection).await?;
+    }
+    Ok(connection)
 }
 
 /// Version 1. It cannot say that the families differ.

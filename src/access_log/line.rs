@@ -43,6 +43,9 @@ pub struct Line<'a> {
     pub significant: bool,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "word")]
     pub reason: Option<Reason>,
+    /// What was wrong with the server's TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason_detail: Option<&'a str>,
     /// The trace of a valid `traceparent` (W3C Trace Context).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<&'a str>,
@@ -102,6 +105,7 @@ impl Line<'_> {
             request_id: "-",
             significant: false,
             reason: None,
+            reason_detail: None,
             trace_id: None,
             peer: None,
             pool: None,

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::TcpStream,
-    time::{error::Elapsed, timeout},
-};
+use tokio::time::{error::Elapsed, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -21,7 +18,12 @@ use super::{
     lane::Lane,
     transport::{Link, Transport},
 };
-use crate::{config::OnOverflow, names::PoolName, preface::Preface, tls};
+use crate::{
+    config::OnOverflow,
+    names::PoolName,
+    preface::{self, Preface},
+    tls,
+};
 
 pub(super) struct Member {
     pub pool: PoolName,
@@ -98,11 +100,8 @@ impl Member {
     }
 
     async fn open(&self, preface: Option<&Preface>) -> Result<Link, Unreachable> {
-        let mut stream = TcpStream::connect(self.addr).await?;
+        let stream = preface::connect(self.addr, preface).await?;
         stream.set_nodelay(true)?;
-        if let Some(preface) = preface {
-            preface.write(&mut stream).await?;
-        }
         let http2 = self.settings.http2;
         let Some(tls) = &self.tls else { return Ok(Link { transport: Transport::Plain(stream), http2 }) };
         let stream = tls.connect(stream).await?;

@@ -3,16 +3,10 @@
 //! The log has a line for each server that goes down or comes up, as long as they are few. When a rack loses its power
 //! it has the first of them, and then their number.
 
-use std::{
-    net::SocketAddr,
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
-    time::Instant,
-};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tokio::sync::{Notify, futures::Notified};
 use tracing::{info, warn};
-
-use crate::clock::Episode;
 
 /// One for a pool, before and after reloads.
 #[derive(Default)]
@@ -23,7 +17,6 @@ pub(super) struct Changes {
     /// Servers that had none since.
     down: AtomicUsize,
     up: AtomicUsize,
-    refused_certificates: Episode,
 }
 
 impl Changes {
@@ -58,19 +51,6 @@ impl Changes {
         match self.has_line() {
             true => info!(pool, server, "server is up"),
             false => _ = self.up.fetch_add(1, Relaxed),
-        }
-    }
-
-    /// Logs that a server's certificate is refused: the first time for a long time.
-    pub fn log_refused_certificate(&self, pool: &str, server: SocketAddr, reason: &str, now: Instant) {
-        if self.refused_certificates.seen(now) {
-            warn!(
-                pool,
-                %server,
-                reason,
-                "the certificate of a server is refused and requests fail: it is out of its time, for another name, or \
-                 of an authority that is not known here; `openssl s_client -connect {server}` shows it"
-            );
         }
     }
 

@@ -8,13 +8,14 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{Ejection, State, past::Past};
+use super::{Ejection, State, distrust::Distrust, past::Past};
 
 /// Kept over reloads.
 pub(super) struct Known {
     /// What `pick` reads; it follows from the facts.
     standing: AtomicU8,
     pub facts: Mutex<Facts>,
+    pub distrust: Distrust,
 }
 
 pub(super) struct Facts {
@@ -60,7 +61,11 @@ impl Known {
             said: None,
             past: Past::default(),
         };
-        Self { standing: AtomicU8::new(Standing::All as u8), facts: Mutex::new(facts) }
+        Self {
+            standing: AtomicU8::new(Standing::All as u8),
+            facts: Mutex::new(facts),
+            distrust: Distrust::default(),
+        }
     }
 
     pub fn stands(&self, standing: Standing) -> bool {

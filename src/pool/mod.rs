@@ -10,6 +10,7 @@
 mod admin_state;
 mod balance;
 mod changes;
+mod distrust;
 mod ejection;
 #[cfg(test)]
 mod fixture;
@@ -342,11 +343,6 @@ impl Pool {
     /// Logs, in one line, what has happened to more servers than there are lines for. To be called once in a while.
     pub fn log_changes(&self) {
         self.changes.log_rest(self.name().as_str(), || self.up_count(), self.servers.len());
-    }
-
-    /// Logs, once in a while, that a request did not reach a server because its certificate is refused.
-    pub fn log_refused_certificate(&self, server: SocketAddr, reason: &str, now: Instant) {
-        self.changes.log_refused_certificate(self.name().as_str(), server, reason, now);
     }
 
     /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,

@@ -159,6 +159,7 @@ impl Over<'_> {
             request_id: routed.map_or("-", |routed| routed.exchange.request_id().text(&mut digits)),
             significant,
             reason: self.reason,
+            reason_detail: self.ctx.tls_failure.as_deref().filter(|_| self.reason == Some(Reason::TlsFailed)),
             trace_id: asked.trace_id(),
             peer: routed
                 .map(|routed| &routed.exchange)

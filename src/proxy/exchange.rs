@@ -44,6 +44,8 @@ pub struct Ctx {
     pub(super) retry: Option<Retry>,
     /// Why the last server that was tried in vain could not be reached.
     pub(super) unreached: Option<ErrorType>,
+    /// What was wrong with its TLS, if it was that.
+    pub(super) tls_failure: Option<Arc<str>>,
     /// Interim answers that servers gave to it.
     pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
@@ -116,6 +118,7 @@ impl Ctx {
             is_uncounted: false,
             retry: None,
             unreached: None,
+            tls_failure: None,
             interims: 0,
             reason: None,
             retry_after: None,

@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs`, `trusted.rs`, `limits.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `waiting.rs`, `peer.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `dial.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
+//! | to the server | `dial.rs`, `distrust.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs`, `observing.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
@@ -16,6 +16,7 @@ mod connection;
 mod copies;
 mod deadline;
 mod dial;
+mod distrust;
 mod exchange;
 mod fields;
 mod forward;
@@ -99,26 +100,26 @@ impl ProxyHttp for Proxy {
     fn fail_to_connect(
         &self,
         session: &mut Session,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         ctx: &mut Ctx,
         error: Box<Error>,
     ) -> Box<Error> {
         observing::not_reached(&self.live, &error, ctx);
-        upstream::not_reached(&self.live, session, ctx, error)
+        upstream::not_reached(&self.live, session, ctx, peer, error)
     }
 
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        peer: &HttpPeer,
         _fd: std::os::fd::RawFd,
         digest: Option<&Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
         notes::connected(&self.live, ctx, reused);
         if !reused {
-            upstream::reached(&self.live, session, ctx, digest)?;
+            upstream::reached(&self.live, session, ctx, peer, digest)?;
         }
         deadline::begin(&self.live, session, digest, ctx);
         ctx.copies.new_attempt();

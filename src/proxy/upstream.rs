@@ -10,6 +10,7 @@ use pingora::{
 use super::{
     asking,
     deadline::{self, Limit},
+    distrust,
     exchange::{Attempt, Ctx, Met, Routed},
     forward::asks_for_tunnel,
     peer, reason, reply, retry,
@@ -91,22 +92,17 @@ pub(super) fn not_reached(
     live: &Live,
     session: &mut Session,
     ctx: &mut Ctx,
+    peer: &HttpPeer,
     mut error: Box<Error>,
 ) -> Box<Error> {
     let Some(Attempt { pool, lease, .. }) = ctx.attempt.take() else { return error };
     let server = lease.server().addr();
+    ctx.tls_failure = distrust::met(live, &pool, lease.server(), peer, &error);
     drop(lease);
     pool.connections().not_connected(server, reason::of_connecting(error.etype()));
     ctx.tried.push(server);
     ctx.unreached = Some(error.etype().clone());
     let reason = error.etype().as_str().to_owned();
-    if *error.etype() == ErrorType::InvalidCert {
-        pool.log_refused_certificate(
-            server,
-            error.context.as_ref().map_or("", |why| why.as_str()),
-            Instant::now(),
-        );
-    }
     if ctx.deadline.is_some_and(|deadline| deadline <= live.clock.now()) {
         return too_late(ctx);
     }
@@ -132,13 +128,15 @@ pub(super) fn reached(
     live: &Live,
     session: &mut Session,
     ctx: &mut Ctx,
+    peer: &HttpPeer,
     digest: Option<&Digest>,
 ) -> Result<()> {
     let Some(Attempt { pool, begun, .. }) = &ctx.attempt else { return Ok(()) };
     pool.connections().connected(live.clock.now().saturating_duration_since(*begun));
     let tls = digest.and_then(|digest| digest.ssl_digest.as_deref());
     let Err(refusal) = pool.believes(tls, live.clock.wall()) else { return Ok(()) };
-    Err(not_reached(live, session, ctx, Error::explain(ErrorType::InvalidCert, refusal.to_string())))
+    let refused = Error::explain(ErrorType::InvalidCert, refusal.to_string());
+    Err(not_reached(live, session, ctx, peer, refused))
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun

@@ -24,17 +24,14 @@ use pingora::{
     },
     upstreams::peer::{HttpPeer, Peer},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::probe::Failure;
 use crate::{
     clock::Clock,
     config::{self, HealthMonitor, HttpRequest, Maintenance, MonitorType, ResponseCodes},
     pool::Pool,
-    preface::Preface,
+    preface::{self, Preface},
     tls::{PeerTls, ServerTls, why_refused},
 };
 
@@ -154,10 +151,8 @@ impl Connect {
 impl Connect {
     /// Looks at a certificate again that was refused.
     async fn why_refused(&self) -> Option<String> {
-        let mut server = TcpStream::connect(self.peer.address().as_inet()?).await.ok()?;
-        if let Some(preface) = &self.preface {
-            preface.write(&mut server).await.ok()?;
-        }
+        let addr = *self.peer.address().as_inet()?;
+        let server = preface::connect(addr, self.preface.as_ref()).await.ok()?;
         why_refused(&self.pool, &self.peer, server).await
     }
 }

@@ -1,6 +1,12 @@
 //! TLS to servers: whose word is taken for them, what they are shown, and what they are called.
 
+use std::net::SocketAddr;
+
 use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use crate::support::{
     certs::{Ca, Cert, cert_for},
@@ -9,13 +15,14 @@ use crate::support::{
     eventually,
     homing::Homing,
     lines::{self, logged},
+    net,
     origin::Origin,
     rpc::RpcServer,
     tls_server::{Seen, TlsServer},
 };
 
 /// A site in front of a server with TLS, whose pool has these keys; `ca` is the authority of its profile `servers`.
-fn secured(server: std::net::SocketAddr, ca: &Ca, keys: &str) -> Site {
+fn secured(server: SocketAddr, ca: &Ca, keys: &str) -> Site {
     let site = logged(Site::new(&[]), "")
         .file("ca.pem", &ca.pem())
         .push("pki_profiles", "{name: servers, ca_certs: [ca.pem]}")
@@ -98,6 +105,48 @@ async fn a_certificate_that_its_authority_has_taken_back_is_refused() {
         }
         assert_eq!(server.seen().len(), usize::from(status == 200));
     }
+}
+
+#[tokio::test]
+async fn why_tls_with_a_server_fails_is_in_the_log_in_its_past_and_in_the_lines_of_later_requests() {
+    let ours = Ca::new("ours");
+    let expired = TlsServer::start(&ours.cert_valid("pay.test", -20..=-10), None).await;
+    let of_another = TlsServer::start(&ours.cert_for("other.test"), None).await;
+    for (server, message, why) in [
+        (
+            expired.addr,
+            "the certificate of a server is refused",
+            "certificate refused: certificate has expired",
+        ),
+        (of_another.addr, "the certificate of a server is refused", "certificate refused: hostname mismatch"),
+        (no_tls().await, "there is no TLS with a server", "TLS handshake failed: wrong version number"),
+    ] {
+        let homing = secured(server, &ours, OURS).start().await;
+        assert_eq!(Request::get("/first").send(homing.addr).await.status, 502);
+        homing.says(why).await;
+        assert_eq!(Request::get("/later").send(homing.addr).await.status, 502);
+        let lines = lines::lines(&homing, 2).await;
+        let later = lines.iter().find(|line| line["path"] == "/later").expect("a line for each");
+        assert_eq!(later["reason_detail"], why, "{later:#}");
+        let pool = homing.json(&format!("/api/v1/pools/{APP}")).await;
+        assert_eq!(pool["servers"][0]["changes"][0]["reason"], why, "{pool:#}");
+        assert_eq!(homing.log_lines(message), 1, "{}", homing.log());
+    }
+}
+
+/// A server that says something else at once.
+async fn no_tls() -> SocketAddr {
+    let listener = TcpListener::bind(net::free_addr()).await.expect("the address is free");
+    let addr = listener.local_addr().expect("a bound socket has an address");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                client.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await.ok();
+                client.read_to_end(&mut Vec::new()).await
+            });
+        }
+    });
+    addr
 }
 
 #[tokio::test]
