@@ -77,7 +77,8 @@ impl Member {
         (session % self.lanes.len() as u64) as usize
     }
 
-    /// Opens a connection, which begins with `preface` if there is one. Only the first failure of a series and its end are logged.
+    /// Opens a connection, which begins with `preface` if there is one. Only the first failure of a series and its end
+    /// are logged.
     pub async fn connect(&self, preface: Option<&Preface>) -> Result<Link, Unreachable> {
         let connected = match timeout(self.settings.connect_timeout, self.open(preface)).await {
             Ok(connected) => connected,

@@ -149,8 +149,8 @@ impl ClonePool {
         self.proxy_protocol
     }
 
-    /// Opens a copy of a request to a member, on a connection that begins with `preface` where members want one. A request without body is complete with this. Call it once for a
-    /// request, however often that is tried.
+    /// Opens a copy of a request to a member, on a connection that begins with `preface` where members want one. A
+    /// request without body is complete with this. Call it once for a request, however often that is tried.
     ///
     /// # Errors
     /// Why the copy was dropped; that is counted.
