@@ -299,10 +299,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::config::yaml::fixture::node;
 
     #[test]
     fn a_checksum_tells_what_a_file_says_and_not_how() {
-        let of = |text: &str| checksum(&Node::parse(text).ok().unwrap_or_else(|| panic!("{text} is YAML")));
+        let of = |text: &str| checksum(&node(text));
         let plain = of("a: [1, {b: c}]\nd: true\ne:\n");
         for same in ["a:   # one\n  - 1\n  - b: 'c'\nd: true\ne: ~\n", "{a: [1, {b: c}], d: true, e: null}"] {
             assert_eq!(of(same), plain, "{same}");

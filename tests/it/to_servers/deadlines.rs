@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::answered_whole;
 use crate::{
     routing::websocket,
     support::{
@@ -133,17 +134,12 @@ async fn what_is_answered_in_time_leaves_its_connection_to_others() {
     let keys = [("request_timeout", "400ms"), ("server_response_timeout", "400ms")];
     let homing = patient(&[&app], &keys).start().await;
     let mut client = Connection::open(homing.addr).await;
-    for (mode, request) in [
-        (Mode::Ok, Request::get("/")),
-        (Mode::Ok, Request::new("HEAD", "/")),
-        (Mode::Status(204), Request::get("/")),
-        (Mode::Ok, Request::post("/", "body")),
-    ] {
+    for (mode, request) in answered_whole() {
         app.set(mode);
         assert!(client.ask(&request).await.status < 300);
         after(Duration::from_millis(500)).await;
     }
-    let late = lines::lines(&homing, 4).await.iter().filter(|line| !line["reason"].is_null()).count();
+    let late = lines::lines(&homing, 5).await.iter().filter(|line| !line["reason"].is_null()).count();
     assert_eq!((app.connections(), late), (1, 0));
 }
 
