@@ -76,11 +76,10 @@ fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) ->
     let tree = match parse(&site) {
         Ok(tree) => tree?,
         Err(error) => {
-            let (what, help) = match error.kind() {
-                io::ErrorKind::NotFound => {
-                    ("does not exist".into(), "create it, or name another with `--config`")
-                }
-                _ => unreadable(file, &error),
+            let (what, help) = unreadable(file, &error);
+            let help = match error.kind() {
+                io::ErrorKind::NotFound => "create it, or name another with `--config`",
+                _ => help,
             };
             report.problem(site.place(1), what, help);
             return None;

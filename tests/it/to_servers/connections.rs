@@ -13,7 +13,7 @@ use crate::{
         client::{Connection, Request},
         config::{Site, parse},
         eventually, net,
-        origin::{Mode, Origin},
+        origin::Origin,
         relay::{Relay, tells},
         rpc::RpcServer,
         soon,
