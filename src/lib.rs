@@ -38,7 +38,7 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 0 | [`names`] [`clock`] [`buckets`] [`limits`] [`metrics`] [`site_cookie`] |
+//! | 0 | [`names`] [`clock`] [`buckets`] [`limits`] [`message`] [`metrics`] [`site_cookie`] |
 //! | 1 | [`config`] |
 //! | 2 | [`session`] [`tls`] [`listen`] [`preface`] [`access_log`] |
 //! | 3 | [`pool`] [`clone`] [`gslb`] |
@@ -82,6 +82,7 @@ pub mod filter;
 pub mod gslb;
 pub mod limits;
 pub mod listen;
+pub mod message;
 pub mod metrics;
 pub mod names;
 pub mod pool;

@@ -3,6 +3,7 @@
 //!
 //! Nothing here is global: several instances can live in one process, as in `homing demo`.
 
+mod app;
 mod builder;
 mod changes;
 mod gslb_watch;
@@ -22,12 +23,8 @@ mod session_file;
 mod upgrade;
 mod watch;
 
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 
-use pingora::{
-    proxy::HttpProxy, server::configuration::ServerConf,
-    time::fast_timeout::set_fast_timeout_to_tokio_threshold,
-};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::dns::delegation_signers;
@@ -41,10 +38,10 @@ use crate::{
     dns,
     listen::{self, Inherited, Workers},
     pool::monitor::may_ping,
-    proxy::Proxy,
     snapshot::Live,
     tls::{AcceptorError, CertificateError},
 };
+use app::Apps;
 pub use builder::Builder;
 use inheritance::Legacy;
 pub use inheritance::{Inheritance, InheritanceError};
@@ -133,9 +130,10 @@ impl Homing {
         let snapshot = live.snapshot();
         let mut taken = inherit(legacy, &live).await?;
         let mut sockets = taken.as_mut().map(|taken| std::mem::take(&mut taken.sockets)).unwrap_or_default();
+        let apps = Apps::new(&live);
         let workers = match NonZeroUsize::new(snapshot.config.threads).filter(|threads| threads.get() > 1) {
-            Some(threads) => Workers::threads(threads, || app(&live)).map_err(StartError::Threads)?,
-            None => Workers::here(app(&live)),
+            Some(threads) => Workers::threads(threads, || apps.app()).map_err(StartError::Threads)?,
+            None => Workers::here(apps.app()),
         };
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
         resolving::first(&instance).await;
@@ -243,17 +241,3 @@ fn serve_without<T>(error: impl std::fmt::Display) -> Option<T> {
     tracing::error!("{error}; serving without it");
     None
 }
-
-/// The proxy as Pingora's HTTP app, for one thread: with connections to servers of its own.
-fn app(live: &Arc<Live>) -> Arc<HttpProxy<Proxy>> {
-    let conf =
-        ServerConf { upstream_keepalive_pool_size: KEPT_CONNECTIONS_PER_THREAD, ..ServerConf::default() };
-    // Pingora keeps a timer that is not needed any more until it would have fired; tokio forgets it at once.
-    set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
-    let mut http = HttpProxy::new(Proxy::new(live.clone()), Arc::new(conf));
-    http.handle_init_modules();
-    Arc::new(http)
-}
-
-/// Idle connections to servers that are kept for reuse.
-const KEPT_CONNECTIONS_PER_THREAD: usize = 1024;

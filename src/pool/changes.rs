@@ -3,10 +3,16 @@
 //! The log has a line for each server that goes down or comes up, as long as they are few. When a rack loses its power
 //! it has the first of them, and then their number.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Instant,
+};
 
 use tokio::sync::{Notify, futures::Notified};
 use tracing::{info, warn};
+
+use crate::clock::Episode;
 
 /// One for a pool, before and after reloads.
 #[derive(Default)]
@@ -17,6 +23,7 @@ pub(super) struct Changes {
     /// Servers that had none since.
     down: AtomicUsize,
     up: AtomicUsize,
+    malformed_answers: Episode,
 }
 
 impl Changes {
@@ -51,6 +58,19 @@ impl Changes {
         match self.has_line() {
             true => info!(pool, server, "server is up"),
             false => _ = self.up.fetch_add(1, Relaxed),
+        }
+    }
+
+    /// Logs that a server's answer can be read in two ways: the first time for a long time.
+    pub fn log_malformed_answer(&self, pool: &str, server: SocketAddr, reason: &str, now: Instant) {
+        if self.malformed_answers.seen(now) {
+            warn!(
+                pool,
+                %server,
+                reason,
+                "an answer of a server is malformed and was refused or cut: a client could read it otherwise than homing; \
+                 the server, or what is between, is to be mended"
+            );
         }
     }
 

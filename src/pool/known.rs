@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicU8, Ordering::Relaxed},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -16,6 +16,8 @@ pub(super) struct Known {
     standing: AtomicU8,
     pub facts: Mutex<Facts>,
     pub distrust: Distrust,
+    /// When it did not agree to HTTP/2 last.
+    declined_http2: Mutex<Option<Instant>>,
 }
 
 pub(super) struct Facts {
@@ -65,7 +67,17 @@ impl Known {
             standing: AtomicU8::new(Standing::All as u8),
             facts: Mutex::new(facts),
             distrust: Distrust::default(),
+            declined_http2: Mutex::default(),
         }
+    }
+
+    pub fn declined_http2(&self, now: Instant) {
+        *self.declined_http2.lock() = Some(now);
+    }
+
+    pub fn declines_http2(&self, now: Instant) -> bool {
+        let last = *self.declined_http2.lock();
+        last.is_some_and(|last| now.saturating_duration_since(last) < DECLINED)
     }
 
     pub fn stands(&self, standing: Standing) -> bool {
@@ -108,3 +120,6 @@ impl Facts {
         (State::Up, reason)
     }
 }
+
+/// How long a server that did not agree to HTTP/2 is not asked for it again; it may have been upgraded.
+const DECLINED: Duration = Duration::from_secs(600);

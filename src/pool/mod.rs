@@ -345,6 +345,11 @@ impl Pool {
         self.changes.log_rest(self.name().as_str(), || self.up_count(), self.servers.len());
     }
 
+    /// Logs, once in a while, that an answer of a server was refused or cut because of how it is written.
+    pub fn log_malformed_answer(&self, server: SocketAddr, reason: &str, now: Instant) {
+        self.changes.log_malformed_answer(self.name().as_str(), server, reason, now);
+    }
+
     /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,
     /// look at the pool, then await it, and no change is missed.
     pub fn changed(&self) -> impl Future<Output = ()> {

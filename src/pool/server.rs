@@ -339,6 +339,16 @@ impl Server {
         self.came_or_went(was_there);
     }
 
+    /// It did not agree to HTTP/2.
+    pub fn declined_http2(&self, now: Instant) {
+        self.known.declined_http2(now);
+    }
+
+    /// Whether it would not agree to HTTP/2, as far as is known.
+    pub fn declines_http2(&self, now: Instant) -> bool {
+        self.known.declines_http2(now)
+    }
+
     /// Does what an operator says. The same order given again takes note of who said so last.
     pub fn order(&self, state: AdminState, by: &str, now: SystemTime) {
         let was_there = self.takes_new();

@@ -46,6 +46,8 @@ pub struct Ctx {
     pub(super) unreached: Option<ErrorType>,
     /// What was wrong with its TLS, if it was that.
     pub(super) tls_failure: Option<Arc<str>>,
+    /// A server did not agree to HTTP/2: no other one is asked.
+    pub(super) http2_declined: bool,
     /// Interim answers that servers gave to it.
     pub(super) interims: u8,
     /// Why it was not answered by a server, or not whole, where something other than an error says so.
@@ -84,6 +86,8 @@ pub struct Attempt {
     pub(super) held: Option<Arc<Held>>,
     /// and what will.
     pub(super) timer: Option<Timer>,
+    /// In a handshake in which the server may decline.
+    pub(super) asks_for_http2: bool,
     pub(super) met: Met,
 }
 
@@ -119,6 +123,7 @@ impl Ctx {
             retry: None,
             unreached: None,
             tls_failure: None,
+            http2_declined: false,
             interims: 0,
             reason: None,
             retry_after: None,

@@ -6,7 +6,7 @@
 //! | connection | `connection.rs` | `client_accepted`, `clientssl_handshake`, `client_closed` |
 //! | head arrived | `route.rs`, `strict.rs`, `trusted.rs`, `limits.rs` | `http_request` |
 //! | server chosen | `upstream.rs`, `asking.rs`, `waiting.rs`, `peer.rs`, `protocol.rs`, `tunnel.rs` | `lb_selected`, `lb_failed` |
-//! | to the server | `dial.rs`, `distrust.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
+//! | to the server | `to_server/`, `dial.rs`, `distrust.rs`, `deadline.rs`, `retry.rs`, `forward.rs`, `copies.rs` | `clone_selected`, `clone_dropped`, `http_request_send`, `http_request_data` |
 //! | answer | `reply.rs`, `observing.rs` | `http_response`, `http_response_data` |
 //! | over | `access_log.rs`, from `notes.rs` | `http_finished` |
 
@@ -31,6 +31,7 @@ mod request_id;
 mod retry;
 mod route;
 mod strict;
+mod to_server;
 mod trusted;
 mod tunnel;
 mod upstream;
@@ -45,12 +46,16 @@ use pingora::{
     Error, Result,
     http::{RequestHeader, ResponseHeader},
     protocols::Digest,
-    proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session},
+    proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Session},
     upstreams::peer::HttpPeer,
 };
 
 use crate::snapshot::Live;
 use exchange::Ctx;
+pub use to_server::Connector;
+
+/// The proxy as Pingora's app.
+pub type App = HttpProxy<Proxy, Connector>;
 
 /// The proxy of one running instance.
 pub struct Proxy {
@@ -132,6 +137,7 @@ impl ProxyHttp for Proxy {
         head: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        protocol::agreed(&self.live, head, ctx)?;
         protocol::go_on(session, head).await?;
         protocol::takes_trailers(session, head)?;
         forward::to_server(head, ctx)?;
@@ -197,10 +203,11 @@ impl ProxyHttp for Proxy {
         &self,
         _peer: &HttpPeer,
         session: &mut Session,
-        error: Box<Error>,
+        mut error: Box<Error>,
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
+        upstream::malformed(&self.live, &mut error, ctx);
         observing::broke(&self.live, session, &error, reused, ctx);
         upstream::broke(session, ctx, error, reused)
     }

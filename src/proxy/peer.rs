@@ -3,16 +3,13 @@
 
 use std::{mem, net::SocketAddr, time::Duration};
 
-use pingora::{
-    proxy::Session,
-    upstreams::peer::{ALPN, HttpPeer},
-};
+use pingora::{proxy::Session, upstreams::peer::HttpPeer};
 
 use super::{
     copies::content_length,
     dial::{self, Dial},
     forward::asks_for_tunnel,
-    protocol, tunnel,
+    protocol, to_server, tunnel,
 };
 use crate::{
     config,
@@ -23,13 +20,14 @@ use crate::{
     snapshot::Live,
 };
 
-/// Describes a server of a pool for one request.
+/// Describes a server of a pool for one request; `http2`: it may be asked for HTTP/2.
 pub(super) fn describe(
     live: &Live,
     session: &mut Session,
     exchange: &Exchange,
     pool: &Pool,
     server: &config::Server,
+    http2: bool,
 ) -> Box<HttpPeer> {
     let mut peer = verified(pool, server, || host(session.req_header()).to_owned());
     let config = pool.config();
@@ -39,7 +37,9 @@ pub(super) fn describe(
         tunnel::on_its_own_connection(&mut peer, Connection::of(session.digest()), preface);
         return peer;
     }
-    protocol::choose(&mut peer, config, session.req_header());
+    if http2 {
+        protocol::choose(&mut peer, config, session.req_header());
+    }
     // A head alone fits into the socket's buffer, and a timeout that is never needed costs its share of every request.
     if !session.is_body_empty() {
         peer.options.write_timeout = Some(config.read_timeout);
@@ -89,7 +89,7 @@ fn verified(pool: &Pool, server: &config::Server, host: impl FnOnce() -> String)
     if let Some(server_tls) = server_tls {
         server_tls.apply(&mut peer);
     }
-    peer.options.alpn = ALPN::H1;
+    peer.options.alpn = to_server::http1();
     peer
 }
 

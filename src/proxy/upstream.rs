@@ -3,8 +3,11 @@
 use std::{mem, net::SocketAddr, sync::Arc, time::Instant};
 
 use pingora::{
-    Error, ErrorSource, ErrorType, Result, RetryType, http::RequestHeader, protocols::Digest, proxy::Session,
-    upstreams::peer::HttpPeer,
+    Error, ErrorSource, ErrorType, Result, RetryType,
+    http::RequestHeader,
+    protocols::Digest,
+    proxy::Session,
+    upstreams::peer::{ALPN, HttpPeer},
 };
 
 use super::{
@@ -13,9 +16,9 @@ use super::{
     distrust,
     exchange::{Attempt, Ctx, Met, Routed},
     forward::asks_for_tunnel,
-    peer, reason, reply, retry,
+    peer, protocol, reason, reply, retry,
     route::rule_failed_closed,
-    waiting,
+    to_server, waiting,
 };
 use crate::{
     names::PoolName,
@@ -74,14 +77,25 @@ pub(super) async fn choose(live: &Live, session: &mut Session, ctx: &mut Ctx) ->
         if ctx.deadline.is_some_and(|deadline| deadline <= begun) {
             return Err(too_late(ctx));
         }
-        let mut peer = peer::describe(live, session, &ctx.routed().exchange, &pool, lease.server().config());
+        let (config, server) = (pool.config(), lease.server());
+        let http2 = protocol::may_be_http2(config, server, ctx, begun);
+        let mut peer = peer::describe(live, session, &ctx.routed().exchange, &pool, server.config(), http2);
         if let Some(deadline) = ctx.deadline {
             let timeout = pool.config().connect_timeout.min(deadline.saturating_duration_since(begun));
             peer.options.connection_timeout = Some(timeout);
             peer.options.total_connection_timeout = Some(timeout);
         }
-        ctx.attempt =
-            Some(Attempt { pool, lease, begun, asked: begun, held: None, timer: None, met: Met::Nothing });
+        let asks_for_http2 = peer.options.alpn == ALPN::H2H1;
+        ctx.attempt = Some(Attempt {
+            pool,
+            lease,
+            begun,
+            asked: begun,
+            held: None,
+            timer: None,
+            asks_for_http2,
+            met: Met::Nothing,
+        });
         return Ok(peer);
     }
     no_server(ctx)
@@ -137,6 +151,13 @@ pub(super) fn reached(
     let Err(refusal) = pool.believes(tls, live.clock.wall()) else { return Ok(()) };
     let refused = Error::explain(ErrorType::InvalidCert, refusal.to_string());
     Err(not_reached(live, session, ctx, peer, refused))
+}
+
+/// Says of an error whether the answer was to blame, and in the log once in a while how.
+pub(super) fn malformed(live: &Live, error: &mut Error, ctx: &Ctx) {
+    if let (Some(fault), Some(attempt)) = (to_server::fault(error), &ctx.attempt) {
+        attempt.pool.log_malformed_answer(attempt.server(), &fault.to_string(), live.clock.now());
+    }
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun

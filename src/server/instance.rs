@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
-use pingora::proxy::HttpProxy;
 
 use super::{Builder, Trigger, changes, ports::Ports};
 use crate::{
@@ -13,7 +12,7 @@ use crate::{
     limits::OpenFiles,
     listen::{Listeners, Room, Workers},
     pool::monitor::Monitors,
-    proxy::Proxy,
+    proxy::{App, Proxy},
     snapshot::Live,
 };
 
@@ -43,7 +42,7 @@ pub(super) struct History {
 }
 
 impl Instance {
-    pub fn new(live: Arc<Live>, builder: Builder, workers: Workers<HttpProxy<Proxy>>) -> Self {
+    pub fn new(live: Arc<Live>, builder: Builder, workers: Workers<App>) -> Self {
         let files = OpenFiles::allowed();
         let room = Room::new(files, live.snapshot().config.max_connections);
         tracing::info!(open_files = files.shown(), clients = room.clients(), "room for clients");

@@ -13,7 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use pingora::{protocols::l4::stream::Stream as L4Stream, proxy::HttpProxy};
+use pingora::protocols::l4::stream::Stream as L4Stream;
 use tokio::task::JoinHandle;
 
 use super::StartError;
@@ -25,7 +25,7 @@ use crate::{
         Secured,
     },
     metrics::ConfigMetrics,
-    proxy::Proxy,
+    proxy::App,
     snapshot::{Listener, Live, Snapshot},
     tls::{
         Acceptor, CertificateStore, CertifiedKey, ClientVerifier, ClientVerifiers, PeerVerifier,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 pub(super) struct Ports {
-    listeners: Listeners<HttpProxy<Proxy>>,
+    listeners: Listeners<App>,
     /// The TLS side of each listener that has one.
     tls: Mutex<HashMap<SocketAddr, Tls>>,
     /// How many listeners there should be.
@@ -66,7 +66,7 @@ pub(super) struct Sockets {
 }
 
 impl Ports {
-    pub fn new(listeners: Listeners<HttpProxy<Proxy>>, metrics: ConfigMetrics) -> Self {
+    pub fn new(listeners: Listeners<App>, metrics: ConfigMetrics) -> Self {
         Self { listeners, tls: Mutex::default(), due: AtomicUsize::new(0), metrics }
     }
 

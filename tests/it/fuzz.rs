@@ -1,4 +1,4 @@
-//! Fuzzing of what strangers can send: the site cookie, the hop header, DNS packets.
+//! Fuzzing of what strangers can send: the site cookie, the hop header, DNS packets, servers' answers.
 //!
 //! Coverage-guided fuzzers need a nightly compiler; these run with every `cargo test`, for a number of rounds that
 //! `HOMING_FUZZ_ROUNDS` raises. Each round spoils good values, seldom far from good, for what is wrong all over is
@@ -18,6 +18,7 @@ use homing::{
     dns::{Asker, Kept, Over, Responder},
     gslb::choice::{Availability, Directory, Health, Member},
     listen::proxy_protocol,
+    message::{Answers, Request},
     metrics::Metrics,
     pool::{NamedServer, ServerCookie},
     site_cookie::{
@@ -118,6 +119,53 @@ fn every_dns_packet_is_answered_well_or_not_at_all() {
             assert!(!responder.answer(&out.clone(), &Asker { address, ..asker }, &mut out), "{}", said());
         }
     }
+}
+
+/// What passes of servers' answers is read in the same way however it comes, and by the parser behind as it is written.
+#[test]
+fn a_spoilt_answer_is_read_in_one_way_or_not_at_all() {
+    let (seed, rounds) = seed_and_rounds();
+    let mut rng = StdRng::seed_from_u64(seed);
+    for round in 0..rounds {
+        let (mut answer, other) = (answer(&mut rng), answer(&mut rng));
+        for _ in 0..rng.random_range(0..=3) {
+            spoil(&mut answer, &other, &mut rng);
+        }
+        let said = || format!("HOMING_FUZZ_SEED={seed}, round {round}: {}", answer.escape_ascii());
+        let (mut whole, mut split) = (Answers::default(), Answers::default());
+        whole.asked(Request::Other);
+        split.asked(Request::Other);
+        let good = whole.read(&answer);
+        let (first, second) = answer.split_at(rng.random_range(0..=answer.len()));
+        assert_eq!(split.read(first) + split.read(second), good, "{}", said());
+        assert_eq!((split.fault(), split.are_over()), (whole.fault(), whole.are_over()), "{}", said());
+        assert_eq!(whole.fault().is_none(), good == answer.len(), "{}", said());
+
+        let Some(end) = answer[..good].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
+        let mut fields = [httparse::EMPTY_HEADER; 64];
+        let mut parsed = httparse::Response::new(&mut fields);
+        let read = parsed.parse(&answer[..good]);
+        assert_eq!(read, Ok(httparse::Status::Complete(end + 4)), "{}", said());
+        let head = str::from_utf8(&answer[..end]).unwrap_or_default();
+        for (line, field) in head.split("\r\n").skip(1).zip(parsed.headers) {
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("{}", said()));
+            let same = name == field.name && value.trim_matches([' ', '\t']).as_bytes() == field.value;
+            assert!(same, "{}", said());
+        }
+    }
+}
+
+/// An answer as servers send them.
+fn answer(rng: &mut StdRng) -> Vec<u8> {
+    let answers: [&[u8]; 6] = [
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nVary: *\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.0 500 Oh\r\nConnection: close\r\n\r\nuntil the end",
+        b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 10\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81\x05hello",
+    ];
+    answers.choose(rng).expect("some").to_vec()
 }
 
 /// What is read of a header is read of its own bytes alone, and no part of it would do.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use openssl::{
     pkey::PKey,
-    ssl::{NameType, Ssl, SslAcceptor, SslMethod, SslVerifyMode},
+    ssl::{NameType, Ssl, SslAcceptor, SslAcceptorBuilder, SslMethod, SslVerifyMode},
     x509::{X509, store::X509StoreBuilder},
 };
 use parking_lot::Mutex;
@@ -35,11 +35,7 @@ pub struct Seen {
 impl TlsServer {
     /// Who connects has to show a certificate of `clients`, if there is such an authority.
     pub async fn start(cert: &Cert, clients: Option<&Ca>) -> Self {
-        let pem = |pem: &str| X509::from_pem(pem.as_bytes()).expect("certificates of tests are PEM");
-        let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("OpenSSL starts");
-        let key = PKey::private_key_from_pem(cert.key.as_bytes()).expect("keys of tests are PEM");
-        tls.set_certificate(&pem(&cert.certificate)).expect("OpenSSL takes the certificate");
-        tls.set_private_key(&key).expect("OpenSSL takes the key");
+        let mut tls = acceptor(cert);
         if let Some(clients) = clients {
             let mut store = X509StoreBuilder::new().expect("OpenSSL makes a store");
             store.add_cert(pem(&clients.pem())).expect("OpenSSL takes the authority");
@@ -63,6 +59,19 @@ impl TlsServer {
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().clone()
     }
+}
+
+/// What accepts connections with a certificate.
+pub fn acceptor(cert: &Cert) -> SslAcceptorBuilder {
+    let mut tls = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("OpenSSL starts");
+    let key = PKey::private_key_from_pem(cert.key.as_bytes()).expect("keys of tests are PEM");
+    tls.set_certificate(&pem(&cert.certificate)).expect("OpenSSL takes the certificate");
+    tls.set_private_key(&key).expect("OpenSSL takes the key");
+    tls
+}
+
+fn pem(pem: &str) -> X509 {
+    X509::from_pem(pem.as_bytes()).expect("certificates of tests are PEM")
 }
 
 async fn serve(stream: TcpStream, tls: SslAcceptor, seen: Arc<Mutex<Vec<Seen>>>) {
