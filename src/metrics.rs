@@ -49,6 +49,8 @@ pub struct Metrics {
     pub pool_server_admin_state: IntGaugeVec,
     /// Requests and tunnels in flight; set when the page is made. `pool`, `server`.
     pub pool_server_inflight: IntGaugeVec,
+    /// HTTP/1 connections; set when the page is made. `pool`, `server`, `state`.
+    pub pool_server_connections: IntGaugeVec,
     /// Answers and failures of DNS. `result`.
     pub server_name_lookups: IntCounterVec,
     pub queues: QueueFamilies,
@@ -158,6 +160,11 @@ impl Metrics {
                 "homing_pool_server_inflight",
                 "Requests and tunnels in flight to the server.",
                 &["pool", "server"],
+            ),
+            pool_server_connections: registry.gauges(
+                "homing_pool_server_connections",
+                "HTTP/1 connections to the server by state: busy with a request or a tunnel, idle.",
+                &["pool", "server", "state"],
             ),
             server_name_lookups: registry.counters(
                 "homing_server_name_lookups_total",

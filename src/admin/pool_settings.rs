@@ -49,6 +49,7 @@ pub(super) fn settings(pool: &config::Pool) -> view::PoolSettings {
         http2_max_concurrent_streams: pool.enable_http2.then_some(pool.connections.http2_streams as u32),
         max_connection_age: span(pool.connections.max_age),
         max_requests_per_connection: pool.connections.max_requests,
+        max_idle_connections_per_server: pool.connections.most_idle,
         proxy_protocol: pool.connections.proxy_protocol.map(|version| version.as_str().to_owned()),
         rewrite_host_header_to_sni: pool.host_header == HostHeader::Sni,
         rewrite_host_header_to_server_name: pool.host_header == HostHeader::ServerName,

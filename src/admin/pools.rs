@@ -122,6 +122,8 @@ pub(super) fn server(pool: &Pool, server: &Server, site: Option<&SiteSetup>) -> 
             .filter(|priority| *priority != config::Server::at(config.addr).priority),
         oper_status: server_status(server),
         inflight: server.inflight(),
+        connections: server.connected().open(),
+        idle_connections: server.connected().idle(),
         max_inflight: server.room(),
         ramp_percent: server.ramp().map(|thousandths| thousandths / 10),
         ejection: server.ejection().map(|ejection| view::Ejection {

@@ -53,6 +53,12 @@ impl<C: Control> Source for LiveSource<C> {
             metrics.pool_server_up.with_label_values(labels).set(server.is_up().into());
             let inflight = server.inflight().try_into().unwrap_or(i64::MAX);
             metrics.pool_server_inflight.with_label_values(labels).set(inflight);
+            let (open, idle) = (server.connected().open(), server.connected().idle());
+            for (state, count) in [("busy", open.saturating_sub(idle)), ("idle", idle)] {
+                let labels = &[pool.name().as_str(), server.name(), state];
+                let count = count.try_into().unwrap_or(i64::MAX);
+                metrics.pool_server_connections.with_label_values(labels).set(count);
+            }
             metrics.pool_server_admin_state.with_label_values(labels).set(match server.admin_state() {
                 _ if !server.is_enabled_in_configuration() => 2,
                 AdminState::Enabled => 0,

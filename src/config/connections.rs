@@ -18,6 +18,8 @@ pub struct Connections {
     pub max_age: Option<Duration>,
     /// After so many requests it is not used again.
     pub max_requests: Option<u32>,
+    /// So many of HTTP/1 are kept unused for each server, by all threads together.
+    pub most_idle: Option<u32>,
     /// Requests at once on one connection of HTTP/2; default 1.
     pub http2_streams: usize,
 }
@@ -33,7 +35,7 @@ pub enum ProxyProtocol {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self { proxy_protocol: None, max_age: None, max_requests: None, http2_streams: 1 }
+        Self { proxy_protocol: None, max_age: None, max_requests: None, most_idle: None, http2_streams: 1 }
     }
 }
 
@@ -48,6 +50,7 @@ impl Connections {
             proxy_protocol: o.field("proxy_protocol", words::choice(&VERSIONS)),
             max_age: o.field("max_connection_age", units::duration(seconds(1)..=days(7))),
             max_requests: o.field("max_requests_per_connection", units::whole(1..=1_000_000_000)),
+            most_idle: o.field("max_idle_connections_per_server", units::whole(1..=1_000_000)),
             http2_streams: o.field(STREAMS, units::whole(1..=1000)).unwrap_or(1),
         };
         let shared = connections.http2_streams > 1;

@@ -10,6 +10,7 @@
 mod admin_state;
 mod balance;
 mod changes;
+mod connected;
 mod distrust;
 mod ejection;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod tests;
 
 pub use admin_state::{AdminState, Order};
 pub use balance::{Asking, hash_of};
+pub use connected::{Connected, Counted};
 pub use ejection::{Ejection, Judgement};
 pub use inline::Outcome;
 pub use known::Health;
@@ -110,6 +112,10 @@ impl Pool {
             }
             // On the page from now on, whatever it will have in flight.
             metrics.pool_server_inflight.with_label_values(&[config.name.as_str(), made.name()]);
+            for state in ["busy", "idle"] {
+                let labels = [config.name.as_str(), made.name(), state];
+                metrics.pool_server_connections.with_label_values(&labels);
+            }
             Arc::new(made)
         };
         let servers: Box<[_]> = config.servers.iter().map(server).collect();

@@ -13,7 +13,7 @@ use std::{
 use tracing::info;
 
 use super::{
-    Health, Lease,
+    Connected, Health, Lease,
     admin_state::{AdminState, Order, Orders},
     changes::Changes,
     inline::Record,
@@ -45,6 +45,7 @@ pub struct Server {
     places: Arc<Places>,
     /// How many requests and tunnels it may have in flight.
     most: Option<u64>,
+    connected: Arc<Connected>,
     pub(super) record: Arc<Record>,
     ramp: Arc<Ramp>,
     /// How long it takes to its full share.
@@ -110,6 +111,8 @@ impl Server {
         let response_time = previous.map(|before| before.response_time.clone()).unwrap_or_default();
         let orders = previous.map(|before| before.orders.clone()).unwrap_or_default();
         let places = previous.map(|before| before.places.clone()).unwrap_or_default();
+        let connected = previous.map(|before| before.connected.clone()).unwrap_or_default();
+        connected.allow_idle(pool.connections.most_idle);
         let record = previous.map(|before| before.record.clone()).unwrap_or_default();
         let ramp_duration = pool.lifecycle.ramp;
         let ramping = previous.filter(|before| before.enabled && !ramp_duration.is_zero());
@@ -134,6 +137,7 @@ impl Server {
             response_time,
             places,
             most: pool.lifecycle.most_per_server.map(NonZeroU64::get),
+            connected,
             record,
             ramp,
             ramp_duration,
@@ -238,6 +242,11 @@ impl Server {
     /// Requests and tunnels in flight.
     pub fn inflight(&self) -> u64 {
         self.places.taken()
+    }
+
+    /// The HTTP/1 connections to it.
+    pub fn connected(&self) -> &Arc<Connected> {
+        &self.connected
     }
 
     /// Counts a request in flight for as long as the lease is held, whether the server is up or not: a

@@ -19,17 +19,18 @@ use async_trait::async_trait;
 use pingora::{
     Error, ErrorType, Result,
     connectors::l4::Connect,
-    http::ResponseHeader,
     protocols::{
         Digest, GetProxyDigest,
         l4::{ext, socket::SocketAddr, stream::Stream},
-        raw_connect::ProxyDigest,
     },
     upstreams::peer::HttpPeer,
 };
 use tokio::net::TcpStream;
 
-use super::exchange::Ctx;
+use super::{
+    exchange::Ctx,
+    to_server::{self, Link},
+};
 use crate::{
     clock::Clock,
     config::{Connections, Pool},
@@ -71,8 +72,7 @@ impl Connect for Dial {
         let held = self.held.as_ref().and_then(|clock| Held::of(&tcp, clock));
         let mut stream = Stream::from(tcp);
         if let Some(held) = held {
-            let nothing = Box::new(ResponseHeader::build(200, Some(0))?);
-            stream.set_proxy_digest(ProxyDigest::new(nothing, Some(Box::new(Arc::new(held)))));
+            stream.set_proxy_digest(to_server::digest(Arc::new(held))?);
         }
         Ok(stream)
     }
@@ -107,7 +107,10 @@ impl Held {
 
     /// The one of a connection that was made here.
     pub fn behind(digest: Option<&Digest>) -> Option<Arc<Self>> {
-        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref::<Arc<Self>>().cloned()
+        match Link::behind(digest) {
+            Some(link) => link.held().cloned(),
+            None => to_server::behind::<Arc<Self>>(digest?.proxy_digest.as_deref()?).cloned(),
+        }
     }
 
     /// Ends the connection: who reads from it finds its end, who writes fails.

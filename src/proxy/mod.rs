@@ -126,6 +126,7 @@ impl ProxyHttp for Proxy {
         if !reused {
             upstream::reached(&self.live, session, ctx, peer, digest)?;
         }
+        upstream::counts(digest, ctx);
         deadline::begin(&self.live, session, digest, ctx);
         ctx.copies.new_attempt();
         Ok(())

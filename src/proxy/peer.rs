@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config,
     listen::Connection,
-    pool::Pool,
+    pool::{Pool, hash_of},
     preface::Preface,
     rule::{Exchange, host},
     snapshot::Live,
@@ -31,6 +31,10 @@ pub(super) fn describe(
 ) -> Box<HttpPeer> {
     let mut peer = verified(pool, server, || host(session.req_header()).to_owned());
     let config = pool.config();
+    if config.connections.most_idle.is_some() {
+        // Pools with the same server would use one another's, and each has its own number.
+        peer.group_key ^= hash_of(config.name.as_str().as_bytes());
+    }
     let preface = config.connections.proxy_protocol.map(|version| preface_of(version, exchange));
     if asks_for_tunnel(session.req_header()) {
         peer.options.write_timeout = Some(config.read_timeout);

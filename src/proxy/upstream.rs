@@ -18,7 +18,8 @@ use super::{
     forward::asks_for_tunnel,
     peer, protocol, reason, reply, retry,
     route::rule_failed_closed,
-    to_server, waiting,
+    to_server::{self, Link},
+    waiting,
 };
 use crate::{
     names::PoolName,
@@ -153,6 +154,13 @@ pub(super) fn reached(
     Err(not_reached(live, session, ctx, peer, refused))
 }
 
+/// A connection counts among those of the server that it was made for first.
+pub(super) fn counts(digest: Option<&Digest>, ctx: &Ctx) {
+    if let (Some(link), Some(attempt)) = (Link::behind(digest), &ctx.attempt) {
+        link.is_among(attempt.lease.server().connected());
+    }
+}
+
 /// Says of an error whether the answer was to blame, and in the log once in a while how.
 pub(super) fn malformed(live: &Live, error: &mut Error, ctx: &Ctx) {
     if let (Some(fault), Some(attempt)) = (to_server::fault(error), &ctx.attempt) {
@@ -161,8 +169,8 @@ pub(super) fn malformed(live: &Live, error: &mut Error, ctx: &Ctx) {
 }
 
 /// The connection broke while the request was under way. It is tried again when the server cannot have begun
-/// to act on it, and the body is still whole: a kept connection turned out to be closed and the method is idempotent
-/// (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
+/// to act on it, and the body is still whole: nothing was sent, or a kept connection turned out to be closed and the method
+/// is idempotent (RFC 9110, 9.2.2), or the server says so itself; or when a rule asked for it.
 pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>, reused: bool) -> Box<Error> {
     let Some(Attempt { pool, lease, .. }) = &ctx.attempt else {
         // It ended before anything was sent, and what follows was decided then.
@@ -173,14 +181,20 @@ pub(super) fn broke(session: &mut Session, ctx: &mut Ctx, mut error: Box<Error>,
         ctx.reason = Some(limit.reason());
         return limit.error();
     }
-    // An error of a rule or of ours has another source.
-    let is_servers_fault = *error.esource() == ErrorSource::Upstream;
+    let unsent = to_server::is_unsent(&error);
+    // An error of a rule or of ours has another source. That a kept connection is closed is nobody's fault.
+    let is_servers_fault = *error.esource() == ErrorSource::Upstream && !unsent;
     if is_servers_fault {
         pool.connections().failed(lease.server().addr(), reason::of_request(error.etype()));
     }
     let (pool, whole) = (pool.clone(), !session.as_ref().retry_buffer_truncated());
     let repeatable = whole && session.req_header().method.is_idempotent();
     let asked = mem::take(&mut ctx.retry_asked);
+    if unsent {
+        // As if it had never been kept: no attempt has been made yet.
+        error.set_retry(whole);
+        return error;
+    }
     if asked {
         error.set_retry(whole);
     } else if repeatable || (whole && is_untouched(&error)) {

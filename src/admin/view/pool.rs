@@ -181,6 +181,8 @@ pub struct PoolSettings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_idle_connections_per_server: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<String>,
     pub rewrite_host_header_to_sni: bool,
     pub rewrite_host_header_to_server_name: bool,
@@ -284,6 +286,12 @@ pub struct Server {
     /// and how many it may be now; absent: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_inflight: Option<u64>,
+    /// Of HTTP/1, to it,
+    #[serde(default)]
+    pub connections: u64,
+    /// and how many of them wait for a request.
+    #[serde(default)]
+    pub idle_connections: u64,
     /// How far its share has grown since it came back, where it has not all of it at once; 100: it has its whole share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ramp_percent: Option<u64>,

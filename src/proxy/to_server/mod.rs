@@ -4,9 +4,14 @@
 //! HTTP/1 on, and kept and used again, as any connection of Pingora's. It is asked for peers whose ALPN is custom: for
 //! those of [`http1`]. What is said to servers in TLS is `http/1.1`, as ever.
 
+mod link;
 mod wire;
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    io,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pingora::{
@@ -20,7 +25,8 @@ use pingora::{
 };
 
 use crate::message::Fault;
-use wire::Wire;
+pub(super) use link::{Link, behind, digest};
+use wire::{Unsent, Wire};
 
 /// Makes connections for HTTP/1. It keeps none, and all threads may share what it is made of.
 pub struct Connector {
@@ -47,7 +53,7 @@ impl custom::Connector for Connector {
             options.alpn = ALPN::H1;
         }
         let stream = self.transport.new_stream(&peer).await?;
-        Ok((Connection::Stream(Box::new(Wire::new(stream))), false))
+        Ok((Connection::Stream(Box::new(Wire::new(stream)?)), false))
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
@@ -58,7 +64,7 @@ impl custom::Connector for Connector {
         &self,
         _session: (),
         _peer: &P,
-        _idle_timeout: Option<std::time::Duration>,
+        _idle_timeout: Option<Duration>,
     ) {
     }
 }
@@ -73,8 +79,17 @@ pub(super) fn http1() -> ALPN {
 /// What was wrong with an answer, if that is why reading it failed. The error says so then: to Pingora it was one of
 /// the connection's.
 pub(super) fn fault(error: &mut Error) -> Option<Fault> {
-    let cause = error.root_cause().downcast_ref::<std::io::Error>()?;
-    let fault = *cause.get_ref()?.downcast_ref::<Fault>()?;
+    let fault = *cause::<Fault>(error)?;
     error.etype = ErrorType::InvalidHTTPHeader;
     Some(fault)
+}
+
+/// Whether nothing of the request was sent, because the kept connection that it was for had been closed.
+pub(super) fn is_unsent(error: &Error) -> bool {
+    cause::<Unsent>(error).is_some()
+}
+
+/// What a wire said when it failed.
+fn cause<T: std::error::Error + 'static>(error: &Error) -> Option<&T> {
+    error.root_cause().downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
 }

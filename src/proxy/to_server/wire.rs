@@ -2,6 +2,9 @@
 //!
 //! It lets pass what [`Answers`] finds good, as it came and where it lies, and fails at the first byte that is not. What
 //! of an answer is good until then its client may get; the rest it never does, and the connection is not used again.
+//!
+//! It knows when the connection waits for a request, and counts it among its server's then. And before a request that
+//! could not be sent twice it looks whether the server has closed meanwhile.
 
 use std::{
     io,
@@ -12,34 +15,99 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-    TimingDigest, UniqueID, UniqueIDType,
-    raw_connect::ProxyDigest,
-    tls::{SslDigest, TlsRef},
+use pingora::{
+    Result,
+    protocols::{
+        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+        TimingDigest, UniqueID, UniqueIDType,
+        l4::ext,
+        raw_connect::ProxyDigest,
+        tls::{SslDigest, TlsRef},
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::message::{Answers, Request};
+use super::link::{self, Link};
+use crate::{
+    message::{Answers, Request},
+    pool::Counted,
+};
 
 /// A server's connection as Pingora sees it.
 #[derive(Debug)]
 pub(super) struct Wire {
     stream: Stream,
     answers: Answers,
-    /// What is written belongs to the request that was begun last.
-    in_request: bool,
+    phase: Phase,
+    link: Arc<Link>,
+    digest: Arc<ProxyDigest>,
+    /// Among its server's connections.
+    counted: Option<Counted>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    New,
+    /// What is written belongs to the request that was begun last.
+    InRequest,
+    /// Its last request was answered before its end: who sends that much too early may say more.
+    Overtaken,
+    /// Its last request is over.
+    Kept,
+}
+
+/// The server had closed the connection before anything of the request was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the server has closed the kept connection")]
+pub(super) struct Unsent;
+
 impl Wire {
-    pub fn new(stream: Stream) -> Self {
-        Self { stream, answers: Answers::default(), in_request: false }
+    pub fn new(stream: Stream) -> Result<Self> {
+        let link = Arc::new(Link::of(&stream));
+        let digest = Arc::new(link::digest(link.clone())?);
+        Ok(Self { stream, answers: Answers::default(), phase: Phase::New, link, digest, counted: None })
     }
 
-    fn begin_request(&mut self, head: &[u8]) {
-        self.in_request = true;
-        // Pingora writes a head at once.
+    /// Something is about to be written: of a new request if the last one is over. Pingora writes a head at once.
+    fn writes(&mut self, head: &[u8]) -> io::Result<()> {
+        match self.phase {
+            Phase::InRequest if self.answers.are_over() => self.phase = Phase::Overtaken,
+            Phase::InRequest | Phase::Overtaken => {}
+            Phase::New | Phase::Kept => self.begins(head)?,
+        }
+        Ok(())
+    }
+
+    fn begins(&mut self, head: &[u8]) -> io::Result<()> {
+        if self.phase == Phase::Kept && !is_repeatable(head) && is_closed(self.stream.id()) {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, Unsent));
+        }
+        self.phase = Phase::InRequest;
         self.answers.asked(if head.starts_with(b"HEAD ") { Request::Head } else { Request::Other });
+        match (&mut self.counted, self.link.among()) {
+            (Some(counted), _) => counted.is_used(),
+            (counted, Some(among)) => *counted = Some(among.count()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Something is about to be read: behind an answer's end only when Pingora is to keep the connection.
+    fn reads(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed() {
+            return Err(error);
+        }
+        match self.phase {
+            Phase::InRequest if self.answers.are_over() => {
+                self.phase = Phase::Kept;
+                if self.counted.as_mut().is_some_and(|counted| !counted.may_rest()) {
+                    return Err(io::Error::other("enough connections to the server are idle"));
+                }
+            }
+            Phase::Overtaken => return Err(io::Error::other("the answer overtook its request")),
+            _ => {}
+        }
+        Ok(())
     }
 
     fn failed(&self) -> Option<io::Error> {
@@ -53,12 +121,7 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if let Some(error) = self.failed() {
-            return Poll::Ready(Err(error));
-        }
-        // Behind an answer's end Pingora looks only when it is about to keep the connection: a request that was
-        // answered early is over then too.
-        self.in_request &= !self.answers.are_over();
+        self.reads()?;
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
@@ -76,9 +139,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.in_request {
-            self.begin_request(bytes);
-        }
+        self.writes(bytes)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
@@ -87,9 +148,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if !self.in_request {
-            self.begin_request(bytes.first().map_or(&[], |first| first));
-        }
+        self.writes(bytes.first().map_or(&[], |first| first))?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
     }
 
@@ -150,7 +209,7 @@ impl GetTimingDigest for Wire {
 
 impl GetProxyDigest for Wire {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.stream.get_proxy_digest()
+        Some(self.digest.clone())
     }
 }
 
@@ -163,16 +222,34 @@ impl GetSocketDigest for Wire {
 /// Not offered: nobody looks at a server's bytes without taking them.
 impl Peek for Wire {}
 
+/// Whether a request may be sent twice (RFC 9110, 9.2.2): it is, if its kept connection turns out closed.
+fn is_repeatable(head: &[u8]) -> bool {
+    IDEMPOTENT.iter().any(|method| head.starts_with(method))
+}
+
+/// Whether the other side has closed, by what the kernel knows at this moment. The runtime hears of it later.
+fn is_closed(socket: UniqueIDType) -> bool {
+    ext::get_tcp_info(socket).is_ok_and(|info| info.tcpi_state != ESTABLISHED)
+}
+
+const IDEMPOTENT: [&[u8]; 6] = [b"GET ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE "];
+/// `TCP_ESTABLISHED` of Linux.
+const ESTABLISHED: u8 = 1;
+
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use pingora::protocols::l4::stream::Stream as L4Stream;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
-    use crate::message::Fault;
+    use crate::{message::Fault, pool::Connected};
 
     fn wire() -> (Wire, DuplexStream) {
         let (ours, servers) = duplex(1 << 16);
-        (Wire::new(Box::new(ours)), servers)
+        (Wire::new(Box::new(ours)).unwrap(), servers)
     }
 
     async fn read(wire: &mut Wire) -> Result<String, Fault> {
@@ -227,13 +304,56 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_left_of_an_answered_request_is_no_new_one() {
+    async fn a_request_that_may_not_be_sent_twice_is_not_sent_on_a_connection_that_is_closed() {
+        let answer = b"HTTP/1.1 204 None\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for (head, is_sent) in [("POST / HTTP/1.1\r\n\r\n", false), ("GET / HTTP/1.1\r\n\r\n", true)] {
+            let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut server, _) = listener.accept().await.unwrap();
+            let mut wire = Wire::new(Box::new(L4Stream::from(ours))).unwrap();
+            for _ in 0..2 {
+                wire.write_all(head.as_bytes()).await.unwrap();
+                server.read_exact(&mut vec![0; head.len()]).await.unwrap();
+                server.write_all(answer).await.unwrap();
+                read(&mut wire).await.unwrap();
+                assert!(may_be_kept(&mut wire).await, "it is open");
+            }
+            drop(server);
+            // The kernel knows, and this task has not let the runtime ask it.
+            while !is_closed(wire.id()) {
+                std::thread::yield_now();
+            }
+            let sent = wire.write_all(head.as_bytes()).await;
+            assert_eq!(sent.is_ok(), is_sent, "{head:?}");
+            let unsent = |error: io::Error| error.get_ref().is_some_and(|why| why.is::<Unsent>());
+            assert_eq!(sent.is_err_and(unsent), !is_sent, "{head:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn it_counts_as_idle_between_two_requests_if_there_is_room() {
+        let among = Arc::<Connected>::default();
+        let (mut wire, mut server) = wire();
+        wire.link.is_among(&among);
+        for _ in 0..2 {
+            wire.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert_eq!((among.open(), among.idle()), (1, 0));
+            server.write_all(b"HTTP/1.1 204 None\r\n\r\n").await.unwrap();
+            read(&mut wire).await.unwrap();
+            assert!(may_be_kept(&mut wire).await);
+            assert_eq!((among.open(), among.idle()), (1, 1));
+        }
+        drop(wire);
+        assert_eq!((among.open(), among.idle()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_request_was_answered_before_its_end_is_not_kept() {
         let (mut wire, mut server) = wire();
         wire.write_all(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n").await.unwrap();
         server.write_all(b"HTTP/1.1 204 None\r\n\r\n").await.unwrap();
         read(&mut wire).await.unwrap();
         wire.write_all(b"all of it").await.unwrap();
-        server.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await.unwrap();
         assert!(!may_be_kept(&mut wire).await);
     }
 }

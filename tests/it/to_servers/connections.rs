@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A site in front of one server.
-fn in_front_of(server: SocketAddr, keys: &str) -> Site {
+pub fn in_front_of(server: SocketAddr, keys: &str) -> Site {
     Site::new(&[]).with(|yaml| {
         yaml["threads"] = 1.into();
         pool_of(&mut yaml["pools"][0], server, keys);

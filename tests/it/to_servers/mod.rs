@@ -2,6 +2,7 @@
 
 mod connections;
 mod deadlines;
+mod kept;
 mod proofs;
 mod retries;
 
