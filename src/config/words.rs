@@ -190,7 +190,15 @@ pub(super) fn header_value(text: &str) -> Result<HeaderValue, Wrong> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::yaml::fixture::read;
+
+    fn node(yaml: &str) -> Node {
+        Node::parse(yaml).unwrap_or_else(|_| panic!("{yaml} is not YAML"))
+    }
+
+    /// What `parse` makes of a YAML value.
+    fn read<T>(parse: impl Fn(&Node) -> Result<T, Wrong>, yaml: &str) -> Option<T> {
+        parse(&node(yaml)).ok()
+    }
 
     #[test]
     fn host_names_become_lower_case() {

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
@@ -14,11 +15,13 @@ use tokio::{
 use crate::{
     routing::websocket,
     support::{
+        after,
         certs::cert_for,
         client::{Connection, Request},
         config::{APP, Site, parse},
         eventually,
         homing::Homing,
+        lines::{self, logged},
         net,
         origin::{Mode, Origin},
         soon, tls,
@@ -67,6 +70,25 @@ async fn a_tunnel_carries_much() {
             assert_eq!(echoed.expect("the tunnel gives bytes"), &message[..]);
         }
     }
+}
+
+#[tokio::test]
+async fn a_tunnel_lives_while_its_server_speaks_and_ends_when_that_is_silent_for_too_long() {
+    let app = Origin::start("app").await;
+    let site = Site::new(&[&app]).with(|yaml| yaml["pools"][0]["read_timeout"] = "1s".into());
+    let homing = logged(site, "").start().await;
+    let mut client = Connection::open(homing.addr).await;
+    client.send(&websocket()).await.expect("the request is read");
+    assert_eq!(client.head().await.expect("an answer").status(), 101);
+    for _ in 0..6 {
+        after(Duration::from_millis(250)).await;
+        client.wire.write("hello").await.expect("the tunnel takes bytes");
+        assert_eq!(soon("an echo", client.wire.exactly(5)).await.expect("the tunnel gives bytes"), "hello");
+    }
+    assert!(client.closed().await.is_empty(), "nothing more comes");
+    let line = lines::line(&homing).await;
+    assert_eq!((&line["status"], &line["bytes_sent"]), (&json!(101), &json!(30)), "{line:#}");
+    eventually("the server's side is closed", async || app.open() == 0).await;
 }
 
 #[tokio::test]
