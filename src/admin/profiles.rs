@@ -30,7 +30,8 @@ pub(super) fn application(profile: &config::ApplicationProfile, logs: bool) -> v
             max_control_frames: profile.http2.max_control_frames,
             prior_knowledge: profile.http2.prior_knowledge,
         },
-        trusted_proxies: networks(&profile.trusted_proxies),
+        trusted_proxies: networks(&profile.trusted_proxies.networks),
+        trusted_proxies_header: profile.trusted_proxies.header.as_str().to_owned(),
         ssl_client_certificate_mode: match &profile.clients {
             None => "none",
             Some(clients) if clients.required => "require",

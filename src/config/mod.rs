@@ -56,6 +56,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod trusted_proxies;
 mod units;
 mod virtual_service;
 mod words;
@@ -107,6 +108,7 @@ pub use site::Site;
 pub use site_redirect::SitePersistenceMode;
 pub use site_tls::{SiteTls, server_name as site_server_name};
 pub use tls::{CaCerts, Certificate};
+pub use trusted_proxies::{TrustedHeader, TrustedProxies};
 pub use units::written_share;
 pub use virtual_service::{AddressLists, Service, ServiceTls, VirtualService};
 

@@ -9,6 +9,7 @@ use super::{
     pki::PkiProfile,
     read::Object,
     table::Table,
+    trusted_proxies::TrustedProxies,
     units::{self, days, hours, milliseconds, seconds},
     words,
 };
@@ -26,8 +27,7 @@ pub struct ApplicationProfile {
     pub keepalive_timeout: Duration,
     pub limits: RequestLimits,
     pub request_ids: RequestIds,
-    /// Client networks, of proxies in front, that are believed what they say of their clients; default: none.
-    pub trusted_proxies: Vec<IpNet>,
+    pub trusted_proxies: TrustedProxies,
     /// Clients of services with TLS are asked for their certificates; default: nobody is.
     pub clients: Option<Arc<ClientCertificates>>,
     pub http2: Http2,
@@ -92,7 +92,7 @@ impl ApplicationProfile {
                 .unwrap_or(default.keepalive_timeout),
             limits: RequestLimits::read(o),
             request_ids: o.object("request_id", RequestIds::read).unwrap_or_default(),
-            trusted_proxies: o.list("trusted_proxies", words::network).unwrap_or_default(),
+            trusted_proxies: TrustedProxies::read(o),
             clients: ClientCertificates::read(o, pki_profiles).map(Arc::new),
             http2: o.object("http2", Http2::read).unwrap_or_default(),
         };
@@ -111,7 +111,7 @@ impl Default for ApplicationProfile {
             keepalive_timeout: seconds(60),
             limits: RequestLimits::default(),
             request_ids: RequestIds::default(),
-            trusted_proxies: Vec::new(),
+            trusted_proxies: TrustedProxies::default(),
             clients: None,
             http2: Http2::default(),
         }

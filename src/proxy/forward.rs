@@ -37,7 +37,7 @@ pub(super) fn prepare(session: &mut Session, exchange: &Exchange, spare: &SpareH
     let fields = &mut parts.headers;
     // Looked for in one pass, because nearly no request has any.
     if fields.keys().any(is_clients_word) {
-        let stays = |name: &HeaderName| exchange.client_is_told && is_proxys_word(name);
+        let stays = |name: &HeaderName| exchange.keeps_x_forwarded && is_proxys_word(name);
         let names = fields.keys().filter(|name| is_clients_word(name) && !stays(name));
         let names: Vec<_> = names.cloned().collect();
         for name in names {

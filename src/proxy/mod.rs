@@ -20,6 +20,7 @@ mod distrust;
 mod exchange;
 mod fields;
 mod forward;
+mod forwarded;
 mod limits;
 mod notes;
 mod observing;

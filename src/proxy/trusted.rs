@@ -1,30 +1,69 @@
 //! What proxies in front say of their clients, where the application profile trusts them: `X-Forwarded-For` and
-//! `X-Forwarded-Proto`. From everybody else these are removed unread.
+//! `X-Forwarded-Proto`, or `Forwarded`, as the profile says. The others are not read, for a proxy that writes the one may
+//! pass on what a client has written into the other. From everybody else all are removed unread.
 //!
 //! A client can write the field before a proxy adds to it, so it is read from its end: the last address that is not of
 //! a trusted proxy is the client's. nginx: `set_real_ip_from` with `real_ip_recursive`; Avi: `use_true_client_ip`.
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName};
-use ipnet::IpNet;
+use http::{HeaderMap, HeaderName, header::FORWARDED};
 
-use super::fields;
-use crate::rule::Exchange;
+use super::{
+    fields,
+    forwarded::{self, Hop, scheme},
+};
+use crate::{
+    config::{TrustedHeader, TrustedProxies},
+    rule::Exchange,
+};
 
 /// Takes over what a trusted proxy says of its client.
-pub(super) fn believe(headers: &HeaderMap, trusted: &[IpNet], exchange: &mut Exchange) {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip));
-    if trusted.is_empty() || !is_trusted(exchange.client) {
+pub(super) fn believe(headers: &HeaderMap, proxies: &TrustedProxies, exchange: &mut Exchange) {
+    let is_trusted = |ip: IpAddr| proxies.networks.iter().any(|net| net.contains(&ip));
+    if proxies.networks.is_empty() || !is_trusted(exchange.client) {
         return;
     }
     exchange.client_is_told = true;
-    if let Some(client) = client(headers, is_trusted) {
+    let (client, secure) = match proxies.header {
+        TrustedHeader::XForwardedFor => {
+            exchange.keeps_x_forwarded = true;
+            (client(headers, is_trusted), last(headers, &PROTO).and_then(scheme))
+        }
+        TrustedHeader::Forwarded => {
+            let hops = hops(headers);
+            (first_stranger(&hops, is_trusted), hops.last().and_then(|nearest| nearest.secure))
+        }
+    };
+    if let Some(client) = client {
         exchange.client = client;
     }
-    if let Some(secure) = last(headers, &PROTO).and_then(scheme) {
+    if let Some(secure) = secure {
         exchange.secure = secure;
     }
+}
+
+/// The hops that `Forwarded` tells of, the nearest last, as far back as every field can be read.
+fn hops(headers: &HeaderMap) -> Vec<Hop> {
+    if !fields::has(headers, &FORWARDED) {
+        return Vec::new();
+    }
+    let all: Vec<_> =
+        headers.get_all(&FORWARDED).iter().map(|field| forwarded::hops(field.as_bytes())).collect();
+    let readable = all.iter().rev().take_while(|hops| hops.is_some()).count();
+    all.into_iter().rev().take(readable).rev().flatten().flatten().collect()
+}
+
+/// The nearest client that is none of the proxies; where nobody says who came to one, that one.
+fn first_stranger(hops: &[Hop], is_trusted: impl Fn(IpAddr) -> bool) -> Option<IpAddr> {
+    let mut found = None;
+    for client in hops.iter().rev().map_while(|hop| hop.client) {
+        found = Some(client);
+        if !is_trusted(client) {
+            break;
+        }
+    }
+    found
 }
 
 /// `None`: the nearest proxy names nobody.
@@ -54,17 +93,13 @@ fn last<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     field.as_bytes().rsplit(|byte| *byte == b',').next().map(<[u8]>::trim_ascii)
 }
 
-fn scheme(word: &[u8]) -> Option<bool> {
-    let is = |scheme: &[u8]| word.eq_ignore_ascii_case(scheme);
-    if is(b"https") { Some(true) } else { is(b"http").then_some(false) }
-}
-
 static FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use ipnet::IpNet;
 
     use super::*;
 
@@ -93,6 +128,34 @@ mod tests {
             let trusted: IpNet = "10.0.0.0/8".parse().expect("a network");
             let found = client(&headers, |ip| trusted.contains(&ip));
             assert_eq!(found.map(|ip| ip.to_string()).as_deref(), expected, "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn of_forwarded_the_same_holds() {
+        for (fields, expected, secure) in [
+            (&["for=203.0.113.7;proto=https"][..], Some("203.0.113.7"), Some(true)),
+            (&["for=192.0.2.66, for=203.0.113.7"], Some("203.0.113.7"), None),
+            (&["for=203.0.113.7;proto=https, for=10.0.0.2;proto=http"], Some("203.0.113.7"), Some(false)),
+            (&["for=192.0.2.66", "for=203.0.113.7", "for=10.0.0.2"], Some("203.0.113.7"), None),
+            (&["for=10.0.0.4, for=10.0.0.2"], Some("10.0.0.4"), None),
+            (&["for=203.0.113.7, for=unknown, for=10.0.0.2"], Some("10.0.0.2"), None),
+            (&["for=203.0.113.7, proto=https, for=10.0.0.2"], Some("10.0.0.2"), None),
+            (&["for=\"[2001:db8::7]:4711\", for=_edge"], None, None),
+            (&["for=203.0.113.7, what", "for=10.0.0.2;proto=https"], Some("10.0.0.2"), Some(true)),
+            (&["for=10.0.0.2", "what"], None, None),
+            (&[""], None, None),
+            (&[], None, None),
+        ] {
+            let mut headers = HeaderMap::new();
+            for field in fields {
+                headers.append(FORWARDED, HeaderValue::from_str(field).expect("a value"));
+            }
+            let trusted: IpNet = "10.0.0.0/8".parse().expect("a network");
+            let hops = hops(&headers);
+            let found = first_stranger(&hops, |ip| trusted.contains(&ip));
+            assert_eq!(found.map(|ip| ip.to_string()).as_deref(), expected, "{fields:?}");
+            assert_eq!(hops.last().and_then(|hop| hop.secure), secure, "{fields:?}");
         }
     }
 

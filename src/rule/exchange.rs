@@ -38,6 +38,8 @@ pub struct Exchange {
     pub(crate) secure: bool,
     /// A proxy in front, whom the configuration trusts, has told of the client.
     pub(crate) client_is_told: bool,
+    /// By `X-Forwarded-For`: what else such fields say is its word too.
+    pub(crate) keeps_x_forwarded: bool,
     /// What a peer site said of the client's TLS session, where the request came over the hop.
     pub(crate) carried_session: Option<Vec<u8>>,
     pub(crate) destination: Destination,
@@ -100,6 +102,7 @@ impl Exchange {
             client: connection.client().ip(),
             secure: connection.tls().is_some(),
             client_is_told: false,
+            keeps_x_forwarded: false,
             carried_session: None,
             destination,
             fallback: Destination::Default,

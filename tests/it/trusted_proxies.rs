@@ -58,6 +58,36 @@ async fn a_trusted_proxy_is_believed_who_its_client_is_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_tells_by_forwarded_is_believed_by_that_alone() {
+    let app = Origin::start("app").await;
+    let trusting = "trusted_proxies: [127.0.0.1, 10.0.0.0/8], trusted_proxies_header: forwarded";
+    let homing = Site::new(&[&app]).http(trusting).start().await;
+    let request = || {
+        Request::get("/")
+            .header("X-Forwarded-For", "192.0.2.66")
+            .header("X-Forwarded-Proto", "http")
+            .header("X-Forwarded-Host", "evil.example")
+    };
+    for (field, client, scheme) in [
+        (
+            "for=192.0.2.66, for=\"[2001:db8::7]:4711\";proto=https, for=10.0.0.2;proto=https",
+            "2001:db8::7",
+            "https",
+        ),
+        ("for=unknown;proto=https", "127.0.0.1", "https"),
+        ("for=\"203.0.113.7", "127.0.0.1", "http"),
+    ] {
+        assert_eq!(request().header("Forwarded", field).send(homing.addr).await.status, 200);
+        let node = if client.contains(':') { format!("\"[{client}]\"") } else { client.to_owned() };
+        let forwarded = format!("for={node};proto={scheme}");
+        let told = [Some(client), Some(scheme), None, None, Some(&*forwarded), None];
+        assert_eq!(said(&app.take()[0]), text(told), "{field}");
+    }
+    assert_eq!(request().send(homing.addr).await.status, 200);
+    assert_eq!(app.take()[0].headers.all("x-forwarded-for"), ["127.0.0.1"]);
+}
+
+#[tokio::test]
 async fn each_request_of_a_proxys_connection_has_its_own_client() {
     let (app, clone) = (Origin::start("app").await, Origin::start("clone").await);
     let site = Site::new(&[&app])

@@ -25,6 +25,8 @@ pub struct ApplicationProfile {
     pub http2: Http2,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<String>,
+    /// `x_forwarded_for` or `forwarded`.
+    pub trusted_proxies_header: String,
     /// `none`, `request` or `require`.
     pub ssl_client_certificate_mode: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -99,6 +99,7 @@ fn application_profile() -> ApplicationProfile {
             prior_knowledge: false,
         },
         trusted_proxies: vec![],
+        trusted_proxies_header: "x_forwarded_for".into(),
         ssl_client_certificate_mode: "none".into(),
         pki_profile_ref: None,
     }
