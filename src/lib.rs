@@ -119,12 +119,12 @@ pub mod prelude {
             PersistenceProfile, Redirect, Rewrite, Template, Texts, Token, Variable,
         },
         gslb::{
-            Arrival, Cookie, Decision, Ending, MemberId, Membership, OnFailure, Outcome, OutcomeCounters,
-            PeerMember, PublicName, ReadCookie, SetCookie, Sites, Standing, carries_loop_token,
-            cookie_values, decide, private_cache_control, without_cookie,
+            Arrival, Cookie, Decision, Ending, MemberId, Outcome, OutcomeCounters, PeerMember, PublicName,
+            ReadCookie, SetCookie, Sites, Standing, carries_loop_token, cookie_values, decide,
+            private_cache_control, without_cookie,
         },
         metrics::Metrics,
-        names::{PoolName, RuleName, VsName},
+        names::{PoolName, VsName},
         pool::{AdminState, NamedServer, Pool, Server, ServerCookie},
         rule::{
             Assign, ClientConn, CloneEvent, CloneOrder, Exchange, Finished, LbEvent, Pools, Reply, Request,
@@ -135,7 +135,7 @@ pub mod prelude {
         session::{Assigned, How, Refresh},
         site_cookie::{
             ClientScheme, HOP_HEADER, HOP_REFUSED_HEADER, HomeRefusal, HopFields, HopRefusal, LastOpened,
-            Refusal, ReplayGuard,
+            Refusal,
         },
         tls::{ClientCertificate, TlsFacts},
     };

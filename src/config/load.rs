@@ -76,11 +76,10 @@ fn read(files: &dyn Files, file: &Path, registered: &[&str], report: &Report) ->
     let tree = match parse(&site) {
         Ok(tree) => tree?,
         Err(error) => {
-            let (what, help) = match error.kind() {
-                io::ErrorKind::NotFound => {
-                    ("does not exist".into(), "create it, or name another with `--config`")
-                }
-                _ => unreadable(file, &error),
+            let (what, help) = unreadable(file, &error);
+            let help = match error.kind() {
+                io::ErrorKind::NotFound => "create it, or name another with `--config`",
+                _ => help,
             };
             report.problem(site.place(1), what, help);
             return None;
@@ -299,10 +298,11 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::config::yaml::fixture::node;
 
     #[test]
     fn a_checksum_tells_what_a_file_says_and_not_how() {
-        let of = |text: &str| checksum(&Node::parse(text).ok().unwrap_or_else(|| panic!("{text} is YAML")));
+        let of = |text: &str| checksum(&node(text));
         let plain = of("a: [1, {b: c}]\nd: true\ne:\n");
         for same in ["a:   # one\n  - 1\n  - b: 'c'\nd: true\ne: ~\n", "{a: [1, {b: c}], d: true, e: null}"] {
             assert_eq!(of(same), plain, "{same}");

@@ -175,15 +175,7 @@ pub(super) fn written_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn node(yaml: &str) -> Node {
-        Node::parse(yaml).unwrap_or_else(|_| panic!("{yaml} is not YAML"))
-    }
-
-    /// What `parse` makes of a YAML value.
-    fn read<T>(parse: impl Fn(&Node) -> Result<T, Wrong>, yaml: &str) -> Option<T> {
-        parse(&node(yaml)).ok()
-    }
+    use crate::config::yaml::fixture::read;
 
     #[test]
     fn durations_have_a_unit_and_a_range() {

@@ -372,3 +372,17 @@ fn place_alias(node: &mut Node, line: usize) {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod fixture {
+    use super::{Node, Wrong};
+
+    pub fn node(yaml: &str) -> Node {
+        Node::parse(yaml).unwrap_or_else(|_| panic!("{yaml} is not YAML"))
+    }
+
+    /// What `parse` makes of a YAML value.
+    pub fn read<T>(parse: impl Fn(&Node) -> Result<T, Wrong>, yaml: &str) -> Option<T> {
+        parse(&node(yaml)).ok()
+    }
+}

@@ -6,8 +6,7 @@ use super::Membership;
 use crate::config::{
     AddressLists, ApplicationProfile, CookieOptions, DownResponse, GroupChoosing, Gslb, GslbAlgorithm,
     GslbGroup, GslbMember, GslbService, GslbSitePersistence, HealthMonitor, HmDownRecovery, HmScope,
-    MemberPort, MonitorType, PoolAlgorithm, SameSite, Site, SiteMode, SitePersistenceMode, SiteRef,
-    VirtualService,
+    MemberPort, MonitorType, PoolAlgorithm, Site, SiteMode, SitePersistenceMode, SiteRef, VirtualService,
 };
 use crate::site_cookie::{Key, KeyFile, KeyState, Secret};
 
@@ -155,20 +154,13 @@ pub fn cookie_options() -> CookieOptions {
     CookieOptions {
         name: "FOO".into(),
         timeout: Some(Duration::from_secs(8 * 3600)),
-        path: "/".into(),
-        domain: None,
-        same_site: SameSite::Lax,
-        partitioned: false,
-        http_only: true,
-        persistent: false,
-        avi_compatible: false,
-        server_tag: false,
         keys: vec![Key {
             uuid: "509ceebd-0913-4a6f-8b1e-2f0d3c4b5a69".into(),
             state: KeyState::Active,
             secret: Secret::new([7; 32]),
             file: KeyFile::default(),
         }],
+        ..CookieOptions::default()
     }
 }
 

@@ -246,3 +246,47 @@ impl Simulated {
         self.answer.headers.get(name)?.to_str().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::rule::RuleResult;
+
+    /// Tells the server the first that is up, and the client the status.
+    struct FirstUp;
+
+    #[async_trait]
+    impl Rule for FirstUp {
+        async fn http_request(&self, request: &mut Request<'_>) -> RuleResult {
+            match request.pools().active_servers("app")?.first() {
+                Some(server) => request.set_header("X-First", server.to_string())?,
+                None => request.respond(Reply::new(503)),
+            }
+            Ok(())
+        }
+
+        async fn http_response(&self, response: &mut Response<'_>) -> RuleResult {
+            response.set_header("X-Status", response.status().to_string())
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_go_up_and_down_and_heads_are_seen_as_they_would_be_sent() {
+        let simulator = Simulator::new(FirstUp).pool("app", ["192.0.2.1:80", "192.0.2.2:80"]);
+        let connection = simulator.connect(None).await;
+        for (up, first, status) in [
+            ([true, true], Some("192.0.2.1:80"), "200"),
+            ([false, true], Some("192.0.2.2:80"), "200"),
+            ([false, false], None, "503"),
+            ([true, false], Some("192.0.2.1:80"), "200"),
+        ] {
+            simulator.set_up("app", "192.0.2.1:80", up[0]);
+            simulator.set_up("app", "192.0.2.2:80", up[1]);
+            let simulated = connection.get("/").await;
+            assert_eq!(simulated.request_header("x-first"), first, "{up:?}");
+            assert_eq!(simulated.response_header("x-status"), Some(status), "{up:?}");
+        }
+    }
+}

@@ -306,6 +306,12 @@ mod tests {
         keys.rotate(now).unwrap();
         let saved = TicketKeys::saved(&keys.expose(), now).expect("they are whole");
         assert_eq!(names(&saved), names(&keys));
+        saved.rotate(now + LIFETIME).unwrap();
+        assert_eq!(
+            names(&saved)[1..],
+            names(&keys)[..1],
+            "the tickets of those that sealed no more are over"
+        );
         for spoilt in [&b""[..], &[0; 79], &[0; 81]] {
             assert!(TicketKeys::saved(spoilt, now).is_none());
         }

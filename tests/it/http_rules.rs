@@ -10,7 +10,7 @@ use crate::support::{
     http2::Http2,
     lines::{lines, logged},
     origin::{Mode, Origin},
-    site_cookie::{B, Cookie},
+    site_cookie::{A, B, Cookie},
     tls::{self, Profile, TlsClient},
 };
 
@@ -265,4 +265,24 @@ async fn errors_have_the_pages_of_their_profile() {
         "<h1>later</h1>",
         "a page changes by a reload"
     );
+}
+
+#[tokio::test]
+async fn an_answer_of_another_site_keeps_the_page_that_it_got_there() {
+    let (here, there) = (Origin::start("a").await, Origin::start("b").await);
+    let fed = Federation::new();
+    let with_page = |site: Site, body: &str| {
+        let page = format!(
+            "{{name: pages, intercept_errors: true, error_pages: [{{status_code: [http_5xx], body: {body}}}]}}"
+        );
+        site.push("error_page_profiles", &page).vs("error_page_profile_ref", "pages")
+    };
+    let a = with_page(fed.site_a(&[&here]), "of a").start().await;
+    let b = with_page(fed.site_b(&[&there]), "of b").start().await;
+    a.sees("SP-gs-web@site_A", b.addr, true).await;
+    for (origin, cookie, page) in [(&here, Cookie::of(A), "of a"), (&there, Cookie::of(B), "of b")] {
+        origin.set(Mode::Status(500));
+        let answer = Request::get("/").cookie(&format!("FOO={}", cookie.seal())).send(a.addr).await;
+        assert_eq!((answer.status, &answer.body[..]), (500, page.as_bytes()));
+    }
 }

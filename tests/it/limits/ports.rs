@@ -1,9 +1,12 @@
 //! Ports: several at once, none while there is no server, and connections that end with the configuration that they
 //! were made under.
 
+use std::time::Duration;
+
 use tokio::net::TcpStream;
 
 use crate::support::{
+    after,
     client::{Connection, Request},
     config::{APP, Site, parse},
     eventually,
@@ -72,6 +75,30 @@ async fn nobody_listens_while_no_server_is_up() {
     eventually("the port is closed", async || !is_open().await).await;
     homing.reloaded(&site.vs("remove_listening_port_on_vs_down", "false")).await;
     eventually("the port is open", is_open).await;
+}
+
+#[tokio::test]
+async fn a_port_that_several_share_is_open_while_one_of_them_has_a_server() {
+    let (app, other) = (Origin::start("app").await, Origin::start("other").await);
+    let site = Site::new(&[&app]).monitored(APP, "http").pool("other", &[&other]).monitored("other", "http");
+    let site = site.vs("remove_listening_port_on_vs_down", "true").vs("domain_names", "[a.com]");
+    let site = site.with(|yaml| {
+        let mut second = yaml["virtual_services"][0].clone();
+        for (key, value) in [("name", "second"), ("pool_ref", "other"), ("domain_names", "[b.com]")] {
+            second[key] = parse(value);
+        }
+        yaml["virtual_services"].as_sequence_mut().expect("a list").push(second);
+    });
+    let homing = site.start().await;
+    homing.sees("other", other.addr, true).await;
+    app.healthy(false);
+    homing.sees(APP, app.addr, false).await;
+    // Twice as long as it takes to look.
+    after(Duration::from_millis(500)).await;
+    let answer = Request::get("/").host("b.com").send(homing.addr).await;
+    assert_eq!((answer.status, answer.server()), (200, "other"));
+    other.healthy(false);
+    eventually("the port is closed", async || TcpStream::connect(homing.addr).await.is_err()).await;
 }
 
 #[tokio::test]

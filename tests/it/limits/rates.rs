@@ -51,6 +51,22 @@ async fn a_client_asks_so_often_and_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn who_is_told_to_wait_for_less_than_a_second_is_not_told_to_come_at_once() {
+    let app = Origin::start("app").await;
+    let site = Site::new(&[&app]).vs("requests_rate_limit", "{rate_limiter: {count: 1, period: 900ms}}");
+    let homing = site.start().await;
+    let mut client = Connection::open(homing.addr).await;
+    // However slowly this runs, some two requests come in short order.
+    let refused = loop {
+        let answer = client.ask(&Request::get("/")).await;
+        if answer.status == 429 {
+            break answer;
+        }
+    };
+    assert_eq!(refused.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
 async fn holders_of_keys_have_their_own_rates_and_the_rest_count_by_client() {
     let app = Origin::start("app").await;
     let limit = format!("{{per: 'header:X-Api-Key', {FIVE}, action: {{status_code: 503}}}}");

@@ -124,6 +124,19 @@ async fn an_app_server_that_drains_keeps_what_a_rule_sends_it_and_a_disabled_one
 }
 
 #[tokio::test]
+async fn a_server_that_a_rule_names_and_that_is_not_reached_is_asked_once_and_nobody_in_its_place() {
+    let (gone, app) = (Origin::absent("gone").await, Origin::start("app").await);
+    let site = example("persistent", &gone).with(|yaml| {
+        yaml["pools"][0]["servers"] = Site::new(&[&gone, &app]).yaml["pools"][0]["servers"].clone();
+    });
+    let running = run_here(&site, server::Homing::builder().rule("persistent", Persistent)).await;
+    let named = Request::get("/").header("X-Server-Is", &gone.addr.to_string());
+    assert_eq!(named.send(site.addr).await.status, 502);
+    assert!(app.requests().is_empty());
+    running.shutdown(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
 async fn an_order_is_shown_with_its_author_and_its_time_and_is_logged() {
     let (a, b) = (Origin::start("a").await, Origin::start("b").await);
     let homing = Site::new(&[&a, &b]).start().await;

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_yaml::Value;
 
+use super::answered_whole;
 use crate::{
     routing::websocket,
     support::{
@@ -12,7 +13,7 @@ use crate::{
         client::{Connection, Request},
         config::{Site, parse},
         eventually, net,
-        origin::{Mode, Origin},
+        origin::Origin,
         relay::{Relay, tells},
         rpc::RpcServer,
         soon,
@@ -150,13 +151,7 @@ async fn a_connection_serves_as_many_requests_as_its_pool_says() {
     let app = Origin::start("app").await;
     let homing = in_front_of(app.addr, "{max_requests_per_connection: 2}").start().await;
     let mut client = Connection::open(homing.addr).await;
-    for (mode, request) in [
-        (Mode::Ok, Request::get("/")),
-        (Mode::Ok, Request::new("HEAD", "/")),
-        (Mode::Status(204), Request::get("/")),
-        (Mode::Ok, Request::post("/", "body")),
-        (Mode::Raw("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".into()), Request::get("/")),
-    ] {
+    for (mode, request) in answered_whole() {
         app.set(mode);
         assert!(client.ask(&request).await.status < 300);
     }

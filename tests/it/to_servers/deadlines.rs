@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::answered_whole;
 use crate::{
     routing::websocket,
     support::{
@@ -133,17 +135,12 @@ async fn what_is_answered_in_time_leaves_its_connection_to_others() {
     let keys = [("request_timeout", "400ms"), ("server_response_timeout", "400ms")];
     let homing = patient(&[&app], &keys).start().await;
     let mut client = Connection::open(homing.addr).await;
-    for (mode, request) in [
-        (Mode::Ok, Request::get("/")),
-        (Mode::Ok, Request::new("HEAD", "/")),
-        (Mode::Status(204), Request::get("/")),
-        (Mode::Ok, Request::post("/", "body")),
-    ] {
+    for (mode, request) in answered_whole() {
         app.set(mode);
         assert!(client.ask(&request).await.status < 300);
         after(Duration::from_millis(500)).await;
     }
-    let late = lines::lines(&homing, 4).await.iter().filter(|line| !line["reason"].is_null()).count();
+    let late = lines::lines(&homing, 5).await.iter().filter(|line| !line["reason"].is_null()).count();
     assert_eq!((app.connections(), late), (1, 0));
 }
 
@@ -166,4 +163,38 @@ async fn a_stream_of_events_and_a_websocket_last_as_long_as_they_want() {
     app.release(1);
     let rest = soon("the rest", listener.wire.body(crate::support::wire::Framing::Chunked)).await;
     assert_eq!(rest.expect("the stream ends as its server wants"), "data: 1\n\n");
+}
+
+#[tokio::test]
+async fn who_asks_for_a_tunnel_is_not_late_however_long_the_server_takes() {
+    let app = Origin::start("app").await;
+    app.set(Mode::Held);
+    let homing = patient(&[&app], &[("request_timeout", "200ms")]).start().await;
+    let mut tunnel = Connection::open(homing.addr).await;
+    tunnel.send(&websocket()).await.expect("the request is read");
+    after(Duration::from_millis(500)).await;
+    app.release(1);
+    assert_eq!(soon("an answer", tunnel.head()).await.expect("an answer").status(), 200, "it declines");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made_is_waited_for_no_longer_than_its_request_may_take() {
+    let (server, _in_its_queue) = full().await;
+    let keys = [("request_timeout", "300ms"), ("connect_timeout", "1h")];
+    let homing = patient(&[], &keys).with(|yaml| {
+        let server = server.local_addr().expect("it is bound");
+        yaml["pools"][0]["servers"] = parse(&format!("[{{ip: {}, port: {}}}]", server.ip(), server.port()));
+    });
+    let homing = homing.start().await;
+    assert_eq!(soon("an answer", Request::get("/").send(homing.addr)).await.status, 504);
+    assert_eq!(lines::line(&homing).await["reason"], LATE);
+}
+
+/// A server that accepts nobody, with a queue that has no room for more.
+async fn full() -> (TcpListener, TcpStream) {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("an address is free");
+    let listener = socket.listen(0).expect("it listens");
+    let queued = TcpStream::connect(listener.local_addr().expect("it is bound")).await;
+    (listener, queued.expect("there is room for one"))
 }
