@@ -187,6 +187,8 @@ const LONGEST_CODE: usize = 30;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -248,5 +250,71 @@ mod tests {
         let mut block = b"\x44\x84\x60\x7f\xf5\x1f".to_vec();
         spoil_fragment(&mut block);
         assert_eq!(block, b"\x44\x84\x60\x7f\xf7\x1f", "a path with `>`");
+    }
+
+    /// One field as a client may write it, or a change of the table's size, and whether it is a pseudo-header field.
+    fn field() -> impl Strategy<Value = (Vec<u8>, bool)> {
+        let value = proptest::collection::vec(any::<u8>(), 0..200);
+        let name = prop_oneof![
+            "[a-z][a-z-]{0,200}".prop_map(|name| (name, false)),
+            ":[a-z]{1,9}".prop_map(|name| (name, true))
+        ];
+        let literal = prop_oneof![Just((0x40u8, 6)), Just((0x00, 4)), Just((0x10, 4))];
+        let is_pseudo = |index: usize| (1..=LAST_PSEUDO_FIELD).contains(&index);
+        prop_oneof![
+            (1usize..5000).prop_map(move |index| (written(0x80, 7, index), is_pseudo(index))),
+            (0usize..70_000).prop_map(|size| (written(0x20, 5, size), false)),
+            (literal.clone(), 1usize..5000, value.clone()).prop_map(move |((kind, prefix), index, value)| {
+                ([written(kind, prefix, index), text(&value)].concat(), is_pseudo(index))
+            }),
+            (literal, name, value).prop_map(|((kind, _), (name, pseudo), value)| {
+                ([vec![kind], text(name.as_bytes()), text(&value)].concat(), pseudo)
+            }),
+        ]
+    }
+
+    /// RFC 7541, 5.1.
+    fn written(kind: u8, prefix: u32, number: usize) -> Vec<u8> {
+        let mask = (1 << prefix) - 1;
+        if number < mask {
+            return vec![kind | number as u8];
+        }
+        let (mut bytes, mut left) = (vec![kind | mask as u8], number - mask);
+        while left >= 0x80 {
+            bytes.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        bytes.push(left as u8);
+        bytes
+    }
+
+    fn text(bytes: &[u8]) -> Vec<u8> {
+        [written(0, 7, bytes.len()), bytes.to_vec()].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_has_a_pseudo_field_if_one_of_its_fields_is_one(fields in proptest::collection::vec(field(), 0..8)) {
+            let block: Vec<u8> = fields.iter().flat_map(|(field, _)| field.clone()).collect();
+            prop_assert_eq!(has_pseudo_field(&block), fields.iter().any(|(_, pseudo)| *pseudo));
+        }
+
+        #[test]
+        fn what_follows_changes_nothing_about_a_pseudo_field(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60), more in proptest::collection::vec(any::<u8>(), 0..60),
+        ) {
+            if has_pseudo_field(&bytes) {
+                prop_assert!(has_pseudo_field(&[bytes, more].concat()));
+            }
+        }
+
+        #[test]
+        fn no_more_than_one_byte_is_spoilt(
+            bytes in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
+            let mut after = bytes.clone();
+            spoil_fragment(&mut after);
+            prop_assert!(bytes.iter().zip(&after).filter(|(before, after)| before != after).count() <= 1);
+        }
     }
 }

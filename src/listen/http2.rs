@@ -42,6 +42,7 @@ where
         .max_concurrent_streams(limits.max_concurrent_streams)
         .max_header_list_size(limits.max_header_list_size)
         .max_local_error_reset_streams(Some(MOST_RESETS))
+        .max_send_buffer_size(MOST_UNSENT)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(WINDOW);
     let Ok(mut http2) = handshake(wire, Some(options)).await else { return End::Closed };
@@ -180,6 +181,8 @@ impl Drop for Open {
 
 /// What a client, a peer site too, may send ahead of an app that reads slowly, on all streams together.
 const WINDOW: u32 = 256 << 10;
+/// Of a stream's answer, what waits for the client's window and socket.
+const MOST_UNSENT: usize = 64 << 10;
 /// Streams that the client's own errors had homing reset.
 const MOST_RESETS: usize = 128;
 /// Requests that Pingora refuses before they are any.
