@@ -4,7 +4,7 @@
 //! the servers, the monitors and the admin API. HAProxy derives its `maxconn` from `ulimit -n` for the same reason,
 //! nginx has `worker_connections`, Envoy its `global_downstream_max_connections`.
 
-use std::io;
+use std::{io, iter::successors};
 
 use rustix::{
     io::Errno,
@@ -64,13 +64,15 @@ fn reserve(limit: u64) -> u64 {
 /// What to do about an error that says nothing of the other side: this process, or the machine, has run out of
 /// something. `None`: it is another error.
 pub fn shortage(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    let code = error.downcast_ref::<io::Error>()?.raw_os_error()?;
+    let mut causes = successors(Some(error), |error| error.source());
+    let code = causes.find_map(|error| error.downcast_ref::<io::Error>())?.raw_os_error()?;
     Some(match Errno::from_raw_os_error(code) {
         Errno::MFILE => "raise the limit of open files (LimitNOFILE= of the unit, `ulimit -Hn`)",
         Errno::NFILE => "raise the machine's limit of open files (sysctl fs.file-max)",
         Errno::NOBUFS | Errno::NOMEM => "give the machine, or its network buffers, more memory",
         Errno::ADDRNOTAVAIL => {
-            "all local ports are in use: widen net.ipv4.ip_local_port_range, or add servers or addresses"
+            "all local ports are in use: widen net.ipv4.ip_local_port_range, or add servers or addresses; or an address \
+             of `snat_ip` is gone: give it back to an interface of this machine"
         }
         _ => return None,
     })
@@ -103,6 +105,10 @@ mod tests {
         assert_eq!(OpenFiles { limit: None }.shown(), "unlimited");
     }
 
+    #[derive(Debug, thiserror::Error)]
+    #[error("an error of a library")]
+    struct Within(#[source] io::Error);
+
     #[test]
     fn a_shortage_of_our_own_says_how_to_mend_it() {
         for (errno, part) in [
@@ -118,5 +124,7 @@ mod tests {
             assert!(help.unwrap_or_default().contains(part.unwrap_or_default()), "{help:?}");
         }
         assert_eq!(shortage(&std::fmt::Error), None, "no error of the system");
+        let inner = io::Error::from(Errno::MFILE);
+        assert!(shortage(&Within(inner)).is_some(), "it is the cause");
     }
 }

@@ -8,9 +8,10 @@ use std::{
     sync::Arc,
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
     io::{AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::config::ProxyProtocol;
@@ -51,13 +52,30 @@ impl Preface {
     }
 }
 
-/// A new connection to a server, which begins with the header if there is one.
-pub async fn connect(to: SocketAddr, preface: Option<&Preface>) -> io::Result<TcpStream> {
-    let mut connection = TcpStream::connect(to).await?;
+/// A new connection to a server, which begins with the header if there is one; `from`: the address of this machine that
+/// it comes from, else the system chooses.
+pub async fn connect(
+    from: Option<IpAddr>,
+    to: SocketAddr,
+    preface: Option<&Preface>,
+) -> io::Result<TcpStream> {
+    let mut connection = match from {
+        None => TcpStream::connect(to).await?,
+        Some(from) => connect_from(from, to).await?,
+    };
     if let Some(preface) = preface {
         preface.write(&mut connection).await?;
     }
     Ok(connection)
+}
+
+async fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // The port is chosen when the server is known: one port may serve connections to several.
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
+    let unbound = |error: io::Error| io::Error::new(error.kind(), format!("from snat_ip {from}: {error}"));
+    socket.bind((from, 0).into()).map_err(unbound)?;
+    socket.connect(to).await
 }
 
 /// Version 1. It cannot say that the families differ.

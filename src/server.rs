@@ -20,6 +20,7 @@ mod rounds;
 mod running;
 mod saved;
 mod session_file;
+mod sources;
 mod upgrade;
 mod watch;
 
@@ -51,6 +52,7 @@ pub use reload::Trigger;
 pub use running::Running;
 use saved::Incoming;
 use session_file::SessionFile;
+pub use sources::SourceError;
 pub use upgrade::{HandOverError, HandedOver, LinkError, SocketError, TakeOverError};
 use upgrade::{Successors, Taken};
 
@@ -73,6 +75,8 @@ pub enum StartError {
         "listener {wanted}: {in_use}, which this reload removes, still has the port; remove it in a reload of its own first, or restart"
     )]
     Overlap { wanted: SocketAddr, in_use: SocketAddr },
+    #[error(transparent)]
+    Source(#[from] SourceError),
     #[error("listener {name}: {source}")]
     Listener { name: String, source: std::io::Error },
     #[error("worker threads: {0}; lower `threads`, or allow the process more threads and open files")]
@@ -138,6 +142,7 @@ impl Homing {
         let instance = Arc::new(Instance::new(live.clone(), builder, workers));
         resolving::first(&instance).await;
         let snapshot = live.snapshot();
+        sources::check(&snapshot.config)?;
         let ports = instance.ports.prepare(&live, &snapshot, &mut sockets)?;
         let access_log = live.access_log.prepare(snapshot.config.access_log.as_ref(), &live.metrics)?;
         let dns = instance.prepare_dns(&snapshot, &mut sockets)?;

@@ -47,6 +47,7 @@ pub(super) fn settings(pool: &config::Pool) -> view::PoolSettings {
         tls: pool.enable_ssl.then(|| tls(pool)),
         enable_http2: pool.enable_http2,
         http2_max_concurrent_streams: pool.enable_http2.then_some(pool.connections.http2_streams as u32),
+        snat_ip: pool.sources.all().to_vec(),
         max_connection_age: span(pool.connections.max_age),
         max_requests_per_connection: pool.connections.max_requests,
         max_idle_connections_per_server: pool.connections.most_idle,

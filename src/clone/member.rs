@@ -19,7 +19,7 @@ use super::{
     transport::{Link, Transport},
 };
 use crate::{
-    config::OnOverflow,
+    config::{OnOverflow, SourceAddresses},
     names::PoolName,
     preface::{self, Preface},
     tls,
@@ -29,6 +29,10 @@ pub(super) struct Member {
     pub pool: PoolName,
     pub addr: SocketAddr,
     pub settings: Settings,
+    /// Where connections to it come from,
+    pub sources: SourceAddresses,
+    /// and whose turn it is.
+    pub turn: AtomicUsize,
     /// The member wants TLS.
     pub tls: Option<tls::Server>,
     pub lanes: Box<[Lane]>,
@@ -101,7 +105,8 @@ impl Member {
     }
 
     async fn open(&self, preface: Option<&Preface>) -> Result<Link, Unreachable> {
-        let stream = preface::connect(self.addr, preface).await?;
+        let source = self.sources.of(self.addr.ip(), self.turn.fetch_add(1, Relaxed));
+        let stream = preface::connect(source, self.addr, preface).await?;
         stream.set_nodelay(true)?;
         let http2 = self.settings.http2;
         let Some(tls) = &self.tls else { return Ok(Link { transport: Transport::Plain(stream), http2 }) };

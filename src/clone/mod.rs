@@ -113,6 +113,8 @@ impl ClonePool {
                 pool: section.pool.clone(),
                 addr: server.addr,
                 settings: settings.clone(),
+                sources: members.sources.clone(),
+                turn: Default::default(),
                 tls: connector.as_ref().map(|connector| connector.server(tls_name(members, server))),
                 lanes: (0..lanes).map(|_| Lane::default()).collect(),
                 share: Share::new(&budget, members.servers.len() == 1),

@@ -52,6 +52,7 @@ mod shape;
 mod site;
 mod site_redirect;
 mod site_tls;
+mod source_address;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -107,6 +108,7 @@ pub use seen::{Look, Seen, Stamp};
 pub use site::Site;
 pub use site_redirect::SitePersistenceMode;
 pub use site_tls::{SiteTls, server_name as site_server_name};
+pub use source_address::SourceAddresses;
 pub use tls::{CaCerts, Certificate};
 pub use trusted_proxies::{TrustedHeader, TrustedProxies};
 pub use units::written_share;

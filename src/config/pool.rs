@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     CaCerts, Connections, HashKey, HealthMonitor, HostHeader, InlineMonitor, Lifecycle, Patience,
-    PersistenceProfile, PoolTls, Retries, SiteTls,
+    PersistenceProfile, PoolTls, Retries, SiteTls, SourceAddresses,
     app_persistence::Profiles,
     pool_tls::{self, Proofs},
     problem::{Wrong, shown},
@@ -48,6 +48,8 @@ pub struct Pool {
     pub read_timeout: Duration,
     /// How long an unused connection to a server is kept; default 60 s. Keep it below the servers' own.
     pub idle_timeout: Duration,
+    /// Where connections to servers come from, probes and copies too.
+    pub sources: SourceAddresses,
     /// When a request is given up, whatever its server does.
     pub patience: Patience,
     /// How connections begin, and when they are parted with.
@@ -113,9 +115,10 @@ impl Pool {
         let enable_ssl = o.field("enable_ssl", units::flag).unwrap_or(false);
         let default = Self::of(name.as_deref().unwrap_or_default().into(), []);
         let algorithm = o.field("lb_algorithm", words::choice(&ALGORITHMS)).unwrap_or(default.algorithm);
-        let (named_servers, servers) = Server::read_all(o, default_port)
+        let (named_servers, servers): (Vec<_>, Vec<_>) = Server::read_all(o, default_port)
             .into_iter()
             .partition(|server| server.addr.ip().is_unspecified());
+        let sources = SourceAddresses::read(o, &servers);
         let patience = Patience::read(o);
         let sni = pool_tls::read_sni(o);
         let verify = o.field("verify", units::flag).unwrap_or(true);
@@ -137,6 +140,7 @@ impl Pool {
                 .field("read_timeout", units::duration(milliseconds(1)..=days(1)))
                 .unwrap_or(default.read_timeout),
             idle_timeout: o.field("idle_timeout", timeouts()).unwrap_or(default.idle_timeout),
+            sources,
             connections: Connections::read(o, &patience),
             patience,
             retries: Retries::read(o),
@@ -174,6 +178,7 @@ impl Pool {
             connect_timeout: seconds(5),
             read_timeout: seconds(60),
             idle_timeout: seconds(60),
+            sources: SourceAddresses::default(),
             patience: Patience::default(),
             connections: Connections::default(),
             retries: Retries::default(),

@@ -11,7 +11,7 @@ use super::Membership;
 use crate::{
     config::{
         Connections, Gslb, HashKey, HostHeader, LbAlgorithm, Lifecycle, Patience, Pool, PoolTls, Retries,
-        Server, VirtualService, site_server_name,
+        Server, SourceAddresses, VirtualService, site_server_name,
     },
     names::PoolName,
 };
@@ -56,6 +56,7 @@ impl SpPool {
                 connect_timeout: CONNECT_TIMEOUT,
                 read_timeout: membership.profile.home_read_timeout,
                 idle_timeout: IDLE_TIMEOUT,
+                sources: SourceAddresses::default(),
                 patience: Patience::default(),
                 connections: Connections::default(),
                 retries: Retries::default(),

@@ -24,6 +24,7 @@ pub(super) struct Changes {
     down: AtomicUsize,
     up: AtomicUsize,
     malformed_answers: Episode,
+    shortages: Episode,
 }
 
 impl Changes {
@@ -70,6 +71,16 @@ impl Changes {
                 reason,
                 "an answer of a server is malformed and was refused or cut: a client could read it otherwise than homing; \
                  the server, or what is between, is to be mended"
+            );
+        }
+    }
+
+    /// Logs that this machine cannot begin a connection: the first time for a long time.
+    pub fn log_shortage(&self, pool: &str, reason: &str, help: &str, now: Instant) {
+        if self.shortages.seen(now) {
+            warn!(
+                pool,
+                reason, "no connection to a server can begin at this machine and requests fail; {help}"
             );
         }
     }

@@ -48,8 +48,11 @@ pub use server::{Server, State, Status};
 pub use server_cookie::{NamedServer, ServerCookie};
 
 use std::{
-    net::SocketAddr,
-    sync::Arc,
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -86,6 +89,8 @@ pub struct Pool {
     ejections: EjectionMetrics,
     ejecting: Mutex<()>,
     retrying: Retrying,
+    /// Of its source addresses.
+    turn: AtomicUsize,
     connections: UpstreamMetrics,
     peer_tls: Option<Arc<PeerTls>>,
     server_tls: Option<Arc<ServerTls>>,
@@ -143,6 +148,7 @@ impl Pool {
             connections,
             peer_tls,
             retrying,
+            turn: AtomicUsize::default(),
             server_tls,
         })
     }
@@ -333,6 +339,15 @@ impl Pool {
         &self.waits
     }
 
+    /// The address that a connection to a server is to come from, another each time where there are several; `None`:
+    /// the system chooses.
+    pub fn source_of(&self, server: IpAddr) -> Option<IpAddr> {
+        if self.config.sources.is_empty() {
+            return None;
+        }
+        self.config.sources.of(server, self.turn.fetch_add(1, Relaxed))
+    }
+
     /// What is counted about the connections to its servers.
     pub fn connections(&self) -> &UpstreamMetrics {
         &self.connections
@@ -354,6 +369,11 @@ impl Pool {
     /// Logs, once in a while, that an answer of a server was refused or cut because of how it is written.
     pub fn log_malformed_answer(&self, server: SocketAddr, reason: &str, now: Instant) {
         self.changes.log_malformed_answer(self.name().as_str(), server, reason, now);
+    }
+
+    /// Logs, once in a while, that no connection to its servers can begin at this machine.
+    pub fn log_shortage(&self, reason: &str, help: &str, now: Instant) {
+        self.changes.log_shortage(self.name().as_str(), reason, help, now);
     }
 
     /// Completes at the next change of a server's health (the first result is one) or orders after this call: call it,

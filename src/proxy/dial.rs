@@ -6,7 +6,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
-    net::Shutdown,
+    net::{IpAddr, Shutdown},
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     Error, ErrorType, Result,
-    connectors::l4::Connect,
+    connectors::l4::{BindTo, Connect},
     protocols::{
         Digest, GetProxyDigest,
         l4::{ext, socket::SocketAddr, stream::Stream},
@@ -37,12 +37,23 @@ use crate::{
     preface::Preface,
 };
 
+/// Has a peer's connections come from an address of this machine, and be used by nobody who wants another.
+pub(super) fn come_from(source: IpAddr, peer: &mut HttpPeer) {
+    let mut hasher = DefaultHasher::new();
+    source.hash(&mut hasher);
+    peer.group_key ^= hasher.finish();
+    let mut bind_to = BindTo::default();
+    bind_to.addr = Some((source, 0).into());
+    peer.options.bind_to = Some(bind_to);
+}
+
 /// How a connection is made.
 #[derive(Debug)]
 pub(super) struct Dial {
-    pub preface: Option<Preface>,
+    preface: Option<Preface>,
     /// It may have to be ended; by this clock it ages.
-    pub held: Option<Clock>,
+    held: Option<Clock>,
+    source: Option<BindTo>,
 }
 
 /// Whether homing may have to end the connections of a pool.
@@ -51,8 +62,14 @@ pub(super) fn are_held(pool: &Pool) -> bool {
 }
 
 impl Dial {
+    /// From where the peer says.
+    pub fn new(preface: Option<Preface>, held: Option<Clock>) -> Self {
+        Self { preface, held, source: None }
+    }
+
     /// Has a peer's new connections made so, and kept apart from others to the same server.
-    pub fn apply(self, peer: &mut HttpPeer) {
+    pub fn apply(mut self, peer: &mut HttpPeer) {
+        self.source = peer.options.bind_to.clone();
         let mut hasher = DefaultHasher::new();
         (self.held.is_some(), self.preface.as_ref().map(Preface::fingerprint)).hash(&mut hasher);
         peer.group_key ^= hasher.finish();
@@ -68,7 +85,7 @@ impl Dial {
 #[async_trait]
 impl Connect for Dial {
     async fn connect(&self, server: &SocketAddr) -> Result<Stream> {
-        let tcp = connect(server, self.preface.as_ref()).await?;
+        let tcp = connect(server, self.source.as_ref(), self.preface.as_ref()).await?;
         let held = self.held.as_ref().and_then(|clock| Held::of(&tcp, clock));
         let mut stream = Stream::from(tcp);
         if let Some(held) = held {
@@ -79,9 +96,13 @@ impl Connect for Dial {
 }
 
 /// A new connection, on which the preface was written.
-pub(super) async fn connect(server: &SocketAddr, preface: Option<&Preface>) -> Result<TcpStream> {
+pub(super) async fn connect(
+    server: &SocketAddr,
+    source: Option<&BindTo>,
+    preface: Option<&Preface>,
+) -> Result<TcpStream> {
     let server = server.as_inet().expect("servers have IP addresses");
-    let mut tcp = ext::connect(server, None).await?;
+    let mut tcp = ext::connect(server, source).await?;
     if let Some(preface) = preface {
         let written = preface.write(&mut tcp).await;
         written.map_err(|error| Error::because(ErrorType::ConnectError, "no PROXY header written", error))?;

@@ -47,8 +47,10 @@ fn look_up(pool: &Arc<Pool>, server: &Arc<Server>, peer: &HttpPeer, clock: Clock
     tokio::spawn(async move {
         let config = pool.config();
         let preface = config.connections.proxy_protocol.map(Preface::of_no_client);
+        let source = peer.options.bind_to.as_ref().and_then(|bind_to| bind_to.addr);
         let why = async {
-            let connection = preface::connect(server.addr(), preface.as_ref()).await.ok()?;
+            let source = source.map(|addr| addr.ip());
+            let connection = preface::connect(source, server.addr(), preface.as_ref()).await.ok()?;
             why_refused(config, &peer, connection).await
         };
         let why = timeout(config.connect_timeout, why).await.ok().flatten();

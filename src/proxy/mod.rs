@@ -108,8 +108,9 @@ impl ProxyHttp for Proxy {
         session: &mut Session,
         peer: &HttpPeer,
         ctx: &mut Ctx,
-        error: Box<Error>,
+        mut error: Box<Error>,
     ) -> Box<Error> {
+        reason::own_up(&mut error);
         observing::not_reached(&self.live, &error, ctx);
         upstream::not_reached(&self.live, session, ctx, peer, error)
     }

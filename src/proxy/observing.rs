@@ -11,12 +11,19 @@ use super::{
 };
 use crate::{pool::Outcome, snapshot::Live};
 
-/// There was no connection. What this machine lacks says nothing of the server.
+/// There was no connection.
 pub(super) fn not_reached(live: &Live, error: &Error, ctx: &mut Ctx) {
-    let reason = reason::of_connecting(error.etype());
-    if let Some(attempt) = watched(ctx).filter(|_| reason != "local") {
-        tell(live, attempt, Outcome::Failed(reason));
+    if let Some(attempt) = watched(ctx)
+        && let Some(failed) = servers_failure(error)
+    {
+        tell(live, attempt, failed);
     }
+}
+
+/// What a connection that was not made says of the server: nothing where this machine lacked something.
+fn servers_failure(error: &Error) -> Option<Outcome> {
+    let reason = reason::of_connecting(error.etype());
+    (reason != "local").then_some(Outcome::Failed(reason))
 }
 
 /// The head of an answer is there.
@@ -60,4 +67,39 @@ fn watched(ctx: &mut Ctx) -> Option<&mut Attempt> {
 fn tell(live: &Live, attempt: &mut Attempt, outcome: Outcome) {
     attempt.met = Met::Told;
     attempt.pool.observed(attempt.lease.server(), outcome, live.clock.now(), live.clock.wall());
+}
+
+#[cfg(test)]
+mod tests {
+    use pingora::{connectors::TransportConnector, upstreams::peer::HttpPeer};
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        limits,
+        proxy::dial::{self, Dial},
+    };
+
+    /// Why there is no connection to a server that does not listen, by Pingora's own connector or by ours.
+    async fn failed(source: &str, held: Option<Clock>) -> Box<Error> {
+        let mut peer = HttpPeer::new("127.0.0.1:0", false, String::new());
+        dial::come_from(source.parse().unwrap(), &mut peer);
+        if held.is_some() {
+            Dial::new(None, held).apply(&mut peer);
+        }
+        let mut error = TransportConnector::new(None).new_stream(&peer).await.expect_err("nobody listens");
+        reason::own_up(&mut error);
+        error
+    }
+
+    #[tokio::test]
+    async fn what_this_machine_lacks_for_a_connection_is_no_failure_of_the_server() {
+        for held in [None, Some(Clock::default())] {
+            let lost = failed("192.0.2.1", held.clone()).await;
+            assert_eq!(servers_failure(&lost), None, "{lost}");
+            assert!(limits::shortage(lost.root_cause()).is_some(), "{lost}");
+            let refused = failed("127.0.0.2", held).await;
+            assert_eq!(servers_failure(&refused), Some(Outcome::Failed("refused")), "{refused}");
+        }
+    }
 }

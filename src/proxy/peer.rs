@@ -36,6 +36,9 @@ pub(super) fn describe(
         peer.group_key ^= hash_of(config.name.as_str().as_bytes());
     }
     let preface = config.connections.proxy_protocol.map(|version| preface_of(version, exchange));
+    if let Some(source) = pool.source_of(server.addr.ip()) {
+        dial::come_from(source, &mut peer);
+    }
     if asks_for_tunnel(session.req_header()) {
         peer.options.write_timeout = Some(config.read_timeout);
         tunnel::on_its_own_connection(&mut peer, Connection::of(session.digest()), preface);
@@ -52,7 +55,7 @@ pub(super) fn describe(
     }
     let held = dial::are_held(config).then(|| live.clock.clone());
     if preface.is_some() || held.is_some() {
-        Dial { preface, held }.apply(&mut peer);
+        Dial::new(preface, held).apply(&mut peer);
     }
     peer
 }

@@ -69,6 +69,17 @@ fn of_server(kind: &ErrorType) -> Reason {
     }
 }
 
+/// Has an error say that this machine lacked something for a connection: Pingora's own connector calls that internal.
+pub(super) fn own_up(error: &mut Error) {
+    if *error.etype() != ErrorType::InternalError {
+        return;
+    }
+    let cause = error.cause.as_ref().and_then(|cause| cause.downcast_ref::<Box<Error>>());
+    if let Some(local @ (ErrorType::BindError | ErrorType::SocketError)) = cause.map(|cause| cause.etype()) {
+        error.etype = local.clone();
+    }
+}
+
 /// Why a connection to a server was not made.
 pub(super) fn of_connecting(error: &ErrorType) -> &'static str {
     match error {
@@ -77,7 +88,7 @@ pub(super) fn of_connecting(error: &ErrorType) -> &'static str {
         ErrorType::ConnectNoRoute => "no_route",
         ErrorType::InvalidCert => "certificate",
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => "tls_handshake",
-        // No port or no file descriptor is left.
+        // No port, no such address, or no file descriptor is left.
         ErrorType::BindError | ErrorType::SocketError => "local",
         _ => "other",
     }

@@ -23,7 +23,7 @@ use std::{
 use async_trait::async_trait;
 use pingora::{
     Result,
-    connectors::l4::Connect,
+    connectors::l4::{BindTo, Connect},
     protocols::l4::{
         ext,
         socket::SocketAddr,
@@ -53,7 +53,8 @@ pub(super) fn on_its_own_connection(
     let tunnel = (!peer.is_tls()).then(Arc::<Tunnel>::default);
     peer.group_key ^= TUNNELS;
     peer.options.idle_timeout = Some(AT_ONCE);
-    peer.options.custom_l4 = Some(Arc::new(Connector { tunnel: tunnel.clone(), preface }));
+    peer.options.custom_l4 =
+        Some(Arc::new(Connector { tunnel: tunnel.clone(), source: peer.options.bind_to.clone(), preface }));
     if let Some(client) = client {
         client.ask_for_tunnel(tunnel);
     }
@@ -62,13 +63,14 @@ pub(super) fn on_its_own_connection(
 #[derive(Debug)]
 struct Connector {
     tunnel: Option<Arc<Tunnel>>,
+    source: Option<BindTo>,
     preface: Option<Preface>,
 }
 
 #[async_trait]
 impl Connect for Connector {
     async fn connect(&self, server: &SocketAddr) -> Result<Stream> {
-        let tcp = dial::connect(server, self.preface.as_ref()).await?;
+        let tcp = dial::connect(server, self.source.as_ref(), self.preface.as_ref()).await?;
         let end = self.tunnel.clone().map(TunnelEnd::new);
         let socket = Socket { tcp, spoke: false, turns: TURNS, end };
         Ok(VirtualSocketStream::new(Box::new(socket)).into())
@@ -198,7 +200,7 @@ mod tests {
     async fn connected() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = SocketAddr::from(listener.local_addr().unwrap());
-        let connector = Connector { tunnel: None, preface: None };
+        let connector = Connector { tunnel: None, source: None, preface: None };
         let (ours, accepted) = tokio::join!(connector.connect(&addr), listener.accept());
         (ours.unwrap(), accepted.unwrap().0)
     }

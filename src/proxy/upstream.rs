@@ -22,6 +22,7 @@ use super::{
     waiting,
 };
 use crate::{
+    limits::shortage,
     names::PoolName,
     pool::{Asking, Lease, NotServed, Pool, Server, Wants},
     rule::{Destination, LbEvent, LbPhase, Preferred, Reselect},
@@ -118,6 +119,9 @@ pub(super) fn not_reached(
     ctx.tried.push(server);
     ctx.unreached = Some(error.etype().clone());
     let reason = error.etype().as_str().to_owned();
+    if let Some(help) = shortage(error.root_cause()) {
+        pool.log_shortage(&error.root_cause().to_string(), help, live.clock.now());
+    }
     if ctx.deadline.is_some_and(|deadline| deadline <= live.clock.now()) {
         return too_late(ctx);
     }

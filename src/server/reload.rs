@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Instance, StartError, changes, port_watch, ports::Sockets};
+use super::{Instance, StartError, changes, port_watch, ports::Sockets, sources};
 use crate::{
     access_log::AccessLog,
     admin::{Terms, TokenError, view},
@@ -120,6 +120,7 @@ impl Instance {
         let registry = &self.builder.registry;
         let snapshot = Snapshot::build(Arc::new(config), registry, &self.live, Some(&current))?;
         may_ping(&snapshot.probed_pools()).map_err(StartError::from)?;
+        sources::check(&snapshot.config).map_err(StartError::from)?;
         let sockets = self.ports.prepare(&self.live, &snapshot, &mut Inherited::default())?;
         let access_log = snapshot.config.access_log.as_ref();
         let access_log = self.live.access_log.prepare(access_log, &self.live.metrics);

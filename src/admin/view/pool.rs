@@ -176,6 +176,9 @@ pub struct PoolSettings {
     /// Only with `enable_http2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http2_max_concurrent_streams: Option<u32>,
+    /// Where connections to servers come from; empty: the system chooses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snat_ip: Vec<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_connection_age: Option<Span>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

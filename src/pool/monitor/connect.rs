@@ -16,7 +16,10 @@ use async_trait::async_trait;
 use http::header;
 use pingora::{
     Error, ErrorType,
-    connectors::{http::v1::Connector, l4},
+    connectors::{
+        http::v1::Connector,
+        l4::{self, BindTo},
+    },
     http::RequestHeader,
     protocols::{
         http::v1::client::HttpSession,
@@ -84,10 +87,16 @@ impl Connect {
         peer.options.verify_cert = verify;
         // Requests are verified by the Host that clients send, which no probe knows.
         peer.options.verify_hostname = verify && is_named;
+        peer.options.bind_to = config.sources.of(addr.ip(), 0).map(|source| {
+            let mut bind_to = BindTo::default();
+            bind_to.addr = Some((source, 0).into());
+            bind_to
+        });
         let own_port = addr == server.addr;
         let preface = config.connections.proxy_protocol.filter(|_| own_port).map(Preface::of_no_client);
         if let Some(preface) = &preface {
-            peer.options.custom_l4 = Some(Arc::new(Introduced(preface.clone())));
+            let source = peer.options.bind_to.clone();
+            peer.options.custom_l4 = Some(Arc::new(Introduced { source, preface: preface.clone() }));
         }
         let peer_tls = pool.peer_tls().filter(|peer_tls| tls && (verify || peer_tls.is_mutual())).cloned();
         if let Some(peer_tls) = &peer_tls {
@@ -152,21 +161,25 @@ impl Connect {
     /// Looks at a certificate again that was refused.
     async fn why_refused(&self) -> Option<String> {
         let addr = *self.peer.address().as_inet()?;
-        let server = preface::connect(addr, self.preface.as_ref()).await.ok()?;
+        let source = self.pool.sources.of(addr.ip(), 0);
+        let server = preface::connect(source, addr, self.preface.as_ref()).await.ok()?;
         why_refused(&self.pool, &self.peer, server).await
     }
 }
 
 /// Connections to servers that want to be told first, by the PROXY protocol, for whom they are.
 #[derive(Debug)]
-struct Introduced(Preface);
+struct Introduced {
+    source: Option<BindTo>,
+    preface: Preface,
+}
 
 #[async_trait]
 impl l4::Connect for Introduced {
     async fn connect(&self, server: &socket::SocketAddr) -> pingora::Result<Stream> {
         let server = server.as_inet().expect("servers have IP addresses");
-        let mut tcp = ext::connect(server, None).await?;
-        let written = self.0.write(&mut tcp).await;
+        let mut tcp = ext::connect(server, self.source.as_ref()).await?;
+        let written = self.preface.write(&mut tcp).await;
         written.map_err(|error| Error::because(ErrorType::WriteError, "no PROXY header written", error))?;
         Ok(tcp.into())
     }

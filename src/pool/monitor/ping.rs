@@ -35,6 +35,8 @@ use crate::{config::MonitorType, limits, names::MonitorName, pool::Pool};
 /// A monitor of type `ping`, made ready for one server.
 pub(super) struct Ping {
     to: IpAddr,
+    /// `None`: the system chooses.
+    from: Option<IpAddr>,
     receive_timeout: Duration,
     /// Of identifiers and payloads.
     rng: StdRng,
@@ -66,13 +68,22 @@ pub fn may_ping(pools: &[Arc<Pool>]) -> Result<(), PingRefused> {
 
 impl Ping {
     pub fn new(server: IpAddr, receive_timeout: Duration, rng: &mut impl Rng) -> Self {
-        Self { to: server.to_canonical(), receive_timeout, rng: StdRng::from_rng(rng), sequence: 0 }
+        let to = server.to_canonical();
+        Self { to, from: None, receive_timeout, rng: StdRng::from_rng(rng), sequence: 0 }
+    }
+
+    /// From this address of the machine.
+    pub fn from(self, from: Option<IpAddr>) -> Self {
+        Self { from, ..self }
     }
 
     /// Pings once. Dropping the future ends it.
     pub async fn run(&mut self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.receive_timeout;
         let (socket, kind) = open(self.to).map_err(unopened)?;
+        if let Some(from) = self.from {
+            socket.bind(&SocketAddr::new(from, 0).into()).map_err(unsent)?;
+        }
         let identifier = connect(&socket, self.to, kind).map_err(unsent)?;
         self.sequence = self.sequence.wrapping_add(1);
         let identifier = identifier.unwrap_or_else(|| self.rng.random());

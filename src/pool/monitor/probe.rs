@@ -31,7 +31,9 @@ impl Probe {
     ) -> Self {
         match monitor.kind {
             MonitorType::Ping => {
-                Self::Ping(Box::new(Ping::new(server.addr.ip(), monitor.receive_timeout, rng)))
+                let ip = server.addr.ip();
+                let ping = Ping::new(ip, monitor.receive_timeout, rng);
+                Self::Ping(Box::new(ping.from(pool.config().sources.of(ip, 0))))
             }
             _ => Self::Connect(Box::new(Connect::new(connector, pool, server, monitor, clock))),
         }

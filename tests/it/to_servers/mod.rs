@@ -5,6 +5,7 @@ mod deadlines;
 mod kept;
 mod proofs;
 mod retries;
+mod sources;
 
 use crate::support::{client::Request, origin::Mode};
 

@@ -178,6 +178,7 @@ fn pool_settings() -> PoolSettings {
         tls: None,
         enable_http2: false,
         http2_max_concurrent_streams: None,
+        snat_ip: vec![],
         max_connection_age: None,
         max_requests_per_connection: None,
         max_idle_connections_per_server: None,
