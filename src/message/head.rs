@@ -100,6 +100,7 @@ impl Head {
         loop {
             at += match self.line {
                 Line::Over | Line::Bad(_) => return at,
+                Line::Start => plain_lines(&bytes[at..]),
                 Line::Reason | Line::Value(Value::Other) => run_of_text(&bytes[at..]),
                 Line::Name(Name::Other) => bytes[at..].iter().take_while(|byte| is_token(**byte)).count(),
                 _ => 0,
@@ -248,11 +249,38 @@ impl Value {
     }
 }
 
+/// How long the whole lines at the beginning are whose fields cannot say where the body ends: nearly all of a head, in
+/// much less time than byte by byte. Whatever is doubtful is left to [`Head::step`].
+fn plain_lines(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(length) = plain_line(&bytes[at..]) {
+        at += length;
+    }
+    at
+}
+
+fn plain_line(bytes: &[u8]) -> Option<usize> {
+    let cr = memchr::memchr(b'\r', bytes)?;
+    let colon = memchr::memchr(b':', &bytes[..cr])?;
+    let (name, value) = (&bytes[..colon], &bytes[colon + 1..cr]);
+    let may_frame = [Framing::Length, Framing::Coding].iter().any(|one| one.name().len() == colon);
+    let is_plain = colon > 0
+        && !may_frame
+        && bytes.get(cr + 1) == Some(&b'\n')
+        && name.iter().all(|byte| is_token(*byte))
+        && all_text(value);
+    is_plain.then_some(cr + 2)
+}
+
+/// All at once, for nearly always they are.
+fn all_text(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |all, byte| all & is_text(*byte))
+}
+
 /// How much of these bytes, up to the next CR, is text.
 fn run_of_text(bytes: &[u8]) -> usize {
     let line = &bytes[..memchr::memchr(b'\r', bytes).unwrap_or(bytes.len())];
-    // All at once, for nearly always they are.
-    if line.iter().fold(true, |all, byte| all & is_text(*byte)) {
+    if all_text(line) {
         return line.len();
     }
     line.iter().take_while(|byte| is_text(**byte)).count()
