@@ -100,7 +100,8 @@ impl Head {
         loop {
             at += match self.line {
                 Line::Over | Line::Bad(_) => return at,
-                Line::Start => plain_lines(&bytes[at..]),
+                Line::Status(0) => self.status_at_once(&bytes[at..]),
+                Line::Start => self.whole_lines(&bytes[at..]),
                 Line::Reason | Line::Value(Value::Other) => run_of_text(&bytes[at..]),
                 Line::Name(Name::Other) => bytes[at..].iter().take_while(|byte| is_token(**byte)).count(),
                 _ => 0,
@@ -111,6 +112,43 @@ impl Head {
                 Err(fault) => self.line = Line::Bad(fault),
             }
         }
+    }
+
+    /// Reads a status line up to its status, if that is all there and an ordinary one. This and the next two spare nearly
+    /// all heads the way byte by byte. Whatever is doubtful is left to [`step`](Self::step).
+    fn status_at_once(&mut self, bytes: &[u8]) -> usize {
+        match bytes.strip_prefix(b"HTTP/1.1 ") {
+            Some([first @ b'1'..=b'5', second @ b'0'..=b'9', third @ b'0'..=b'9', ..]) => {
+                let digits = [first, second, third];
+                self.status = digits.iter().fold(0, |status, digit| status * 10 + u16::from(**digit - b'0'));
+                self.line = Line::StatusEnd;
+                12
+            }
+            _ => 0,
+        }
+    }
+
+    /// Reads the lines at the beginning that are there whole.
+    fn whole_lines(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(length) = self.whole_line(&bytes[at..]) {
+            at += length;
+        }
+        at
+    }
+
+    fn whole_line(&mut self, bytes: &[u8]) -> Option<usize> {
+        let cr = memchr::memchr(b'\r', bytes).filter(|cr| bytes.get(cr + 1) == Some(&b'\n'))?;
+        let colon = memchr::memchr(b':', &bytes[..cr]).filter(|colon| *colon > 0)?;
+        let (name, value) = (&bytes[..colon], &bytes[colon + 1..cr]);
+        let is = |framing: Framing| name.eq_ignore_ascii_case(framing.name());
+        if is(Framing::Length) {
+            let digits = value.strip_prefix(b" ").filter(|_| self.length.is_none() && !self.is_chunked)?;
+            self.length = Some(number(digits)?);
+        } else if is(Framing::Coding) || !name.iter().all(|byte| is_token(*byte)) || !all_text(value) {
+            return None;
+        }
+        Some(cr + 2)
     }
 
     /// What one byte leads to.
@@ -249,27 +287,10 @@ impl Value {
     }
 }
 
-/// How long the whole lines at the beginning are whose fields cannot say where the body ends: nearly all of a head, in
-/// much less time than byte by byte. Whatever is doubtful is left to [`Head::step`].
-fn plain_lines(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(length) = plain_line(&bytes[at..]) {
-        at += length;
-    }
-    at
-}
-
-fn plain_line(bytes: &[u8]) -> Option<usize> {
-    let cr = memchr::memchr(b'\r', bytes)?;
-    let colon = memchr::memchr(b':', &bytes[..cr])?;
-    let (name, value) = (&bytes[..colon], &bytes[colon + 1..cr]);
-    let may_frame = [Framing::Length, Framing::Coding].iter().any(|one| one.name().len() == colon);
-    let is_plain = colon > 0
-        && !may_frame
-        && bytes.get(cr + 1) == Some(&b'\n')
-        && name.iter().all(|byte| is_token(*byte))
-        && all_text(value);
-    is_plain.then_some(cr + 2)
+/// A number that surely fits.
+fn number(digits: &[u8]) -> Option<u64> {
+    let is_one = (1..=19).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+    is_one.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// All at once, for nearly always they are.
