@@ -18,13 +18,17 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::{
-    http::ResponseHeader,
     protocols::{Digest, raw_connect::ProxyDigest, tls::SslDigest},
     server::ShutdownWatch,
 };
 use tokio::sync::watch;
 
-use super::{HandshakeFailure, LeastPace, RefusedHead, Tunnel, client_caps::Guest, framing::Framing};
+use super::{
+    HandshakeFailure, LeastPace, RefusedHead, Tunnel,
+    carried::{carried, carrying},
+    client_caps::Guest,
+    framing::Framing,
+};
 use crate::metrics::Held;
 
 /// A client connection, from the end of its handshake until its last request is gone.
@@ -59,7 +63,7 @@ pub struct Connection {
 impl Connection {
     /// The connection that a Pingora session is on. `None` for sessions that no listener of ours made.
     pub fn of(digest: Option<&Digest>) -> Option<&Arc<Self>> {
-        digest?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+        carried(digest?.proxy_digest.as_deref()?)
     }
 
     /// Keeps the app's own state with the connection, once. Says whether it was the first.
@@ -182,8 +186,7 @@ impl Connection {
 
     /// What [`Connection::of`] looks for. Pingora copies it from the stream into every session's digest.
     pub(super) fn digest(self: &Arc<Self>) -> Arc<ProxyDigest> {
-        let unused = ResponseHeader::build(200, Some(0)).expect("200 is a status");
-        Arc::new(ProxyDigest::new(Box::new(unused), Some(Box::new(self.clone()))))
+        Arc::new(carrying(self.clone()))
     }
 }
 

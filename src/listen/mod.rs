@@ -10,6 +10,7 @@
 //! Known elsewhere as: BIG-IP's virtual server address with its `CLIENT_ACCEPTED` and `CLIENT_CLOSED` events,
 //! Envoy's listener manager, Pingora's `listening::Service`.
 
+mod carried;
 mod client_caps;
 mod connection;
 mod frames;
@@ -31,6 +32,7 @@ mod upload;
 mod wire;
 mod workers;
 
+pub use carried::{carried, carrying};
 pub use client_caps::ClientCaps;
 pub use connection::{Connection, ConnectionEvents, Refusal, Verdict};
 pub use framing::Framing;

@@ -27,13 +27,11 @@ use pingora::{
 };
 use tokio::net::TcpStream;
 
-use super::{
-    exchange::Ctx,
-    to_server::{self, Link},
-};
+use super::{exchange::Ctx, to_server::Link};
 use crate::{
     clock::Clock,
     config::{Connections, Pool},
+    listen::{carried, carrying},
     preface::Preface,
 };
 
@@ -89,7 +87,7 @@ impl Connect for Dial {
         let held = self.held.as_ref().and_then(|clock| Held::of(&tcp, clock));
         let mut stream = Stream::from(tcp);
         if let Some(held) = held {
-            stream.set_proxy_digest(to_server::digest(Arc::new(held))?);
+            stream.set_proxy_digest(carrying(Arc::new(held)));
         }
         Ok(stream)
     }
@@ -130,7 +128,7 @@ impl Held {
     pub fn behind(digest: Option<&Digest>) -> Option<Arc<Self>> {
         match Link::behind(digest) {
             Some(link) => link.held().cloned(),
-            None => to_server::behind::<Arc<Self>>(digest?.proxy_digest.as_deref()?).cloned(),
+            None => carried::<Arc<Self>>(digest?.proxy_digest.as_deref()?).cloned(),
         }
     }
 

@@ -1,19 +1,12 @@
 //! What the phases of a request know a connection to a server by: Pingora hands it on with each use of the connection, as
 //! a proxy digest.
 
-use std::{
-    any::Any,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
-use pingora::{
-    Result,
-    http::ResponseHeader,
-    protocols::{Digest, Stream, raw_connect::ProxyDigest},
-};
+use pingora::protocols::{Digest, Stream};
 
 use super::super::dial::Held;
-use crate::pool::Connected;
+use crate::{listen::carried, pool::Connected};
 
 /// A connection that is read and written through a [`Wire`](super::wire::Wire).
 #[derive(Debug, Default)]
@@ -27,12 +20,12 @@ pub(in super::super) struct Link {
 impl Link {
     pub(super) fn of(stream: &Stream) -> Self {
         let digest = stream.get_proxy_digest();
-        Self { held: digest.and_then(|digest| behind::<Arc<Held>>(&digest).cloned()), ..Self::default() }
+        Self { held: digest.and_then(|digest| carried::<Arc<Held>>(&digest).cloned()), ..Self::default() }
     }
 
     /// The one of a connection that Pingora is about to use.
     pub fn behind(digest: Option<&Digest>) -> Option<&Arc<Self>> {
-        behind(digest?.proxy_digest.as_deref()?)
+        carried(digest?.proxy_digest.as_deref()?)
     }
 
     pub fn held(&self) -> Option<&Arc<Held>> {
@@ -47,15 +40,4 @@ impl Link {
     pub(super) fn among(&self) -> Option<&Arc<Connected>> {
         self.among.get()
     }
-}
-
-/// A proxy digest that carries this alone.
-pub(in super::super) fn digest(carried: impl Any + Send + Sync) -> Result<ProxyDigest> {
-    let nothing = Box::new(ResponseHeader::build(200, Some(0))?);
-    Ok(ProxyDigest::new(nothing, Some(Box::new(carried))))
-}
-
-/// What a digest carries, if it is of this kind.
-pub(in super::super) fn behind<T: 'static>(digest: &ProxyDigest) -> Option<&T> {
-    digest.user_data.as_ref()?.downcast_ref()
 }

@@ -25,7 +25,7 @@ use pingora::{
 };
 
 use crate::message::Fault;
-pub(super) use link::{Link, behind, digest};
+pub(super) use link::Link;
 use wire::{Unsent, Wire};
 
 /// Makes connections for HTTP/1. It keeps none, and all threads may share what it is made of.
@@ -53,7 +53,7 @@ impl custom::Connector for Connector {
             options.alpn = ALPN::H1;
         }
         let stream = self.transport.new_stream(&peer).await?;
-        Ok((Connection::Stream(Box::new(Wire::new(stream)?)), false))
+        Ok((Connection::Stream(Box::new(Wire::new(stream))), false))
     }
 
     async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {

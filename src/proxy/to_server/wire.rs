@@ -15,20 +15,18 @@ use std::{
 };
 
 use async_trait::async_trait;
-use pingora::{
-    Result,
-    protocols::{
-        ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
-        TimingDigest, UniqueID, UniqueIDType,
-        l4::ext,
-        raw_connect::ProxyDigest,
-        tls::{SslDigest, TlsRef},
-    },
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream,
+    TimingDigest, UniqueID, UniqueIDType,
+    l4::ext,
+    raw_connect::ProxyDigest,
+    tls::{SslDigest, TlsRef},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::link::{self, Link};
+use super::link::Link;
 use crate::{
+    listen::carrying,
     message::{Answers, Request},
     pool::Counted,
 };
@@ -62,10 +60,10 @@ enum Phase {
 pub(super) struct Unsent;
 
 impl Wire {
-    pub fn new(stream: Stream) -> Result<Self> {
+    pub fn new(stream: Stream) -> Self {
         let link = Arc::new(Link::of(&stream));
-        let digest = Arc::new(link::digest(link.clone())?);
-        Ok(Self { stream, answers: Answers::default(), phase: Phase::New, link, digest, counted: None })
+        let digest = Arc::new(carrying(link.clone()));
+        Self { stream, answers: Answers::default(), phase: Phase::New, link, digest, counted: None }
     }
 
     /// Something is about to be written: of a new request if the last one is over. Pingora writes a head at once.
@@ -249,7 +247,7 @@ mod tests {
 
     fn wire() -> (Wire, DuplexStream) {
         let (ours, servers) = duplex(1 << 16);
-        (Wire::new(Box::new(ours)).unwrap(), servers)
+        (Wire::new(Box::new(ours)), servers)
     }
 
     async fn read(wire: &mut Wire) -> Result<String, Fault> {
@@ -310,7 +308,7 @@ mod tests {
         for (head, is_sent) in [("POST / HTTP/1.1\r\n\r\n", false), ("GET / HTTP/1.1\r\n\r\n", true)] {
             let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (mut server, _) = listener.accept().await.unwrap();
-            let mut wire = Wire::new(Box::new(L4Stream::from(ours))).unwrap();
+            let mut wire = Wire::new(Box::new(L4Stream::from(ours)));
             for _ in 0..2 {
                 wire.write_all(head.as_bytes()).await.unwrap();
                 server.read_exact(&mut vec![0; head.len()]).await.unwrap();
